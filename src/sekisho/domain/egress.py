@@ -1,0 +1,157 @@
+"""The egress policy: what may leave a site is what was requested *and* what a rule permits.
+
+Rule 1: `Cleared` is made here and nowhere else, and it is the only thing a mailbox sends.
+Rule 2: a decision looks at names, sizes and kinds only, of files already copied out of the job's
+        reach; whatever it does not release is withheld, and why is for the site's log alone.
+Rule 3: what leaves as a reason is a code and parameters that the submitter gave in the first place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from sekisho.domain.errors import SekishoError
+from sekisho.domain.files import Pattern, RelPath
+
+T = TypeVar("T")
+_SEAL: Final = object()
+
+STDOUT_NAME: Final = "計算標準出力.txt"
+STDERR_NAME: Final = "計算標準エラー出力.txt"
+
+
+class Cleared(Generic[T]):
+    """A value that passed the egress policy. Only this module can make one."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: T, *, seal: object) -> None:
+        if seal is not _SEAL:
+            raise TypeError("only the egress policy clears")
+        self.value: T = value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputRule:
+    """Files that may leave: names that match ``path``, with limits on each and on all together."""
+
+    path: Pattern
+    max_bytes: int  #: of one file
+    max_files: int = 1
+    required: bool = False  #: without it the job has failed, whatever its exit code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogRule:
+    """Whether what the command prints may leave: the last ``max_bytes``, or nothing."""
+
+    release: bool = False
+    max_bytes: int = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A regular file in the work directory, as seen by the collector."""
+
+    path: RelPath
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """A file that does not leave, and why. For the site's log; never sent."""
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a job that ended well has failed all the same. Cleared by its form: no site data in it."""
+
+    code: str
+    params: tuple[tuple[str, str | int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The policy's answer over everything that was found."""
+
+    release: tuple[RelPath, ...] = ()
+    withheld: tuple[Withheld, ...] = ()
+    faults: tuple[Fault, ...] = field(default=())
+
+
+def decide(
+    rules: Sequence[OutputRule], requested: Sequence[Pattern], found: Sequence[Found]
+) -> Decision:
+    """Return what of ``found`` leaves: requested ∩ permitted, within every limit of its rule.
+
+    A file belongs to the first rule that matches it. A limit that is passed releases nothing of
+    that rule: half of a result is worse than none.
+    """
+    groups: dict[int, list[Found]] = {}
+    withheld: list[Withheld] = []
+    for file in sorted(found, key=lambda f: f.path):
+        n = next((n for n, rule in enumerate(rules) if rule.path.matches(file.path)), None)
+        if n is None:
+            withheld.append(Withheld(str(file.path), "not_permitted"))
+        elif not any(pattern.matches(file.path) for pattern in requested):
+            withheld.append(Withheld(str(file.path), "not_requested"))
+        else:
+            groups.setdefault(n, []).append(file)
+    release: list[RelPath] = []
+    faults: list[Fault] = []
+    for n, files in sorted(groups.items()):
+        if fault := _over(rules[n], files):
+            faults.append(fault)
+            withheld.extend(Withheld(str(f.path), fault.code) for f in files)
+        else:
+            release.extend(f.path for f in files)
+    faults.extend(_missing(rules, requested, found))
+    return Decision(tuple(sorted(release)), tuple(withheld), tuple(faults))
+
+
+def _over(rule: OutputRule, files: Sequence[Found]) -> Fault | None:
+    if len(files) > rule.max_files:
+        return Fault("output.too_many", (("output", rule.path.text), ("limit", rule.max_files)))
+    if any(f.size > rule.max_bytes for f in files):
+        return Fault("output.too_large", (("output", rule.path.text), ("limit", rule.max_bytes)))
+    return None
+
+
+def _missing(
+    rules: Sequence[OutputRule], requested: Sequence[Pattern], found: Sequence[Found]
+) -> list[Fault]:
+    wanted = [p for p in requested if p.literal] + [r.path for r in rules if r.required]
+    return [
+        Fault("output.missing", (("output", text),))
+        for text in sorted({p.text for p in wanted if not any(p.matches(f.path) for f in found)})
+    ]
+
+
+#: Parameters of a reason that may leave: the submitter's own words, or numbers of the manifest.
+_CLEARED_PARAMS: Final = frozenset(
+    {"command", "parameter", "input", "output", "submitter", "why", "limit"}
+)
+
+
+def clear_reason(error: SekishoError) -> Fault:
+    """Return the part of ``error`` that may leave: its code and the cleared parameters."""
+    kept = {
+        name: value
+        for name, value in error.params.items()
+        if name in _CLEARED_PARAMS and isinstance(value, str | int)
+    }
+    return Fault(error.code, tuple(sorted(kept.items())))
+
+
+def clear(value: T) -> Cleared[T]:
+    """Seal what a decision released.
+
+    Called by the runner's release step alone, after the decision is in the site's log (a test
+    walks the source and names every caller).
+    """
+    return Cleared(value, seal=_SEAL)

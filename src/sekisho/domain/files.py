@@ -1,0 +1,109 @@
+"""Names of files that may cross a boundary, and patterns over them.
+
+`RelPath` is the only file name that sekisho takes from, or gives to, another party. It has no
+absolute form, no `..`, no control or invisible characters, and one spelling (NFC).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from sekisho.domain.errors import UsageError
+from sekisho.domain.limits import MAX_DEPTH, MAX_NAME_BYTES, MAX_PATH_BYTES
+
+_DEVICE: Final = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
+#: Control, format (bidi, zero width), surrogate, private use, unassigned; line, paragraph separator.
+_UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RelPath:
+    """A relative path of safe components. Make one with `RelPath.parse`."""
+
+    parts: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if fault := _fault_of(self.parts):
+            raise UsageError("path.invalid", path="/".join(self.parts)[:200], why=fault)
+
+    @classmethod
+    def parse(cls, text: str) -> RelPath:
+        """Return the path written as ``text`` with ``/``; raise UsageError(`path.invalid`)."""
+        return cls(tuple(text.split("/")))
+
+    def __str__(self) -> str:
+        return "/".join(self.parts)
+
+    @property
+    def key(self) -> str:
+        """What two names must not share, also on file systems that fold case."""
+        return unicodedata.normalize("NFC", str(self).casefold())
+
+
+def _fault_of(parts: tuple[str, ...]) -> str | None:
+    if len(parts) > MAX_DEPTH:
+        return "depth"
+    if sum(len(p.encode("utf-8", "surrogatepass")) + 1 for p in parts) > MAX_PATH_BYTES:
+        return "length"
+    return next((fault for part in parts if (fault := _part_fault(part))), None)
+
+
+def _part_fault(part: str) -> str | None:
+    if part in ("", ".", ".."):
+        return "component"
+    if "\\" in part or re.match(r"[A-Za-z]:", part):
+        return "separator"
+    if part != unicodedata.normalize("NFC", part):
+        return "normalisation"
+    if any(unicodedata.category(c) in _UNSAFE for c in part):
+        return "character"
+    if part[-1] in " ." or part[0] == " " or _DEVICE.fullmatch(part):
+        return "reserved"
+    return "length" if len(part.encode()) > MAX_NAME_BYTES else None
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A shell-like pattern over RelPath: ``*`` and ``?`` within a component, ``**`` across them.
+
+    As in a shell, a wildcard never matches a leading dot: hidden files must be named.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        RelPath.parse(self.text)
+        if any("**" in part and part != "**" for part in self.text.split("/")):
+            raise UsageError("path.invalid", path=self.text, why="pattern")
+        if self.text.split("/").count("**") > 1:
+            raise UsageError("path.invalid", path=self.text, why="pattern")
+
+    @property
+    def literal(self) -> bool:
+        return not any(c in self.text for c in "*?")
+
+    def matches(self, path: RelPath) -> bool:
+        return _compiled(self.text).fullmatch(str(path)) is not None
+
+
+@lru_cache(maxsize=4096)
+def _compiled(text: str) -> re.Pattern[str]:
+    parts = text.split("/")
+    out = []
+    for n, part in enumerate(parts):
+        last = n == len(parts) - 1
+        if part == "**":
+            out.append(r"(?:[^/.][^/]*/)*" + (r"[^/.][^/]*" if last else ""))
+        else:
+            out.append(_component(part) + ("" if last else "/"))
+    return re.compile("".join(out))
+
+
+def _component(part: str) -> str:
+    body = re.sub(r"\*+", "*", part)
+    head = r"(?!\.)" if body[0] in "*?" else ""
+    return head + "".join({"*": "[^/]*", "?": "[^/]"}.get(c, re.escape(c)) for c in body)

@@ -1,0 +1,37 @@
+"""Every number that bounds what another party can make us hold, read or write."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+MIB: Final = 1 << 20
+
+#: A chunk with its frame fits a body of 1 MiB, the default limit of nginx.
+MAX_CHUNK_BYTES: Final = 960 << 10
+CHUNK_BYTES: Final = 512 << 10
+DIGEST_BYTES: Final = 32
+#: Digests of one question "which of these are missing?": 512 KiB of body.
+MAX_DIGESTS: Final = 16_384
+#: A stream of chunks is closed and a new one opened after this many bytes (default nginx: 1 MiB).
+MAX_PART_BYTES: Final = MIB - 4096
+MAX_MESSAGE_BYTES: Final = 512 << 10
+MAX_ENVELOPE_BYTES: Final = 256 << 10
+
+MAX_PATH_BYTES: Final = 1024
+MAX_NAME_BYTES: Final = 255
+MAX_DEPTH: Final = 32
+MAX_FILES: Final = 100_000
+MAX_TREE_BYTES: Final = 1 << 50
+
+MAX_PARAMETERS: Final = 64
+MAX_REQUESTED: Final = 256
+MAX_VALUE_LENGTH: Final = 4096
+
+OFFER_TIME: Final = timedelta(seconds=60)
+QUEUE_TIME: Final = timedelta(days=7)
+MAX_QUEUE_TIME: Final = timedelta(days=60)
+DRAFT_TIME: Final = timedelta(days=1)
+POLL_SECONDS: Final = 25.0
+MIN_POLL_SECONDS: Final = 5.0
+BACKOFF_CAP_SECONDS: Final = 60.0

@@ -1,0 +1,201 @@
+"""The manifest: a site's own word on what may run, what comes in and what may leave.
+
+Rule 1: a request names a command; the argument vector is built here, from the site's template and
+        typed values, one list element at a time. There is no shell and no free text.
+Rule 2: what the manifest does not mention is refused: commands, parameters, inputs, submitters.
+Rule 3: `admit` decides everything that can be known before a start, so that nothing is run in vain.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+from sekisho.domain.access import Submitters
+from sekisho.domain.egress import LogRule, OutputRule
+from sekisho.domain.errors import Refused, UsageError
+from sekisho.domain.files import Pattern, RelPath
+from sekisho.domain.parameter import Boolean, Parameter, Value
+
+_PLACEHOLDER: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+WORK_VARIABLE: Final = "CALC_DIR"
+DEFAULT_PATH: Final = "/usr/local/bin:/usr/bin:/bin"
+
+#: One element of an argv template: a text with ``{name}`` in it, or a group that is left out as a
+#: whole when a parameter in it has no value.
+ArgTemplate = str | tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputRule:
+    """Files that may come in: names that match ``path``, each at most ``max_bytes``."""
+
+    path: Pattern
+    max_bytes: int
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One registered command. Sizes in bytes; ``argv[0]`` is an absolute path."""
+
+    name: str
+    argv: tuple[ArgTemplate, ...]
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    inputs: tuple[InputRule, ...] = ()
+    outputs: tuple[OutputRule, ...] = ()
+    stdout: LogRule = field(default_factory=LogRule)
+    stderr: LogRule = field(default_factory=LogRule)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    time_limit: timedelta
+    max_running: int = 1
+    idempotent: bool = False
+    retention: timedelta = timedelta(days=30)
+    submitters: Submitters | None = None  #: None: those of the site
+    enabled: bool = True
+    description: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        elements = [e for a in self.argv for e in (a if isinstance(a, tuple) else (a,))]
+        if not elements or not elements[0].startswith("/") or "{" in elements[0]:
+            raise UsageError("manifest.argv", command=self.name, why="absolute")
+        used = {n for e in elements for n in _PLACEHOLDER.findall(e)}
+        if unknown := used - self.parameters.keys():
+            raise UsageError("manifest.argv", command=self.name, why=min(unknown))
+        if unused := self.parameters.keys() - used:
+            raise UsageError("manifest.unused_parameter", command=self.name, parameter=min(unused))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Everything that one site serves. ``digest`` names this very text."""
+
+    site: str
+    submitters: Submitters
+    commands: Mapping[str, Command]
+    max_running: int = 4
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An input file as announced: its name and size in bytes."""
+
+    path: RelPath
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a submitter asks for, as far as a manifest judges it."""
+
+    submitter: str
+    command: str
+    parameters: Mapping[str, Value]
+    inputs: Sequence[Arrival]
+    outputs: Sequence[Pattern]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """An order that the manifest allows, with the argument vector it allows it for."""
+
+    command: Command
+    argv: tuple[str, ...]
+
+
+def admit(manifest: Manifest, order: Order, *, disabled: frozenset[str] = frozenset()) -> Admission:
+    """Return what may be run for ``order``, or raise Refused with the first reason against it.
+
+    ``disabled`` are commands switched off from the broker's side, which can only take away.
+    Whether a command exists is told only to submitters that the site serves.
+    """
+    if not manifest.submitters.include(order.submitter):
+        raise Refused("submitter.not_listed", submitter=order.submitter)
+    command = manifest.commands.get(order.command)
+    if command is None:
+        raise Refused("command.unknown", command=order.command)
+    if command.submitters is not None and not command.submitters.include(order.submitter):
+        raise Refused("command.unknown", command=order.command)
+    if not command.enabled or order.command in disabled:
+        raise Refused("command.disabled", command=order.command)
+    _check_inputs(command, order.inputs)
+    _check_requested(command, order.outputs)
+    return Admission(command=command, argv=bind(command, order.parameters))
+
+
+def bind(command: Command, given: Mapping[str, Value]) -> tuple[str, ...]:
+    """Return the argument vector of ``command`` for the values ``given``.
+
+    Every value is one of the manifest's parameters and passes its type; a parameter without a
+    default must be given unless it only occurs in groups.
+    """
+    if unknown := given.keys() - command.parameters.keys():
+        raise Refused("parameter.unknown", parameter=min(unknown))
+    texts: dict[str, str | None] = {}
+    for name, parameter in command.parameters.items():
+        value = given.get(name, parameter.default)
+        if value is not None:
+            texts[name] = parameter.render(name, value)
+    argv: list[str] = []
+    for element in command.argv:
+        argv.extend(_expand(element, texts, command))
+    return tuple(argv)
+
+
+def _expand(element: ArgTemplate, texts: Mapping[str, str | None], command: Command) -> list[str]:
+    parts = element if isinstance(element, tuple) else (element,)
+    names = [name for part in parts for name in _PLACEHOLDER.findall(part)]
+    for name in names:
+        if name not in texts:
+            if isinstance(element, tuple):
+                return []
+            raise Refused("parameter.missing", parameter=name)
+        if texts[name] is None:  # a switch that is off
+            return []
+    return [_fill(part, texts) for part in parts]
+
+
+def _fill(part: str, texts: Mapping[str, str | None]) -> str:
+    return _PLACEHOLDER.sub(lambda m: texts[m[1]] or "", part)
+
+
+def _check_inputs(command: Command, inputs: Sequence[Arrival]) -> None:
+    keys = {i.path.key for i in inputs}
+    if len(keys) != len(inputs):
+        raise Refused("input.duplicate")
+    for arrival in inputs:
+        rules = [r for r in command.inputs if r.path.matches(arrival.path)]
+        if not rules:
+            raise Refused("input.unexpected", input=str(arrival.path))
+        if arrival.size > (limit := max(r.max_bytes for r in rules)):
+            raise Refused("input.too_large", input=str(arrival.path), limit=limit)
+    for rule in command.inputs:
+        if rule.required and not any(rule.path.matches(i.path) for i in inputs):
+            raise Refused("input.missing", input=rule.path.text)
+
+
+def _check_requested(command: Command, requested: Sequence[Pattern]) -> None:
+    """A file asked for by name that no rule permits is refused now, not after hours of work."""
+    for pattern in requested:
+        if pattern.literal:
+            path = RelPath.parse(pattern.text)
+            if not any(rule.path.matches(path) for rule in command.outputs):
+                raise Refused("output.not_permitted", output=pattern.text)
+
+
+def environment(command: Command, work_directory: str) -> dict[str, str]:
+    """Return the whole environment of a job: the manifest's names, PATH and CALC_DIR; no others."""
+    named = {
+        name: value.replace("{" + WORK_VARIABLE + "}", work_directory)
+        for name, value in command.environment.items()
+    }
+    return {"PATH": DEFAULT_PATH, **named, WORK_VARIABLE: work_directory}
+
+
+def takes_flag(parameter: Parameter) -> bool:
+    """Say whether ``parameter`` is a switch that stands or falls as a whole argument."""
+    return isinstance(parameter, Boolean) and parameter.flag is not None

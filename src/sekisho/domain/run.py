@@ -1,0 +1,107 @@
+"""The life of a job at its site: the stages that the runner carries it through.
+
+The runner is a reconcile loop: it looks at what is really there, takes one idempotent step and
+records it as one row of STAGES. A restart is the normal case; no step assumes that the one before
+it ran in this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+from sekisho.domain.egress import Fault
+from sekisho.domain.errors import InvalidTransition
+
+
+class Stage(StrEnum):
+    """How far a job has come at its site."""
+
+    TAKEN = "taken"  #: in the journal; the broker has not yet confirmed the accept
+    ACCEPTED = "accepted"  #: ours; inputs may be fetched
+    STAGED = "staged"  #: inputs verified and in place
+    SUBMITTED = "submitted"  #: the intent to start is recorded; from here a start may have happened
+    RUNNING = "running"
+    ENDED = "ended"  #: an exit record with our token, and nothing of the job runs any more
+    COLLECTED = "collected"  #: copied, decided, and the release is in the site's log
+    RETURNED = "returned"
+    REFUSED = "refused"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    DROPPED = "dropped"  #: the broker gave it to somebody else, or ended it, before we started it
+
+    @property
+    def final(self) -> bool:
+        return self not in STAGES
+
+
+G = Stage
+_VERDICTS: Final = frozenset({G.REFUSED, G.FAILED, G.CANCELLED})
+STAGES: Final[Mapping[Stage, frozenset[Stage]]] = {
+    G.TAKEN: frozenset({G.ACCEPTED, G.REFUSED, G.DROPPED}),
+    G.ACCEPTED: frozenset({G.STAGED, G.DROPPED}) | _VERDICTS,
+    G.STAGED: frozenset({G.SUBMITTED, G.DROPPED}) | _VERDICTS,
+    # back to STAGED: an idempotent command whose attempt was lost is tried again, afresh
+    G.SUBMITTED: frozenset({G.RUNNING, G.ENDED, G.STAGED, G.LOST, G.DROPPED}) | _VERDICTS,
+    G.RUNNING: frozenset({G.ENDED, G.STAGED, G.LOST, G.DROPPED}) | _VERDICTS,
+    G.ENDED: frozenset({G.COLLECTED, G.DROPPED}) | _VERDICTS,
+    G.COLLECTED: frozenset({G.RETURNED, G.DROPPED}),
+}
+
+
+class Stop(StrEnum):
+    """Why a run is being stopped."""
+
+    CANCEL = "cancel"
+    TIME_LIMIT = "time_limit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How a command ended, from its exit record. ``signal`` is 0 when none ended it."""
+
+    code: int
+    signal: int
+    started_at: datetime
+    ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One job at its site: everything that must survive the agent."""
+
+    job: str
+    epoch: int
+    submitter: str
+    request: bytes  #: the opaque envelope as it came
+    taken_at: datetime
+    stage: Stage = G.TAKEN
+    command: str = ""
+    attempt: int = 1
+    token: str = ""  #: recorded before a start; what is started carries it
+    ticket: str | None = None  #: the scheduler's name for what was started
+    stop: Stop | None = None
+    stop_at: datetime | None = None
+    exit: Exit | None = None
+    result: bytes | None = None  #: the cleared outcome envelope, recorded before anything is sent
+    tree: str | None = None  #: digest of the cleared outputs
+    ok: bool = False
+    fault: Fault | None = None
+    told: tuple[Stage, ...] = ()  #: what the broker has acknowledged
+    finished_at: datetime | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Final, and the broker knows: nothing is owed any more."""
+        return self.stage.final and (self.stage in self.told or self.stage is G.DROPPED)
+
+
+def advance(run: Run, stage: Stage, **changes: object) -> Run:
+    """Return ``run`` in ``stage`` with ``changes``, or raise InvalidTransition."""
+    if stage not in STAGES.get(run.stage, frozenset()):
+        raise InvalidTransition(job=run.job, state=run.stage.value, event=stage.value)
+    return replace(run, stage=stage, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,121 @@
+"""Trees: sorted lists of files, each a name, a mode bit, a size and its chunks.
+
+The digest of the list names the tree. The list has one canonical text, so that two parties that
+see the same files speak of the same tree, whatever the times, owners and order of their disks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from sekisho.domain.errors import IntegrityError, UsageError
+from sekisho.domain.files import RelPath
+from sekisho.domain.limits import CHUNK_BYTES, MAX_CHUNK_BYTES, MAX_FILES
+from sekisho.wire.envelope import ChunkRef, TreeRef
+from sekisho.wire.frames import Chunk, digest_of
+
+_HEADER: Final = b"sekisho-tree/1\n"
+
+
+class _Line(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    path: str
+    executable: bool
+    size: Annotated[int, Meta(ge=0)]
+    chunks: list[ChunkRef]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TreeFile:
+    """One file of a tree. ``chunks`` in their order make up its ``size`` bytes."""
+
+    path: RelPath
+    executable: bool
+    size: int
+    chunks: tuple[Chunk, ...]
+
+    def __post_init__(self) -> None:
+        if sum(c.size for c in self.chunks) != self.size:
+            raise UsageError("tree.invalid", why="size")
+        if any(not 0 < c.size <= MAX_CHUNK_BYTES for c in self.chunks):
+            raise UsageError("tree.invalid", why="chunk")
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A sorted list of files without two names that collide and without a file inside a file."""
+
+    files: tuple[TreeFile, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.files) > MAX_FILES:
+            raise UsageError("tree.invalid", why="count")
+        if any(a.path >= b.path for a, b in zip(self.files, self.files[1:], strict=False)):
+            raise UsageError("tree.invalid", why="order")
+        keys = {f.path.key for f in self.files}
+        folders = {
+            RelPath(f.path.parts[:n]).key for f in self.files for n in range(1, len(f.path.parts))
+        }
+        if len(keys) != len(self.files) or keys & folders:
+            raise UsageError("tree.invalid", why="collision")
+
+    @property
+    def size(self) -> int:
+        return sum(f.size for f in self.files)
+
+    @cached_property
+    def text(self) -> bytes:
+        """The canonical list: a header, then one line of JSON for each file."""
+        lines = (
+            _Line(str(f.path), f.executable, f.size, [ChunkRef(c.digest, c.size) for c in f.chunks])
+            for f in self.files
+        )
+        return _HEADER + b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+
+    @cached_property
+    def digest(self) -> str:
+        return digest_of(self.text)
+
+    def index(self) -> list[tuple[Chunk, bytes]]:
+        """Return the list itself, cut into chunks: they travel like any other."""
+        text = self.text
+        pieces = (text[n : n + CHUNK_BYTES] for n in range(0, len(text), CHUNK_BYTES))
+        return [(Chunk(digest_of(p), len(p)), p) for p in pieces]
+
+    def ref(self) -> TreeRef:
+        """Return what names this tree in an envelope."""
+        return TreeRef(
+            digest=self.digest,
+            files=len(self.files),
+            size=self.size,
+            index=[ChunkRef(c.digest, c.size) for c, _ in self.index()],
+        )
+
+    def chunks(self) -> list[Chunk]:
+        """Return every chunk of content once, in the order of first use."""
+        return list(dict.fromkeys(c for f in self.files for c in f.chunks))
+
+
+def read_tree(text: bytes, ref: TreeRef) -> Tree:
+    """Return the tree that ``ref`` names from its list; raise IntegrityError or UsageError."""
+    if digest_of(text) != ref.digest:
+        raise IntegrityError("tree.digest")
+    if not text.startswith(_HEADER):
+        raise UsageError("tree.invalid", why="version")
+    try:
+        lines = [msgspec.json.decode(x, type=_Line) for x in text[len(_HEADER) :].splitlines()]
+    except msgspec.MsgspecError as error:
+        raise UsageError("tree.invalid", why="form") from error
+    tree = Tree(tuple(_file(line) for line in lines))
+    if tree.text != text or (len(tree.files), tree.size) != (ref.files, ref.size):
+        raise UsageError("tree.invalid", why="canonical")
+    return tree
+
+
+def _file(line: _Line) -> TreeFile:
+    chunks = tuple(Chunk(c.digest, c.size) for c in line.chunks)
+    return TreeFile(RelPath.parse(line.path), line.executable, line.size, chunks)

@@ -1,0 +1,84 @@
+"""The two opaque envelopes of a job: the request for the site, the outcome for the submitter.
+
+The broker carries them unread. Both begin with a version so that a later one can be signed and
+encrypted without a change of table or route.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from sekisho.domain.errors import UsageError
+from sekisho.domain.limits import MAX_ENVELOPE_BYTES, MAX_PARAMETERS, MAX_REQUESTED
+
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Text = Annotated[str, Meta(max_length=4096)]
+
+
+class ChunkRef(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    digest: Digest
+    size: Annotated[int, Meta(ge=0)]
+
+
+class TreeRef(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Names a tree of files: the digest of its list, and the chunks in which the list travels."""
+
+    digest: Digest
+    files: Annotated[int, Meta(ge=0)]
+    size: Annotated[int, Meta(ge=0)]
+    index: list[ChunkRef]
+
+
+class Request(Struct, frozen=True, kw_only=True, tag="request/1", forbid_unknown_fields=True):
+    """What the submitter asks of the site. An unknown field is refused: it might restrict."""
+
+    command: Annotated[str, Meta(max_length=64)]
+    parameters: Annotated[
+        dict[str, int | float | bool | Text], Meta(max_length=MAX_PARAMETERS)
+    ] = {}
+    inputs: TreeRef | None = None
+    outputs: Annotated[list[Text], Meta(max_length=MAX_REQUESTED)] = []
+
+
+class Outcome(Struct, frozen=True, kw_only=True, tag="outcome/1"):
+    """What the site tells the submitter. ``code`` and ``params`` are a reason; the words are the reader's."""
+
+    verdict: Literal["succeeded", "failed", "unable", "refused", "cancelled", "lost"]
+    exit_code: int | None = None
+    signal: int | None = None
+    code: str | None = None
+    params: dict[str, str | int] = {}
+    outputs: TreeRef | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+T = TypeVar("T", Request, Outcome)
+
+
+def seal(message: Request | Outcome) -> bytes:
+    """Return the envelope that carries ``message``."""
+    return msgspec.json.encode(message)
+
+
+def open_request(envelope: bytes) -> Request:
+    """Return the request, or raise UsageError(`envelope.invalid`)."""
+    return _open(envelope, Request)
+
+
+def open_outcome(envelope: bytes) -> Outcome:
+    """Return the outcome, or raise UsageError(`envelope.invalid`)."""
+    return _open(envelope, Outcome)
+
+
+def _open(envelope: bytes, kind: type[T]) -> T:
+    if len(envelope) > MAX_ENVELOPE_BYTES:
+        raise UsageError("envelope.invalid", why="length")
+    try:
+        return msgspec.json.decode(envelope, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError("envelope.invalid", why="form") from error
