@@ -32,6 +32,10 @@ FORBIDDEN_IN_PROGRAMS = {
     "TLS without verification": r"\bverify\s*=\s*[F]alse\b|\b[C]ERT_NONE\b|_create_[u]nverified",
     "objects made from foreign bytes": r"^\s*(?:import|from) [p]ickle\b|\b[y]aml\.load\(",
 }
+FORBIDDEN_IN_TESTS = {
+    "a mock": r"\bunittest[.]mock\b|\bMagic[M]ock\b|\bfrom unittest import .*\b[m]ock\b",
+    "a test left out": r"\bpytest[.](?:skip|xfail|importorskip|mark[.](?:skip|skipif|xfail))\b",
+}
 PROGRAMS = {"src", "examples", "bench", "deploy", "docs"}
 
 
@@ -168,6 +172,11 @@ def test_no_program_opens_a_door_that_the_project_has_closed() -> None:
     assert offences(FORBIDDEN_IN_PROGRAMS, programs) == []
 
 
+def test_no_test_is_left_out_and_none_uses_a_mock() -> None:
+    tests = [f for f in project_files() if f.relative_to(ROOT).parts[0] == "tests"]
+    assert offences(FORBIDDEN_IN_TESTS, tests) == []
+
+
 @pytest.mark.parametrize(
     ("rules", "line"),
     [
@@ -176,6 +185,8 @@ def test_no_program_opens_a_door_that_the_project_has_closed() -> None:
         (FORBIDDEN_IN_PROGRAMS, "run(line, shell=" + "True)"),
         (FORBIDDEN_IN_PROGRAMS, "Client(verify=" + "False)"),
         (FORBIDDEN_IN_PROGRAMS, "import " + "pickle"),
+        (FORBIDDEN_IN_TESTS, "from unittest " + "import mock"),
+        (FORBIDDEN_IN_TESTS, "@pytest." + "mark.skipif(condition)"),
     ],
 )
 def test_the_search_finds_what_is_forbidden(rules: dict[str, str], line: str) -> None:
