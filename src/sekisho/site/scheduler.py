@@ -1,0 +1,184 @@
+"""What the runner needs of whatever starts commands at a site, and the values of that talk.
+
+Rules: a command is named by a token that the runner journals *before* it submits; the wrapper's run
+latch makes a repeated submit harmless; an end is believed only from an exit record with that token;
+every other look has its own type, so that absence is never taken for success.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import msgspec
+
+from sekisho.domain.errors import Corrupt, UsageError
+from sekisho.domain.run import Exit
+
+TOKEN_PATTERN: Final = r"[A-Za-z0-9_-]{8,128}"  # noqa: S105 a pattern, not a secret
+NAME_PATTERN: Final = r"[A-Za-z_][A-Za-z0-9_]*"
+#: Variables that a shell sets, interprets or exports; a job's environment cannot name them.
+SHELL_NAMES: Final = frozenset(
+    {"_", "CDPATH", "COMP_WORDBREAKS", "DIRSTACK", "ENV", "EUID", "FUNCNAME", "GLOBIGNORE"}
+    | {"GROUPS", "HISTCMD", "IFS", "LINENO", "MAILPATH", "OLDPWD", "OPTARG", "OPTERR", "OPTIND"}
+    | {"PIPESTATUS", "POSIXLY_CORRECT", "PPID", "PS1", "PS2", "PS3", "PS4", "PWD", "RANDOM"}
+    | {"SECONDS", "SHELLOPTS", "SHLVL", "SRANDOM", "TMOUT", "UID"}
+)
+RESERVED_PREFIXES: Final = ("BASH", "EPOCH", "sekisho_")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchLimits:
+    """What one command may use; None: what the site's user may. Time is the runner's business.
+
+    ``max_file_bytes`` bounds every single file that the command writes, its logs among them; a
+    command that goes beyond it ends by SIGXFSZ. ``max_processes`` counts all processes of the
+    site's user, and binds nobody who runs as root.
+    """
+
+    max_file_bytes: int | None = None
+    max_open_files: int | None = None
+    max_processes: int | None = None
+
+    def __post_init__(self) -> None:
+        least = ((self.max_file_bytes, 4096), (self.max_open_files, 16), (self.max_processes, 1))
+        if any(limit is not None and limit < floor for limit, floor in least):
+            raise UsageError("launch.limits")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchSpec:
+    """One command to start once. Both directories are absolute, exist, and are fresh for this job.
+
+    ``work_dir`` is the command's current directory; ``control_dir`` receives the latch, ``stdout``,
+    ``stderr`` and the exit record. ``env`` is the whole environment, byte for byte.
+    """
+
+    token: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    work_dir: str
+    control_dir: str
+    limits: LaunchLimits = field(default_factory=LaunchLimits)
+
+    def __post_init__(self) -> None:
+        if re.fullmatch(TOKEN_PATTERN, self.token) is None:
+            raise UsageError("launch.token")
+        if not self.argv or not all(p.startswith("/") for p in (self.argv[0], *self._directories)):
+            raise UsageError("launch.path")
+        for name in self.env:
+            _check_name(name)
+        if any("\0" in text for text in (*self.argv, *self.env.values(), *self._directories)):
+            raise UsageError("launch.nul")
+
+    @property
+    def _directories(self) -> tuple[str, str]:
+        return self.work_dir, self.control_dir
+
+
+def _check_name(name: str) -> None:
+    reserved = name in SHELL_NAMES or name.startswith(RESERVED_PREFIXES)
+    if reserved or re.fullmatch(NAME_PATTERN, name) is None:
+        raise UsageError("launch.environment", name=name[:80])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """What a scheduler needs to find again what it started; goes into the journal as text.
+
+    ``reference`` is the scheduler's own name for it (a process, a batch job's id).
+    """
+
+    token: str
+    work_dir: str
+    control_dir: str
+    reference: str
+
+    def encode(self) -> str:
+        return msgspec.json.encode(self).decode()
+
+    @classmethod
+    def decode(cls, text: str) -> Ticket:
+        """Return the ticket that ``encode`` made ``text`` of, or raise Corrupt."""
+        try:
+            return msgspec.json.decode(text, type=cls)
+        except msgspec.DecodeError as fault:
+            raise Corrupt(kind="ticket") from fault
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Submitted; the wrapper has not yet taken the latch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Something of it runs, perhaps only what it left behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """It ended, nothing of it runs any more, and this is its exit record."""
+
+    exit: Exit
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """It was started, nothing of it runs, and there is no exit record: its fate is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotStarted:
+    """Nothing of it runs and the latch was never taken: the command has certainly not started."""
+
+
+Observation = Pending | Running | Exited | Gone | NotStarted
+
+
+class Scheduler(Protocol):
+    """Start commands, find them again, look at them, stop them.
+
+    All methods may be called again at any time, by an agent that has restarted; none waits for a
+    command. Faults: Unavailable when it may work later, SekishoError("launch.failed") when not.
+    """
+
+    async def submit(self, spec: LaunchSpec) -> Ticket:
+        """Start ``spec`` and return its ticket.
+
+        Idempotent by ``control_dir``: a second start, by whomever, finds the latch taken and ends;
+        its ticket leads to the first. After a crash or a fault, submit again with the same spec.
+        """
+        ...
+
+    async def observe(self, tickets: Collection[Ticket]) -> dict[Ticket, Observation]:
+        """Say for each ticket what is there now. Level-triggered: no memory of earlier looks.
+
+        `Exited`, `Gone` and `NotStarted` promise that nothing of the command runs.
+        """
+        ...
+
+    async def cancel(self, ticket: Ticket, *, force: bool) -> None:
+        """Ask all processes of the command to end (TERM), or with ``force`` make them end (KILL).
+
+        A request: the outcome is what `observe` says afterwards, which may be a normal exit. May
+        come before the command has started and then do nothing: repeat it until it is over.
+        """
+        ...
+
+    async def find(self, token: str) -> Ticket | None:
+        """Return the ticket of what runs with ``token``; None: nothing runs (it may have ended).
+
+        For an agent that crashed between submit and journal. After None, submitting the same spec
+        again is safe, and its ticket tells how the first start ended.
+        """
+        ...
+
+    async def changed(self, tickets: Collection[Ticket], timeout_s: float) -> None:
+        """Return when a look at one of ``tickets`` may say something new, or after ``timeout_s``.
+
+        A hint, which may come early. Give it no ticket that is over: it would return at once.
+        """
+        ...

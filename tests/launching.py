@@ -1,0 +1,86 @@
+"""Builders for tests that start real commands: a spec, waiting with a deadline, small programs."""
+# ruff: noqa: ASYNC110, ASYNC240 - other processes make no events; a small local file may block
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import anyio
+
+from sekisho.adapters.hosts.process_tree import look
+from sekisho.site.scheduler import (
+    LaunchLimits,
+    LaunchSpec,
+    Observation,
+    Pending,
+    Running,
+    Scheduler,
+    Ticket,
+)
+
+PYTHON = (sys.executable, "-I", "-S", "-c")
+SHELL = ("/bin/sh", "-c")
+
+
+def a_launch(
+    base: Path,
+    *argv: str,
+    env: Mapping[str, str] | None = None,
+    limits: LaunchLimits | None = None,
+) -> LaunchSpec:
+    """Return a spec with fresh directories below ``base``."""
+    token = secrets.token_urlsafe(12)
+    work, control = base / f"{token}.work", base / f"{token}.control"
+    work.mkdir(mode=0o700)
+    control.mkdir(mode=0o700)
+    return LaunchSpec(
+        token=token,
+        argv=argv,
+        env={"CALC_DIR": str(work)} if env is None else env,
+        work_dir=str(work),
+        control_dir=str(control),
+        limits=limits or LaunchLimits(),
+    )
+
+
+async def over(scheduler: Scheduler, ticket: Ticket, within_s: float = 30) -> Observation:
+    """Return the first look at ``ticket`` that says that nothing of it runs."""
+    with anyio.fail_after(within_s):
+        while True:
+            seen = (await scheduler.observe([ticket]))[ticket]
+            if not isinstance(seen, Pending | Running):
+                return seen
+            await scheduler.changed([ticket], within_s)
+
+
+async def until(claim: Callable[[], object], within_s: float = 30) -> None:
+    """Return when ``claim`` holds."""
+    with anyio.fail_after(within_s):
+        while not claim():
+            await anyio.sleep(0.002)
+
+
+async def filled(path: Path) -> str:
+    """Return the text of ``path`` when it has a whole line."""
+    await until(lambda: path.exists() and path.read_text().endswith("\n"))
+    return path.read_text()
+
+
+def runs(pid: int) -> bool:
+    process = look(pid)
+    return process is not None and not process.dead
+
+
+def a_gate(spec: LaunchSpec) -> Path:
+    """Return a pipe in the work directory: a command that reads it waits for `release`."""
+    gate = Path(spec.work_dir, "gate")
+    os.mkfifo(gate)
+    return gate
+
+
+def release(gate: Path) -> None:
+    gate.write_text("go\n")
