@@ -1,12 +1,14 @@
 """What the broker needs of the outside world. Synchronous: nothing is awaited in a transaction.
 
-Every method is one transaction and durable when it returns. Errors of the store itself are
-Unavailable (try again) or Corrupt.
+Every method is one transaction, callable from any thread, and durable when it returns. Errors of
+the store itself: Unavailable (StorageFull when there is no room; nothing was changed), Corrupt, or
+SyncFailed, after which the process must end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -38,7 +40,7 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a site or a submitter holds of the broker: jobs not yet ended, bytes kept."""
+    """What jobs hold of the broker: how many have not ended, and the bytes kept for all."""
 
     live_jobs: int
     stored_bytes: int
@@ -72,12 +74,20 @@ class Token:
     note: str = ""
 
 
+def space_of(*, site: str, submitter: str) -> str:
+    """Return the name of the space in which a site and a submitter keep their chunks."""
+    return f"{site}/{submitter}"
+
+
 class JobStore(Protocol):
-    """Durable jobs, and which chunks each of them needs."""
+    """Durable jobs. The request of a job never changes after `add`."""
 
     def add(self, job: Job) -> Job:
-        """Keep a new job. The same id with the same request digest (and owner) returns the kept
-        one; another digest or owner raises Conflict(`job.different_request`)."""
+        """Keep a new job, or return the kept one: a submission may be repeated.
+
+        Raise Conflict: `job.different_request` when the id is kept with another request digest,
+        site or submitter; `job.forgotten` when it was purged (it must not run a second time).
+        """
         ...
 
     def get(self, job_id: str, tenant: Tenant) -> Job:
@@ -85,20 +95,29 @@ class JobStore(Protocol):
         ...
 
     def save(self, job: Job, *, expected_version: int) -> bool:
-        """Write ``job`` if its kept version is ``expected_version``; say whether it was. The
-        change of state is added to the job's history in the same transaction."""
+        """Write ``job`` if its kept version is ``expected_version``; say whether it was.
+
+        A change of state is added to the job's history in the same transaction.
+        """
         ...
 
     def offer_next(self, site: str, instance: str, *, now: datetime, until: datetime) -> Job | None:
-        """Offer the oldest queued, not expired job of ``site`` to exactly one caller."""
+        """Offer the oldest queued, not expired job of ``site`` to exactly one caller.
+
+        The job comes back as `Offered` left it. Cheap when there is none.
+        """
         ...
 
     def page(self, which: JobFilter, *, after: str | None, limit: int) -> list[Job]:
-        """Return jobs, newest first, beginning below the id ``after``."""
+        """Return jobs, newest id first, beginning below the id ``after``."""
         ...
 
     def due(self, now: datetime, *, limit: int) -> list[Job]:
-        """Return jobs whose timer has run out: offers not accepted, drafts and queued too old."""
+        """Return jobs whose timer has run out, in no order.
+
+        Offers past `offer_until`; drafts and queued jobs past `expires_at`; drafts older than
+        DRAFT_TIME.
+        """
         ...
 
 
@@ -106,72 +125,106 @@ class JobLedger(Protocol):
     """What jobs hold and have been through; the other half of the job tables."""
 
     def declare(self, job_id: str, chunks: Sequence[Chunk]) -> int:
-        """Record that the job needs ``chunks``: from now on they are pinned. Idempotent. Return
-        the bytes that the job now holds."""
+        """Pin ``chunks`` for the job, and return the bytes that it now holds. Idempotent.
+
+        Ask `BlobStore.missing` only afterwards: a pinned chunk that is there stays. Raise NotFound
+        without such a job, IntegrityError when a digest was declared with another size.
+        """
         ...
 
     def needs(self, job_id: str, digests: Sequence[str]) -> bool:
         """Say whether the job has declared all of ``digests``."""
         ...
 
-    def declared(self, job_id: str) -> list[Chunk]:
-        """Return every chunk that the job needs."""
+    def declared(self, job_id: str, among: Sequence[str] | None = None) -> list[Chunk]:
+        """Return the chunks that the job has declared, all or those of ``among``, by digest."""
         ...
 
     def usage(self, *, site: str | None = None, submitter: str | None = None) -> Usage:
-        """Return what the site's, or the submitter's, jobs hold together."""
+        """Return what the jobs of the site, the submitter, or both, hold together."""
         ...
 
     def counts(self) -> dict[tuple[str, JobState], int]:
-        """Return how many jobs each site has in each state."""
+        """Return how many jobs each site has in each state; what is zero is left out."""
         ...
 
     def history(self, job_id: str) -> list[tuple[datetime, JobState]]:
-        """Return the states that the job went through, oldest first."""
+        """Return the states that the job went through, oldest first; empty without such a job."""
         ...
 
 
 class Retention(Protocol):
     """Forgetting: what may be dropped, and dropping it so that nothing promised is lost."""
 
-    def purgeable(self, now: datetime, *, limit: int) -> list[Job]:
-        """Return ended jobs past the retention times that `purge` would accept."""
+    def purgeable(
+        self, *, received_before: datetime, ended_before: datetime, limit: int
+    ) -> list[Job]:
+        """Return ended jobs received, or else ended, before a time; in no order."""
         ...
 
     def purge(self, job_id: str) -> None:
-        """Drop the job's pins, envelopes and history; the job itself is forgotten."""
+        """Forget an ended job with its pins, envelopes and history. Idempotent.
+
+        Only its id stays, so that `add` refuses it. Raise Conflict(`job.not_ended`) for a live one.
+        """
         ...
 
     def unpinned(self, space: str, digests: Sequence[str], delete: BlobStore) -> list[str]:
-        """Delete from ``delete`` those of ``digests`` in ``space`` that no job needs, with
-        declarations locked out for the time of it; return what was deleted."""
+        """Delete from ``delete`` those of ``digests`` that no job of ``space`` has declared.
+
+        Declarations in the space wait for the time of it. Return what was deleted.
+        """
         ...
 
 
-class Directory(Protocol):
-    """Sites and credentials."""
+class Credentials(Protocol):
+    """Tokens, and whom they belong to."""
 
     def principal_for(self, token_hash: str, now: datetime) -> Principal | None:
-        """Return whom a valid, not revoked, not expired token belongs to (for a site or an
-        invitation: only while the site exists)."""
+        """Return whom a valid token belongs to: known, not revoked, not expired.
+
+        A site's token, or an invitation, is valid while the site exists. An invitation that was
+        used stays valid to its end, so that a join whose reply was lost can be repeated.
+        """
         ...
 
-    def tokens(self, *, role: Role | None = None) -> list[Token]: ...
+    def tokens(self, *, role: Role | None = None) -> list[Token]:
+        """Return all tokens, or those of a role, oldest first."""
+        ...
 
     def put_token(self, token: Token) -> None:
-        """Add or replace the token with this id."""
+        """Add or replace the token with this id; Conflict(`token.exists`) for a known hash."""
         ...
 
     def redeem(self, invitation_id: str, token: Token, now: datetime) -> bool:
-        """Use up the invitation and add the site's ``token``, revoking the site's earlier ones;
-        False when it was used before. Repeated with the same token hash: True."""
+        """Use up the invitation: add the site's ``token`` and revoke the site's earlier ones.
+
+        False when it was used before, is not valid, or invites another site. Repeated with the
+        same token hash: True.
+        """
         ...
 
-    def sites(self) -> list[Site]: ...
+
+class Sites(Protocol):
+    """Computing places. What an operator decides and what an agent says never overwrite another."""
+
+    def site(self, site_id: str) -> Site | None: ...
+
+    def sites(self) -> list[Site]:
+        """Return all sites by id."""
+        ...
 
     def put_site(self, site: Site) -> None:
-        """Add or replace the site with this id."""
+        """Add a site, or replace what an operator decides: submitters and what is disabled."""
         ...
+
+    def seen(self, site_id: str, *, at: datetime, agent_version: str, instance: str) -> None:
+        """Note that an agent of the site has polled; nothing for an unknown site."""
+        ...
+
+
+class Directory(Credentials, Sites, Protocol):
+    """Sites and credentials, kept together because a site's tokens live no longer than the site."""
 
 
 class BlobStore(Protocol):
@@ -185,7 +238,7 @@ class BlobStore(Protocol):
         ...
 
     def put(self, space: str, digest: str, data: bytes) -> None:
-        """Store verified bytes durably. Idempotent. Raise StorageFull or IntegrityError."""
+        """Store bytes durably when they match ``digest``; else raise IntegrityError. Idempotent."""
         ...
 
     def read(self, space: str, digest: str) -> bytes:
@@ -197,20 +250,39 @@ class BlobStore(Protocol):
         ...
 
     def older(self, before: datetime) -> Iterator[tuple[str, str]]:
-        """Return (space, digest) of what was stored before a time. A listing error raises: an
-        empty answer means that there is nothing."""
+        """Return (space, digest) of what was stored before a time.
+
+        A listing error raises: an empty answer means that there is nothing.
+        """
         ...
 
-    def free_bytes(self) -> int: ...
+    def free_bytes(self) -> int:
+        """Return how much room there is for new bytes."""
+        ...
+
+
+class Listener(Protocol):
+    """Hears its topics from the moment of its making."""
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Return True soon after a notice that was not waited for yet, False after the time."""
+        ...
 
 
 class Wakeups(Protocol):
-    """Hints between requests. May wake early, may be lost: never the only truth."""
+    """Hints between requests. May wake early, may be lost: never the only truth.
+
+    Listen first, then look, then wait, and look again: a notice between look and wait is heard.
+
+        with wakeups.listen(["site:one"]) as notices:
+            while (job := look()) is None and await notices.wait(left()):
+                pass
+    """
 
     def notify(self, topic: str) -> None:
-        """Wake whoever waits for ``topic``. Callable from any thread."""
+        """Wake whoever listens to ``topic``. Callable from any thread."""
         ...
 
-    async def wait(self, topics: Sequence[str], timeout_s: float) -> None:
-        """Return when one of ``topics`` was notified, or after the time."""
+    def listen(self, topics: Sequence[str]) -> AbstractContextManager[Listener]:
+        """Begin to hear ``topics``; use it in the event loop that will wait."""
         ...

@@ -15,7 +15,8 @@
     ├── Unavailable              unavailable               75   503   retryable; nothing was changed
     │   ├── Unreachable          broker.unreachable        69   503   retryable
     │   └── StorageFull          storage.full              75   507   retryable
-    └── Corrupt                  state.corrupt             70   500   our own state does not verify
+    ├── Corrupt                  state.corrupt             70   500   our own state does not verify
+    └── SyncFailed               storage.sync_failed       74   500   the disk lost a write: stop now
 
 An error carries a stable ``code`` and the ``params`` of its message, never a sentence: sentences
 live in the catalogue (`sekisho.i18n`) and are made by the reader, in the reader's language.
@@ -153,3 +154,13 @@ class Corrupt(SekishoError):
     """Our own stored state does not verify; going on could break a promise."""
 
     code = "state.corrupt"
+
+
+class SyncFailed(SekishoError):
+    """The disk did not keep what was written. Nothing it says afterwards can be trusted.
+
+    Never retried: the boundaries end the process with this status, and the restart looks afresh.
+    """
+
+    code = "storage.sync_failed"
+    exit_status = 74
