@@ -227,6 +227,16 @@ class Directory(Credentials, Sites, Protocol):
     """Sites and credentials, kept together because a site's tokens live no longer than the site."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """The ports behind which one database stands."""
+
+    jobs: JobStore
+    ledger: JobLedger
+    retention: Retention
+    directory: Directory
+
+
 class BlobStore(Protocol):
     """Bytes by digest, apart for each space (a space is one site with one submitter).
 

@@ -1,0 +1,147 @@
+"""Blobs as files: ``root/<hash of the space>/<first two digits>/<digest>``.
+
+A space's name never becomes a path; it stands in the file ``space`` of its directory. A file
+appears whole or not at all (`adapters.durable`), is verified when written and whenever read, and
+its modification time is the time of storing. Unfinished files of a crash are dropped by `older`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from sekisho.adapters import durable
+from sekisho.domain.errors import Corrupt, IntegrityError, NotFound
+from sekisho.wire.frames import digest_of
+
+_SPACE_FILE: Final = "space"
+_DIGEST_LENGTH: Final = 64
+
+
+class BlobDirectory:
+    """Implements `broker.ports.BlobStore` below ``root``, which must exist."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._spaces: set[str] = set()  # known to have their directory and name on disk
+        self._shards: set[Path] = set()
+
+    def missing(self, space: str, digests: Sequence[str]) -> list[str]:
+        with _os_errors():
+            return [digest for digest in digests if not _stored(self._path(space, digest))]
+
+    def put(self, space: str, digest: str, data: bytes) -> None:
+        if digest_of(data) != digest:
+            raise IntegrityError("chunk.digest")
+        path = self._path(space, digest)
+        with _os_errors():
+            self._prepare(space, path.parent)
+            if _content(path) == data:
+                durable.sync_directory(path.parent)  # another thread may not have come so far
+            else:
+                durable.write_file(path, data)
+
+    def read(self, space: str, digest: str) -> bytes:
+        with _os_errors():
+            data = _content(self._path(space, digest))
+        if data is None:
+            raise NotFound("chunk.not_found")
+        if digest_of(data) != digest:
+            raise IntegrityError("chunk.damaged", digest=digest)
+        return data
+
+    def delete(self, space: str, digests: Sequence[str]) -> None:
+        with _os_errors():
+            for digest in digests:
+                self._path(space, digest).unlink(missing_ok=True)
+
+    def older(self, before: datetime) -> Iterator[tuple[str, str]]:
+        limit = before.timestamp()
+        with _os_errors():
+            for directory in _directories(self._root):
+                space = _space_in(directory)
+                for shard in _directories(directory):
+                    for digest in _old_files(shard, limit):
+                        yield _named(space), digest
+
+    def free_bytes(self) -> int:
+        with _os_errors():
+            system = os.statvfs(self._root)
+        return system.f_bavail * system.f_frsize
+
+    def _path(self, space: str, digest: str) -> Path:
+        if len(digest) != _DIGEST_LENGTH or not digest.isalnum():
+            raise IntegrityError("chunk.digest")
+        return self._root / digest_of(space.encode()) / digest[:2] / digest
+
+    def _prepare(self, space: str, shard: Path) -> None:
+        if space not in self._spaces:
+            durable.make_directory(shard.parent)
+            durable.write_file(shard.parent / _SPACE_FILE, space.encode())
+            self._spaces.add(space)
+        if shard not in self._shards:
+            durable.make_directory(shard)
+            self._shards.add(shard)
+
+
+@contextmanager
+def _os_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise durable.translated(error) from error
+
+
+def _stored(path: Path) -> bool:
+    """Say whether the file is there. Unlike `Path.exists`, any other trouble is an error."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _directories(path: Path) -> list[Path]:
+    with os.scandir(path) as entries:
+        return [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def _old_files(shard: Path, limit: float) -> Iterator[str]:
+    with os.scandir(shard) as entries:
+        old = [entry for entry in entries if _stored_at(entry) < limit]
+    for entry in old:
+        if entry.name.startswith(durable.TEMPORARY):
+            Path(entry.path).unlink(missing_ok=True)
+        else:
+            yield entry.name
+
+
+def _stored_at(entry: os.DirEntry[str]) -> float:
+    try:
+        return entry.stat(follow_symlinks=False).st_mtime
+    except FileNotFoundError:
+        return math.inf  # finished, or deleted, since it was listed
+
+
+def _space_in(directory: Path) -> str | None:
+    content = _content(directory / _SPACE_FILE)
+    return None if content is None else content.decode()
+
+
+def _named(space: str | None) -> str:
+    """Return the name. A crash can leave a directory without one, but only an empty directory."""
+    if space is None:
+        raise Corrupt("storage.space_unknown")
+    return space
