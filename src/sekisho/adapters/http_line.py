@@ -1,0 +1,163 @@
+"""Requests to a broker that survive a bad line.
+
+Every request of the protocol may be repeated, so every one is: with full-jitter backoff capped at
+60 s, for as long as the caller's patience lasts. Errors leave as those of `sekisho.domain.errors`.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+import httpx2
+import msgspec
+
+from sekisho.adapters.http_client import CONNECT_SECONDS, READ_SECONDS
+from sekisho.adapters.http_problem import MAX_PROBLEM_BYTES, error_from, error_of, pause_asked_by
+from sekisho.domain.backoff import delay
+from sekisho.domain.errors import SekishoError, TooLarge, Unavailable, Unreachable
+
+T = TypeVar("T")
+JSON: Final = "application/json"
+BYTES: Final = "application/octet-stream"
+MAX_ANSWER_BYTES: Final = 64 << 20
+#: Asking again will not help: somebody has to change something.
+_HOPELESS: Final = frozenset({"broker.tls", "broker.strange_answer"})
+_DICE: Final = random.SystemRandom()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long to repeat a request that did not get through. None: until told to stop.
+
+    ``wait`` pauses for seconds and says whether to stop; the default can be stopped by nobody.
+    """
+
+    limit_s: float | None = None
+    wait: Callable[[float], bool] = field(default_factory=lambda: threading.Event().wait)
+    monotonic: Callable[[], float] = time.monotonic
+    on_pause: Callable[[SekishoError, float], None] = lambda _error, _seconds: None
+
+    def pauses(self) -> Pauses:
+        end = None if self.limit_s is None else self.monotonic() + self.limit_s
+        return Pauses(self, end)
+
+
+class Pauses:
+    """The growing pauses between the attempts of one piece of work."""
+
+    def __init__(self, patience: Patience, end: float | None) -> None:
+        self._patience = patience
+        self._end = end
+        self._failures = 0
+
+    def progressed(self) -> None:
+        """Something got through: begin again with short pauses."""
+        self._failures = 0
+
+    def after(self, error: SekishoError) -> None:
+        """Pause after ``error``, or raise it when it is no use, or no time, to try again."""
+        if not isinstance(error, Unavailable) or error.code in _HOPELESS:
+            raise error
+        self._failures += 1
+        seconds = max(delay(self._failures, _DICE.random()), pause_asked_by(error))
+        if self._end is not None and self._patience.monotonic() + seconds > self._end:
+            raise error
+        self._patience.on_pause(error, seconds)
+        if self._patience.wait(seconds):
+            raise error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One request. ``read_s`` is how long the other side may be silent."""
+
+    method: str
+    path: str
+    body: bytes = b""
+    content_type: str = JSON
+    query: Mapping[str, str] | None = None
+    read_s: float = READ_SECONDS
+
+
+def message(method: str, path: str, content: msgspec.Struct) -> Call:
+    """Return the request that carries ``content`` as JSON."""
+    return Call(method=method, path=path, body=msgspec.json.encode(content))
+
+
+class HttpLine:
+    """Sends requests below one broker's URL. Safe to share between threads."""
+
+    def __init__(self, client: httpx2.Client, patience: Patience | None = None) -> None:
+        self._client = client
+        self.patience = patience or Patience()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def ask(self, call: Call, kind: type[T]) -> T:
+        """Send ``call`` until it gets through; return the answer as ``kind``."""
+        return decoded(self.send(call), kind)
+
+    def send(self, call: Call) -> bytes:
+        """Send ``call`` until it gets through; return the body of the answer."""
+        pauses = self.patience.pauses()
+        while True:
+            try:
+                with self.stream(call) as pieces:
+                    return _joined(pieces)
+            except SekishoError as error:
+                pauses.after(error)
+
+    @contextmanager
+    def stream(self, call: Call) -> Iterator[Iterator[bytes]]:
+        """Send ``call`` once, and give its successful answer piece by piece."""
+        request = self._client.build_request(
+            call.method,
+            call.path,
+            content=call.body,
+            params=call.query,
+            headers={"Content-Type": call.content_type} if call.body else None,
+            timeout=httpx2.Timeout(call.read_s, connect=CONNECT_SECONDS),
+        )
+        try:
+            response = self._client.send(request, stream=True)
+            try:
+                if not response.is_success:
+                    raise _problem(response)
+                yield response.iter_raw()
+            finally:
+                response.close()
+        except httpx2.RequestError as error:
+            raise error_from(error) from error
+
+
+def decoded(body: bytes, kind: type[T]) -> T:
+    """Return ``body`` as ``kind``; whoever answers something else is not a broker."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Unreachable("broker.strange_answer", status=200) from error
+
+
+def _problem(response: httpx2.Response) -> SekishoError:
+    body = bytearray()
+    for piece in response.iter_raw():
+        body += piece
+        if len(body) > MAX_PROBLEM_BYTES:
+            break
+    return error_of(response.status_code, bytes(body), response.headers)
+
+
+def _joined(pieces: Iterator[bytes]) -> bytes:
+    body = bytearray()
+    for piece in pieces:
+        body += piece
+        if len(body) > MAX_ANSWER_BYTES:
+            raise TooLarge(limit=MAX_ANSWER_BYTES)
+    return bytes(body)

@@ -1,0 +1,113 @@
+"""From an HTTP answer, or the lack of one, to the error that it means.
+
+A problem document of the broker becomes the class of its code or status. What somebody else on
+the way answered (a gateway, a portal of the network) is never taken for the broker's word.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from typing import Final
+
+import httpx2
+import msgspec
+
+from sekisho.domain.errors import (
+    Conflict,
+    IntegrityError,
+    InvalidTransition,
+    NotFound,
+    QuotaExceeded,
+    Refused,
+    SekishoError,
+    StaleEpoch,
+    StorageFull,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    Unreachable,
+    UsageError,
+)
+from sekisho.wire.v1 import Problem
+
+_BY_CODE: Final[Mapping[str, type[SekishoError]]] = {
+    kind.code: kind for kind in (InvalidTransition, StaleEpoch, StorageFull)
+}
+_BY_STATUS: Final[Mapping[int, type[SekishoError]]] = {
+    400: UsageError,
+    401: Unauthenticated,
+    403: Refused,
+    404: NotFound,
+    409: Conflict,
+    413: TooLarge,
+    422: IntegrityError,
+    429: QuotaExceeded,
+    507: StorageFull,
+}
+#: Answers of gateways and proxies that mean "later".
+_GATEWAY: Final = frozenset({408, 429, 500, 502, 503, 504})
+MAX_PROBLEM_BYTES: Final = 64 << 10
+MAX_RETRY_AFTER_SECONDS: Final = 60.0
+
+
+def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> SekishoError:
+    """Return the error that an answer with ``status`` (not 2xx) means."""
+    error = _error(status, body)
+    if asked := headers.get("retry-after", ""):
+        error.params["retry_after_s"] = int(asked[:9]) if asked.isascii() and asked.isdigit() else 0
+    return error
+
+
+def pause_asked_by(error: SekishoError) -> float:
+    """Return the seconds that the other side asks to wait, within reason."""
+    asked = error.params.get("retry_after_s")
+    return min(float(asked), MAX_RETRY_AFTER_SECONDS) if isinstance(asked, int | float) else 0.0
+
+
+def _error(status: int, body: bytes) -> SekishoError:
+    problem = _problem(body)
+    if problem is not None:
+        kind = _BY_CODE.get(problem.code) or _BY_STATUS.get(status, Unavailable)
+        return kind(problem.code, **_params(problem))
+    if status == TooLarge.http_status:
+        return TooLarge()
+    if status in _GATEWAY:
+        return Unavailable("broker.gateway", status=status)
+    return Unreachable("broker.strange_answer", status=status)
+
+
+def _problem(body: bytes) -> Problem | None:
+    if len(body) > MAX_PROBLEM_BYTES:
+        return None
+    try:
+        return msgspec.json.decode(body, type=Problem)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _params(problem: Problem) -> dict[str, object]:
+    return {k: v for k, v in problem.params.items() if k.isidentifier()}
+
+
+def error_from(error: httpx2.RequestError) -> Unreachable:
+    """Return the error that a failed request means, with why in one word."""
+    if verification := _verification(error):
+        return Unreachable("broker.tls", why=verification)
+    match error:
+        case httpx2.ProxyError():
+            return Unreachable("broker.proxy")
+        case httpx2.TimeoutException():
+            return Unreachable(why="timeout")
+        case httpx2.ConnectError():
+            return Unreachable(why="connection")
+        case _:
+            return Unreachable(why="cut")
+
+
+def _verification(error: BaseException | None) -> str | None:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_message or "certificate"
+        error = error.__cause__ or error.__context__
+    return None

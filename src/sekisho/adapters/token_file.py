@@ -1,0 +1,42 @@
+"""Secrets by file: read from a file that is the reader's alone, never shown."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from sekisho.domain.errors import ConfigError
+from sekisho.domain.token import Secret, is_token
+
+_MAX_BYTES: Final = 4096
+
+
+def read_token(file: Path) -> Secret:
+    """Return the token in ``file``; raise ConfigError if it is missing, no token, or not private.
+
+    Private means: readable by its owner only, or handed over by the service manager in
+    ``$CREDENTIALS_DIRECTORY``, which keeps others out by the folder and shows a mask as mode.
+    """
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigError("token.file_missing", file=str(file)) from error
+    try:
+        seen = os.fstat(fd)
+        if not stat.S_ISREG(seen.st_mode):
+            raise ConfigError("token.file_missing", file=str(file))
+        if seen.st_mode & 0o077 and not _handed_over(file):
+            raise ConfigError("token.file_open", file=str(file), mode=f"{seen.st_mode & 0o777:o}")
+        text = os.read(fd, _MAX_BYTES).decode("ascii", "replace").strip()
+    finally:
+        os.close(fd)
+    if not is_token(text):
+        raise ConfigError("token.malformed", file=str(file))
+    return Secret(text)
+
+
+def _handed_over(file: Path) -> bool:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return bool(folder) and file.absolute().parent == Path(folder or "").absolute()

@@ -1,0 +1,111 @@
+"""Fetching a tree into a directory: look at what is there, fetch what is not, look again.
+
+Rule 1: contents go into a folder of our own beside the result, under numbers; a name of the other
+        party is used only at the end, component by component, never through a symbolic link.
+Rule 2: only verified bytes are written; before the names appear everything is read back and synced.
+Rule 3: an interrupted fetch is called again and continues where it was, chunk by chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sekisho.domain.errors import IntegrityError, StorageFull, TooLarge
+from sekisho.domain.limits import MAX_CHUNK_BYTES, MAX_DIGESTS, MAX_FILES, MAX_TREE_BYTES, MIB
+from sekisho.transfer.part import Part
+from sekisho.transfer.port import ChunkPort
+from sekisho.transfer.progress import Gauge, Progress, unseen
+from sekisho.transfer.send import batched
+from sekisho.transfer.tree import Tree, read_tree
+from sekisho.wire.envelope import TreeRef
+from sekisho.wire.frames import Chunk
+
+#: The list of a tree is the one thing held in memory as a whole.
+MAX_INDEX_BYTES: Final = 256 * MIB
+#: Room that is left to others on the disk.
+_SPARE_BYTES: Final = 16 * MIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caps:
+    """What a tree may be at most, checked before anything of it is written."""
+
+    max_files: int = MAX_FILES
+    max_bytes: int = MAX_TREE_BYTES
+
+
+UNCAPPED: Final = Caps()
+
+
+def fetch_index(ref: TreeRef, port: ChunkPort, caps: Caps = UNCAPPED) -> Tree:
+    """Return the tree that ``ref`` names, without its contents.
+
+    Raise TooLarge above ``caps``, IntegrityError or UsageError for a list that is not what its
+    name says or holds a name that may not cross a boundary.
+    """
+    if ref.files > caps.max_files:
+        raise TooLarge("tree.too_many_files", limit=caps.max_files)
+    if ref.size > caps.max_bytes:
+        raise TooLarge("tree.too_large", limit=caps.max_bytes)
+    pieces = [Chunk(c.digest, c.size) for c in ref.index]
+    if sum(c.size for c in pieces) > MAX_INDEX_BYTES or any(
+        c.size > MAX_CHUNK_BYTES for c in pieces
+    ):
+        raise TooLarge("tree.too_large", limit=MAX_INDEX_BYTES)
+    held: dict[Chunk, bytes] = {}
+    for batch in batched(dict.fromkeys(pieces), MAX_DIGESTS):
+        held.update(port.fetch(batch))
+    if not held.keys() >= set(pieces):
+        raise IntegrityError("chunk.missing")
+    return read_tree(b"".join(held[c] for c in pieces), ref)
+
+
+def fetch_files(tree: Tree, port: ChunkPort, directory: Path, progress: Progress = unseen) -> None:
+    """Make the files of ``tree`` appear in ``directory``, replacing those with their names.
+
+    On success they are verified and synced. Raise StorageFull, Conflict(`fetch.blocked`) when
+    a folder or a link is in the way of a name, Conflict(`fetch.busy`) while another process
+    fetches the same tree to the same place.
+    """
+    with Part.beside(directory, tree) as part:
+        lacking = part.lacking()
+        gauge = Gauge(tree.size, progress)
+        gauge.add(tree.size - part.bytes_of(lacking))
+        if lacking:
+            _check_space(part, lacking)
+            _fill(part, lacking, port, gauge)
+        if part.lacking():
+            raise IntegrityError("chunk.missing")
+        part.publish()
+
+
+def fetch_tree(
+    ref: TreeRef,
+    port: ChunkPort,
+    directory: Path,
+    progress: Progress = unseen,
+    caps: Caps = UNCAPPED,
+) -> Tree:
+    """Fetch the list and the files that ``ref`` names; see `fetch_index` and `fetch_files`."""
+    tree = fetch_index(ref, port, caps)
+    fetch_files(tree, port, directory, progress)
+    return tree
+
+
+def _check_space(part: Part, lacking: Sequence[Chunk]) -> None:
+    needed, free = part.bytes_of(lacking) + _SPARE_BYTES, part.free_bytes()
+    if needed > free:
+        raise StorageFull("fetch.disk_full", needed=needed, free=free)
+
+
+def _fill(part: Part, lacking: Sequence[Chunk], port: ChunkPort, gauge: Gauge) -> None:
+    for batch in batched(lacking, MAX_DIGESTS):
+        asked = set(batch)
+        for chunk, data in port.fetch(batch):
+            if chunk not in asked:
+                raise IntegrityError("chunk.unexpected")
+            asked.discard(chunk)
+            gauge.add(part.write(chunk, data))

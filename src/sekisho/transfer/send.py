@@ -1,0 +1,57 @@
+"""Sending a tree: ask what is missing, send that, and nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from sekisho.domain.limits import MAX_DIGESTS
+from sekisho.transfer.port import ChunkPort
+from sekisho.transfer.progress import Gauge, Progress, unseen
+from sekisho.transfer.tree import Tree
+from sekisho.wire.envelope import TreeRef
+from sekisho.wire.frames import Chunk
+
+T = TypeVar("T")
+
+
+def send_tree(
+    tree: Tree,
+    read: Callable[[Chunk], bytes],
+    port: ChunkPort,
+    progress: Progress = unseen,
+) -> TreeRef:
+    """Bring every chunk of ``tree`` and of its list to ``port``; return what names the tree.
+
+    ``read`` returns a chunk's content. May be repeated after any error: what arrived is not sent
+    again.
+    """
+    index = dict(tree.index())
+    wanted = [*dict.fromkeys([*tree.chunks(), *index])]
+
+    def content(chunk: Chunk) -> bytes:
+        return index[chunk] if chunk in index else read(chunk)
+
+    gauge = Gauge(sum(c.size for c in wanted), progress)
+    for batch in batched(wanted, MAX_DIGESTS):
+        missing = port.missing(batch)
+        gauge.add(sum(c.size for c in batch) - sum(c.size for c in missing))
+        if missing:
+            port.send(_counted(missing, content, gauge))
+    return tree.ref()
+
+
+def _counted(
+    chunks: Sequence[Chunk], content: Callable[[Chunk], bytes], gauge: Gauge
+) -> Iterator[tuple[Chunk, bytes]]:
+    for chunk in chunks:
+        yield chunk, content(chunk)
+        gauge.add(chunk.size)  # asked for the next one: this one is on its way
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Return ``items`` in lists of at most ``size``."""
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch

@@ -1,0 +1,135 @@
+"""Files of this machine as a tree: which there are, what they hold, and reading a chunk again.
+
+On the side that sends, symbolic links are followed: what the user sees is what travels. A file is
+read twice, for its digests and to send it; if it changed between, nothing wrong is sent.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sekisho.domain.errors import IntegrityError, UsageError
+from sekisho.domain.files import RelPath
+from sekisho.domain.limits import CHUNK_BYTES, MAX_DEPTH, MAX_FILES
+from sekisho.transfer.tree import Tree, TreeFile
+from sekisho.wire.frames import Chunk, digest_of
+
+_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Source:
+    """A local file, and the name under which it travels."""
+
+    path: RelPath
+    file: Path
+
+
+def scan(entries: Iterable[tuple[str, Path]]) -> list[Source]:
+    """Return the files of ``entries`` (name, file or directory), sorted by name.
+
+    A directory's files get its name in front, or none if the name is ``""``. Raise UsageError for
+    what is not there, is no regular file, or has a name that may not travel.
+    """
+    found: list[Source] = []
+    for name, place in entries:
+        parts = tuple(name.split("/")) if name else ()
+        for source in _walk(parts, place, frozenset()):
+            found.append(source)
+            if len(found) > MAX_FILES:
+                raise UsageError("tree.invalid", why="count")
+    return sorted(found)
+
+
+def _walk(
+    parts: tuple[str, ...], place: Path, above: frozenset[tuple[int, int]]
+) -> Iterator[Source]:
+    seen = _stat(place)
+    if stat.S_ISREG(seen.st_mode):
+        yield Source(RelPath(parts or (place.name,)), place)
+        return
+    if not stat.S_ISDIR(seen.st_mode):
+        raise UsageError("input.not_a_file", input=str(place))
+    here = (seen.st_dev, seen.st_ino)
+    if here in above or len(above) > MAX_DEPTH:
+        raise UsageError("input.loop", input=str(place))
+    for child in sorted(place.iterdir()):
+        yield from _walk((*parts, child.name), child, above | {here})
+
+
+def _stat(place: Path) -> os.stat_result:
+    try:
+        return place.stat()
+    except (OSError, ValueError) as error:
+        raise UsageError("input.not_found", input=str(place)) from error
+
+
+def cut(size: int) -> list[int]:
+    """Return the sizes of the chunks of a file. The one place that decides where chunks end."""
+    whole, rest = divmod(size, CHUNK_BYTES)
+    return [CHUNK_BYTES] * whole + ([rest] if rest else [])
+
+
+class LocalTree:
+    """A tree of local files, with its chunks at hand. Holds the list, never the contents."""
+
+    def __init__(self, sources: Iterable[Source]) -> None:
+        self._at: dict[str, tuple[Source, int]] = {}
+        self.tree = Tree(tuple(self._digested(source) for source in sorted(sources)))
+
+    def _digested(self, source: Source) -> TreeFile:
+        fd = _open(source)
+        try:
+            before = os.fstat(fd)
+            if not stat.S_ISREG(before.st_mode):
+                raise UsageError("input.not_a_file", input=str(source.file))
+            chunks = tuple(self._chunks(fd, source, before.st_size))
+            if _identity(os.fstat(fd)) != _identity(before):
+                raise _changed(source)
+        finally:
+            os.close(fd)
+        executable = bool(before.st_mode & stat.S_IXUSR)
+        return TreeFile(source.path, executable, before.st_size, chunks)
+
+    def _chunks(self, fd: int, source: Source, size: int) -> Iterator[Chunk]:
+        offset = 0
+        for length in cut(size):
+            data = os.pread(fd, length, offset)
+            if len(data) != length:
+                raise _changed(source)
+            chunk = Chunk(digest_of(data), length)
+            self._at.setdefault(chunk.digest, (source, offset))
+            yield chunk
+            offset += length
+
+    def read(self, chunk: Chunk) -> bytes:
+        """Return the bytes of ``chunk``; raise IntegrityError(`input.changed`) if they changed."""
+        source, offset = self._at[chunk.digest]
+        fd = _open(source)
+        try:
+            data = os.pread(fd, chunk.size, offset)
+        finally:
+            os.close(fd)
+        if digest_of(data) != chunk.digest:
+            raise _changed(source)
+        return data
+
+
+def _open(source: Source) -> int:
+    try:
+        return os.open(source.file, _FLAGS)
+    except OSError as error:
+        raise UsageError("input.not_readable", input=str(source.file)) from error
+
+
+def _identity(seen: os.stat_result) -> tuple[int, int, int, int]:
+    return seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns
+
+
+def _changed(source: Source) -> IntegrityError:
+    return IntegrityError("input.changed", input=str(source.path))
