@@ -95,7 +95,7 @@ class Order:
     submitter: str
     command: str
     parameters: Mapping[str, Value]
-    inputs: Sequence[Arrival]
+    inputs: Sequence[Arrival] | None  #: None: not known yet; they are judged when they are
     outputs: Sequence[Pattern]
 
 
@@ -122,7 +122,8 @@ def admit(manifest: Manifest, order: Order, *, disabled: frozenset[str] = frozen
         raise Refused("command.unknown", command=order.command)
     if not command.enabled or order.command in disabled:
         raise Refused("command.disabled", command=order.command)
-    _check_inputs(command, order.inputs)
+    if order.inputs is not None:
+        _check_inputs(command, order.inputs)
     _check_requested(command, order.outputs)
     return Admission(command=command, argv=bind(command, order.parameters))
 

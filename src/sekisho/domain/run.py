@@ -13,7 +13,6 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from sekisho.domain.egress import Fault
 from sekisho.domain.errors import InvalidTransition
 
 
@@ -43,11 +42,11 @@ G = Stage
 _VERDICTS: Final = frozenset({G.REFUSED, G.FAILED, G.CANCELLED})
 STAGES: Final[Mapping[Stage, frozenset[Stage]]] = {
     G.TAKEN: frozenset({G.ACCEPTED, G.REFUSED, G.DROPPED}),
-    G.ACCEPTED: frozenset({G.STAGED, G.DROPPED}) | _VERDICTS,
+    G.ACCEPTED: frozenset({G.STAGED, G.LOST, G.DROPPED}) | _VERDICTS,
     G.STAGED: frozenset({G.SUBMITTED, G.DROPPED}) | _VERDICTS,
-    # back to STAGED: an idempotent command whose attempt was lost is tried again, afresh
-    G.SUBMITTED: frozenset({G.RUNNING, G.ENDED, G.STAGED, G.LOST, G.DROPPED}) | _VERDICTS,
-    G.RUNNING: frozenset({G.ENDED, G.STAGED, G.LOST, G.DROPPED}) | _VERDICTS,
+    # back to ACCEPTED: it certainly did not start, or its command is idempotent; tried afresh
+    G.SUBMITTED: frozenset({G.RUNNING, G.ACCEPTED, G.LOST, G.DROPPED}) | _VERDICTS,
+    G.RUNNING: frozenset({G.ENDED, G.ACCEPTED, G.LOST, G.DROPPED}) | _VERDICTS,
     G.ENDED: frozenset({G.COLLECTED, G.DROPPED}) | _VERDICTS,
     G.COLLECTED: frozenset({G.RETURNED, G.DROPPED}),
 }
@@ -83,14 +82,16 @@ class Run:
     command: str = ""
     attempt: int = 1
     token: str = ""  #: recorded before a start; what is started carries it
+    argv: tuple[str, ...] = ()  #: recorded with the token: a repeated start is the same start
+    environment: tuple[tuple[str, str], ...] = ()
+    started_at: datetime | None = None  #: when the intent to start was recorded
     ticket: str | None = None  #: the scheduler's name for what was started
     stop: Stop | None = None
-    stop_at: datetime | None = None
     exit: Exit | None = None
     result: bytes | None = None  #: the cleared outcome envelope, recorded before anything is sent
     tree: str | None = None  #: digest of the cleared outputs
     ok: bool = False
-    fault: Fault | None = None
+    keep_until: datetime | None = None  #: when the work directory may be purged
     told: tuple[Stage, ...] = ()  #: what the broker has acknowledged
     finished_at: datetime | None = None
 

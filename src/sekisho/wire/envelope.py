@@ -55,6 +55,7 @@ class Outcome(Struct, frozen=True, kw_only=True, tag="outcome/1"):
     outputs: TreeRef | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    receipt: str | None = None  #: digest of the site log's record of this release: proof for later
 
 
 T = TypeVar("T", Request, Outcome)

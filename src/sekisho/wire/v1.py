@@ -118,7 +118,7 @@ class Offer(Message, frozen=True, kw_only=True, omit_defaults=True):
 class PollAnswer(Message, frozen=True, kw_only=True, omit_defaults=True):
     offers: list[Offer] = []
     cancel: list[JobId] = []
-    disabled_commands: list[CommandName] = []
+    disabled_commands: list[CommandName] | None = None  #: None: as told before
 
 
 class Held(Message, frozen=True, kw_only=True, omit_defaults=True):
@@ -144,6 +144,7 @@ class Verdict(Held, frozen=True, kw_only=True, omit_defaults=True):
     verdict: Literal["succeeded", "failed", "unable", "refused", "cancelled", "lost"]
     result: Envelope
     tree: Digest | None = None
+    steps: list[Literal["started", "ended"]] = []  #: not yet acknowledged; they come first
 
 
 class Identity(Message, frozen=True, kw_only=True, omit_defaults=True):

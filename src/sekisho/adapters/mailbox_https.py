@@ -1,0 +1,142 @@
+"""Mailbox over HTTPS: an agent that only calls out.
+
+Waiting is done on the loop, so that it can be broken off at once; transfers run in worker threads.
+Nothing is retried here: the runner retries, for as long as the work is owed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import httpx2
+import msgspec
+from anyio import to_thread
+
+from sekisho import __version__
+from sekisho.adapters.chunks_https import HttpsChunks
+from sekisho.adapters.http_client import CONNECT_SECONDS, Address, async_http_client, http_client
+from sekisho.adapters.http_line import JSON, HttpLine, Patience, decoded
+from sekisho.adapters.http_problem import error_from, error_of
+from sekisho.domain.egress import Cleared
+from sekisho.domain.errors import Unavailable
+from sekisho.domain.limits import MIN_POLL_SECONDS, POLL_SECONDS
+from sekisho.site.mailbox import Hold, LastWord, Step
+from sekisho.site.workplace import Staged
+from sekisho.transfer.fetch import fetch_files, fetch_index
+from sekisho.transfer.send import send_tree
+from sekisho.transfer.tree import Tree
+from sekisho.wire.envelope import TreeRef
+from sekisho.wire.v1 import Accept, Done, Message, Poll, PollAnswer, Report, Verdict
+
+T = TypeVar("T")
+#: How much longer than the poll itself the answer may take.
+POLL_SLACK_SECONDS: Final = 15.0
+MESSAGE_SECONDS: Final = 30.0
+_NO_CONTENT: Final = 204
+
+
+class HttpsMailbox:
+    """The lane of one agent ``instance`` to one broker. Use it as an async context."""
+
+    def __init__(self, address: Address, instance: str) -> None:
+        self._instance = instance
+        self._http = async_http_client(address)
+        self._line = HttpLine(http_client(address), Patience(limit_s=0))
+        self._longest = POLL_SECONDS
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        await self._stack.enter_async_context(self._http)
+        self._stack.callback(self._line.close)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._stack.aclose()
+
+    async def poll(
+        self, *, free: int, holds: Sequence[str], cancelling: Sequence[str], wait_s: float
+    ) -> PollAnswer:
+        """Poll no longer than the path has been seen to bear: a gateway's time-out halves it."""
+        wait = min(wait_s, self._longest)
+        message = Poll(
+            instance=self._instance,
+            free=free,
+            wait_s=wait,
+            holds=list(holds),
+            cancelling=list(cancelling),
+            agent_version=__version__,
+        )
+        try:
+            status, body = await self._post("v1/site/poll", message, wait + POLL_SLACK_SECONDS)
+        except Unavailable as error:
+            if error.params.get("status") in (502, 504) or error.params.get("why") == "cut":
+                self._longest = max(MIN_POLL_SECONDS, wait / 2)
+            raise
+        if status == _NO_CONTENT:
+            return PollAnswer()
+        return decoded(body, PollAnswer)
+
+    async def accept(self, hold: Hold) -> None:
+        await self._say(hold, "accept", Accept(epoch=hold.epoch, instance=self._instance))
+
+    async def list_inputs(self, hold: Hold, ref: TreeRef) -> Tree:
+        return await _in_thread(lambda: fetch_index(ref, self._chunks(hold)))
+
+    async def fetch(self, hold: Hold, tree: Tree, directory: str) -> None:
+        await _in_thread(lambda: fetch_files(tree, self._chunks(hold), Path(directory)))
+
+    async def send(self, hold: Hold, staged: Cleared[Staged]) -> None:
+        copy = staged.value
+        await _in_thread(lambda: send_tree(copy.tree, copy.read, self._chunks(hold)))
+
+    async def tell(self, hold: Hold, news: Cleared[tuple[Step, ...]] | Cleared[LastWord]) -> None:
+        match news.value:
+            case LastWord(verdict=verdict, result=result, tree=tree, steps=steps):
+                last = Verdict(
+                    epoch=hold.epoch,
+                    instance=self._instance,
+                    verdict=verdict,
+                    result=result,
+                    tree=tree,
+                    steps=list(steps),
+                )
+                await self._say(hold, "verdict", last)
+            case steps:
+                report = Report(epoch=hold.epoch, instance=self._instance, steps=list(steps))
+                await self._say(hold, "report", report)
+
+    def _chunks(self, hold: Hold) -> HttpsChunks:
+        query = {"epoch": str(hold.epoch), "instance": self._instance}
+        return HttpsChunks(self._line, f"v1/site/jobs/{hold.job}/chunks", query)
+
+    async def _say(self, hold: Hold, what: str, message: Message) -> None:
+        path = f"v1/site/jobs/{hold.job}/{what}"
+        _, body = await self._post(path, message, MESSAGE_SECONDS)
+        decoded(body, Done)
+
+    async def _post(self, path: str, message: Message, read_s: float) -> tuple[int, bytes]:
+        try:
+            response = await self._http.post(
+                path,
+                content=msgspec.json.encode(message),
+                headers={"Content-Type": JSON},
+                timeout=httpx2.Timeout(read_s, connect=CONNECT_SECONDS),
+            )
+        except httpx2.RequestError as error:
+            raise error_from(error) from error
+        if not response.is_success:
+            raise error_of(response.status_code, response.content, response.headers)
+        return response.status_code, response.content
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    return await to_thread.run_sync(work)

@@ -1,0 +1,299 @@
+"""The manifest as its owner writes it: `manifest.toml`, read into `sekisho.domain.manifest`.
+
+Sizes are bytes, or text such as "100 MiB"; times name their unit. Every fault is told at once, with
+file and line. The digest names the text itself: what was in force can be shown later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from sekisho.config.load import Faults, examine, fault_at, invalid, read_text
+from sekisho.config.locate import KeyPath
+from sekisho.domain import parameter as parameters
+from sekisho.domain.access import Submitters
+from sekisho.domain.egress import LogRule, OutputRule
+from sekisho.domain.errors import SekishoError, UsageError
+from sekisho.domain.files import Pattern
+from sekisho.domain.ids import COMMAND_PATTERN, SITE_PATTERN, USER_PATTERN
+from sekisho.domain.manifest import ArgTemplate, Command, InputRule, Manifest
+
+T = TypeVar("T")
+_UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+Size = (
+    Annotated[int, Meta(ge=0, le=1 << 50)]
+    | Annotated[str, Meta(pattern=r"^[0-9]{1,6} ?(B|KiB|MiB|GiB|TiB)$")]
+)
+User = Annotated[str, Meta(pattern=f"^{USER_PATTERN}$")]
+ParameterName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+VariableName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+Seconds = Annotated[float, Meta(gt=0, le=366 * 86_400)]
+
+
+class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every table of the file."""
+
+
+class ParameterTable(Table, frozen=True, kw_only=True):
+    """One parameter; which keys it needs depends on its type."""
+
+    type: Literal["integer", "number", "boolean", "text", "choice"]
+    minimum: int | float | None = None
+    maximum: int | float | None = None
+    pattern: str | None = None
+    max_length: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    leading_dash: bool | None = None
+    values: list[Annotated[str, Meta(min_length=1, max_length=4096)]] | None = None
+    flag: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    default: int | float | bool | str | None = None
+
+
+class InputTable(Table, frozen=True, kw_only=True):
+    path: str
+    max_bytes: Size = "1 GiB"
+    required: bool = True
+
+
+class OutputTable(Table, frozen=True, kw_only=True):
+    path: str
+    max_bytes: Size = "1 GiB"
+    max_files: Annotated[int, Meta(ge=1, le=100_000)] = 1
+    required: bool = False
+
+
+class LogTable(Table, frozen=True, kw_only=True):
+    release: bool = False
+    max_bytes: Size = "64 KiB"
+
+
+class DescriptionTable(Table, frozen=True, kw_only=True):
+    en: str = ""
+    ja: str = ""
+
+
+class CommandTable(Table, frozen=True, kw_only=True):
+    name: Annotated[str, Meta(pattern=f"^{COMMAND_PATTERN}$")]
+    argv: Annotated[list[str | list[str]], Meta(min_length=1)]
+    time_limit_s: Seconds
+    description: DescriptionTable = DescriptionTable()
+    parameters: dict[ParameterName, ParameterTable] = {}
+    input: list[InputTable] = []
+    output: list[OutputTable] = []
+    stdout: LogTable = LogTable()
+    stderr: LogTable = LogTable()
+    environment: dict[VariableName, str] = {}
+    max_running: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    idempotent: bool = False
+    retention_days: Annotated[float, Meta(ge=0, le=3660)] = 30
+    submitters: list[User] | None = None
+    enabled: bool = True
+
+
+class ManifestTable(Table, frozen=True, kw_only=True):
+    schema: Literal[1]
+    site: Annotated[str, Meta(pattern=f"^{SITE_PATTERN}$")]
+    submitters: list[User]
+    max_running: Annotated[int, Meta(ge=1, le=10_000)] = 4
+    command: list[CommandTable] = []
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Return the manifest in the file, or raise ConfigError with every fault, file and line."""
+    return parse_manifest(read_text(path), path.name)
+
+
+def parse_manifest(text: str, file: str) -> Manifest:
+    """Return the manifest written as ``text``."""
+    document, faults = examine(text, file, ManifestTable)
+    for where, why in _rule_faults(document):
+        faults.append(fault_at(text, file, where, why))
+    if faults:
+        raise invalid(faults)
+    table = msgspec.convert(document, ManifestTable)
+    return Manifest(
+        site=table.site,
+        submitters=Submitters(frozenset(table.submitters)),
+        commands={entry.name: _command(entry) for entry in table.command},
+        max_running=table.max_running,
+        digest=hashlib.sha256(text.encode()).hexdigest(),
+    )
+
+
+def _rule_faults(document: dict[str, Any]) -> Faults:
+    """Find what is wrong beyond types, also in a document that has faults of type elsewhere."""
+    entries = document.get("command")
+    names: set[object] = set()
+    for n, entry in enumerate(entries if isinstance(entries, list) else []):
+        if not isinstance(entry, dict):
+            continue
+        at: KeyPath = ("command", n)
+        if entry.get("name") in names:
+            yield (*at, "name"), "command.duplicate"
+        names.add(entry.get("name"))
+        found = [*_parameter_faults(entry, at), *_pattern_faults(entry, at)]
+        yield from found
+        if not found:
+            yield from _argv_faults(entry, at)
+
+
+def _parameter_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
+    tables = entry.get("parameters")
+    for name, given in (tables if isinstance(tables, dict) else {}).items():
+        try:
+            table = msgspec.convert(given, ParameterTable)
+        except msgspec.ValidationError:
+            continue  # told already, with the key
+        try:
+            _parameter(name, table)
+        except (SekishoError, ValueError) as error:
+            yield (*at, "parameters", name), _why(error)
+
+
+def _pattern_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
+    for key in ("input", "output"):
+        rules = entry.get(key)
+        for n, rule in enumerate(rules if isinstance(rules, list) else []):
+            path = rule.get("path") if isinstance(rule, dict) else None
+            try:
+                if isinstance(path, str):
+                    Pattern(path)
+            except UsageError as error:
+                yield (*at, key, n, "path"), _why(error)
+
+
+def _argv_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
+    try:
+        _command(msgspec.convert(entry, CommandTable))
+    except msgspec.ValidationError:
+        return  # told already, with the key
+    except UsageError as error:
+        yield (*at, "argv"), _why(error)
+
+
+def _command(entry: CommandTable) -> Command:
+    return Command(
+        name=entry.name,
+        argv=tuple(_template(element) for element in entry.argv),
+        parameters={name: _parameter(name, p) for name, p in entry.parameters.items()},
+        inputs=tuple(
+            InputRule(path=Pattern(i.path), max_bytes=size_of(i.max_bytes), required=i.required)
+            for i in entry.input
+        ),
+        outputs=tuple(
+            OutputRule(
+                path=Pattern(o.path),
+                max_bytes=size_of(o.max_bytes),
+                max_files=o.max_files,
+                required=o.required,
+            )
+            for o in entry.output
+        ),
+        stdout=LogRule(release=entry.stdout.release, max_bytes=size_of(entry.stdout.max_bytes)),
+        stderr=LogRule(release=entry.stderr.release, max_bytes=size_of(entry.stderr.max_bytes)),
+        environment=entry.environment,
+        time_limit=timedelta(seconds=entry.time_limit_s),
+        max_running=entry.max_running,
+        idempotent=entry.idempotent,
+        retention=timedelta(days=entry.retention_days),
+        submitters=None if entry.submitters is None else Submitters(frozenset(entry.submitters)),
+        enabled=entry.enabled,
+        description=msgspec.structs.asdict(entry.description),
+    )
+
+
+def _template(element: str | list[str]) -> ArgTemplate:
+    return element if isinstance(element, str) else tuple(element)
+
+
+def size_of(size: int | str) -> int:
+    """Return ``size`` in bytes."""
+    if isinstance(size, int):
+        return size
+    number, unit = re.fullmatch(r"([0-9]+) ?([A-Za-z]+)", size).groups()  # type: ignore[union-attr]
+    return int(number) * _UNITS[unit]
+
+
+#: Which keys each type needs and allows, besides `type` and `default`.
+_KEYS: Final = {
+    "integer": ({"minimum", "maximum"}, set[str]()),
+    "number": ({"minimum", "maximum"}, set[str]()),
+    "boolean": (set[str](), {"flag"}),
+    "text": ({"pattern"}, {"max_length", "leading_dash"}),
+    "choice": ({"values"}, set[str]()),
+}
+
+
+def _parameter(name: str, table: ParameterTable) -> parameters.Parameter:
+    given = {
+        key: value
+        for key, value in msgspec.structs.asdict(table).items()
+        if value is not None and key not in ("type", "default")
+    }
+    needed, allowed = _KEYS[table.type]
+    if lacking := needed - given.keys():
+        raise ValueError(f"missing {min(lacking)}")
+    if extra := given.keys() - needed - allowed:
+        raise ValueError(f"{min(extra)} does not go with type {table.type}")
+    made = _made(table, given)
+    if made.default is not None:
+        made.render(name, made.default)
+    return made
+
+
+def _made(table: ParameterTable, given: dict[str, Any]) -> parameters.Parameter:
+    match table.type:
+        case "integer":
+            kind = int
+            low, high = _typed(given["minimum"], int), _typed(given["maximum"], int)
+            _ordered(low, high)
+            return parameters.Integer(
+                minimum=low, maximum=high, default=_default(table.default, kind)
+            )
+        case "number":
+            low_n, high_n = float(given["minimum"]), float(given["maximum"])
+            _ordered(low_n, high_n)
+            default = table.default
+            return parameters.Number(
+                minimum=low_n,
+                maximum=high_n,
+                default=None if default is None else float(_typed(default, float)),
+            )
+        case "boolean":
+            return parameters.Boolean(default=_default(table.default, bool), flag=table.flag)
+        case "text":
+            return parameters.Text(**given, default=_default(table.default, str))
+        case "choice":
+            values = tuple(given["values"])
+            return parameters.Choice(values=values, default=_default(table.default, str))
+
+
+def _ordered(low: float, high: float) -> None:
+    if low > high:
+        raise ValueError("minimum above maximum")
+
+
+def _default(value: Any, kind: type[T]) -> T | None:
+    return None if value is None else _typed(value, kind)
+
+
+def _typed(value: Any, kind: type[T]) -> T:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        raise ValueError(f"not of type {kind.__name__}")
+    return value
+
+
+def _why(error: Exception) -> str:
+    code = getattr(error, "code", None)
+    if code is None:
+        return str(error)
+    why = getattr(error, "params", {}).get("why")
+    return f"{code} ({why})" if why else str(code)

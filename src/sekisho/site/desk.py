@@ -1,0 +1,107 @@
+"""What every step of the runner works with: the site's ports, and its present word.
+
+Nothing is decided here. `Control` is what lives only as long as the agent's process; all that must
+outlive it is in `Run`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import anyio
+from anyio import to_thread
+
+from sekisho.domain.clock import Clock
+from sekisho.domain.manifest import Command, Manifest
+from sekisho.domain.run import Run, Stop
+from sekisho.domain.sitelog import Kind, Link, Record
+from sekisho.site.journal import Journal
+from sekisho.site.mailbox import Hold, Mailbox
+from sekisho.site.scheduler import Scheduler
+from sekisho.site.workplace import Workplace
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """The site's present word: its manifest, and commands switched off by either side."""
+
+    manifest: Manifest
+    disabled: frozenset[str] = frozenset()
+
+    def command(self, run: Run) -> Command | None:
+        return self.manifest.commands.get(run.command)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """The ports of one site."""
+
+    mailbox: Mailbox
+    journal: Journal
+    scheduler: Scheduler
+    workplace: Workplace
+    clock: Clock
+    word: Callable[[], Word]
+    roll: Callable[[], float]  #: uniform in 0..1, for jitter
+    token: Callable[[], str]  #: a new launch token
+    sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+
+    async def save(self, run: Run) -> Run:
+        """Remember ``run`` durably and return it."""
+        await in_thread(self.journal.save, run)
+        return run
+
+    async def log(self, run: Run, *facts: tuple[Kind, dict[str, Any]]) -> Link:
+        """Add records about ``run`` to the site's log, durably, and return the last link."""
+        at = self.clock.now()
+        records = [Record(at=at, kind=kind, job=run.job, facts=what) for kind, what in facts]
+        return await in_thread(self.journal.append, records)
+
+
+@dataclass(slots=True)
+class Control:
+    """What the agent tells a run while it is being carried, and what only this process knows."""
+
+    stop: Stop | None = None
+    patient: bool = True  #: False: do not wait for what takes long, come back another time
+    started: anyio.Event = field(default_factory=anyio.Event)
+    changed: anyio.Event = field(default_factory=anyio.Event)
+    force_at: float | None = None  #: monotonic time at which a stop stops asking nicely
+
+    def cancel(self) -> None:
+        """Ask for the run to be stopped on behalf of its submitter."""
+        if self.stop is None:
+            self.stop = Stop.CANCEL
+        self.wake()
+
+    def wake(self) -> None:
+        """Make whoever waits for this run look again."""
+        self.changed.set()
+        self.changed = anyio.Event()
+
+
+def hold_of(run: Run) -> Hold:
+    """Return the name under which this site speaks of ``run``."""
+    return Hold(run.job, run.epoch)
+
+
+async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Run a synchronous effect beside the loop. Not abandoned when cancelled: state stays whole."""
+    return await to_thread.run_sync(function, *arguments)
+
+
+async def first_of(control: Control, waiting: Callable[[], Awaitable[None]]) -> None:
+    """Return when ``waiting`` returns or when ``control`` is woken, whichever is first."""
+    woken = control.changed
+    async with anyio.create_task_group() as group:
+
+        async def one(wait: Callable[[], Awaitable[Any]]) -> None:
+            await wait()
+            group.cancel_scope.cancel()
+
+        group.start_soon(one, woken.wait)
+        group.start_soon(one, waiting)

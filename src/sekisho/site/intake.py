@@ -1,0 +1,132 @@
+"""From an offer to a staged job: the manifest's decision, the accept, the inputs.
+
+P7: what the manifest does not allow is refused here, before anything of the request is used.
+P3: the journal has the job before the broker hears that it is accepted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+from sekisho.domain.egress import clear_reason
+from sekisho.domain.errors import (
+    Conflict,
+    NotFound,
+    Refused,
+    SekishoError,
+    StaleEpoch,
+    StorageFull,
+    SyncFailed,
+    Unavailable,
+    UsageError,
+)
+from sekisho.domain.files import Pattern
+from sekisho.domain.manifest import Admission, Arrival, Order, admit
+from sekisho.domain.run import Run, Stage, advance
+from sekisho.domain.sitelog import Kind
+from sekisho.site.desk import Control, Desk, hold_of, in_thread
+from sekisho.site.outcome import DISK_FULL, FATE_UNKNOWN
+from sekisho.site.release import Release
+from sekisho.transfer.tree import Tree
+from sekisho.wire.envelope import Request, open_request
+from sekisho.wire.v1 import Offer
+
+
+class Intake:
+    """The steps before a start."""
+
+    def __init__(self, desk: Desk, release: Release) -> None:
+        self._desk = desk
+        self._release = release
+
+    async def take(self, offer: Offer) -> Run:
+        """Return the run of a new ``offer``, journaled: taken, or refused with the reason why."""
+        run = Run(
+            job=offer.job,
+            epoch=offer.epoch,
+            submitter=offer.submitter,
+            request=offer.request,
+            taken_at=self._desk.clock.now(),
+        )
+        facts = {
+            "submitter": offer.submitter,
+            "epoch": offer.epoch,
+            "request": hashlib.sha256(offer.request).hexdigest(),
+            "manifest": self._desk.word().manifest.digest,
+        }
+        try:
+            await self._check_new(run)
+            request = self._request(run)
+            admission = self._admit(run, request, None)
+        except (Refused, UsageError) as reason:
+            await self._desk.log(run, (Kind.OFFERED, facts))
+            return await self._release.close(run, Stage.REFUSED, clear_reason(reason))
+        run = replace(run, command=admission.command.name)
+        facts["command"] = run.command
+        await self._desk.log(run, (Kind.OFFERED, facts), (Kind.ACCEPTED, {}))
+        return await self._desk.save(run)
+
+    async def accept(self, run: Run, _: Control) -> Run:
+        """Tell the broker that the job is ours; it is then nobody else's, ever."""
+        await self._desk.mailbox.accept(hold_of(run))
+        return advance(run, Stage.ACCEPTED)
+
+    async def stage(self, run: Run, control: Control) -> Run:
+        """Fetch the inputs into a fresh work directory, if the manifest allows what they are."""
+        if control.stop is not None:
+            return await self._release.close(run, Stage.CANCELLED, None)
+        try:
+            await self._fetch(run)
+        except (StaleEpoch, NotFound, SyncFailed):
+            raise
+        except SekishoError as reason:
+            return await self._not_staged(run, reason)
+        return advance(run, Stage.STAGED)
+
+    async def _not_staged(self, run: Run, reason: SekishoError) -> Run:
+        """End ``run`` for ``reason``, or raise it when it may pass."""
+        match reason:
+            case Refused():
+                return await self._release.close(run, Stage.REFUSED, clear_reason(reason))
+            case StorageFull():
+                return await self._release.close(run, Stage.FAILED, DISK_FULL)
+            case Conflict(code="site.attempt_started"):  # the journal was lost, the latch was not
+                return await self._release.close(run, Stage.LOST, FATE_UNKNOWN)
+            case Unavailable():
+                raise reason
+            case _:
+                return await self._release.close(run, Stage.FAILED, clear_reason(reason))
+
+    async def _fetch(self, run: Run) -> None:
+        request = self._request(run)
+        hold = hold_of(run)
+        tree = Tree()
+        if request.inputs is not None:
+            tree = await self._desk.mailbox.list_inputs(hold, request.inputs)
+        self._admit(run, request, tree)
+        place = await in_thread(self._desk.workplace.prepare, run.job, run.attempt)
+        if tree.files:
+            await self._desk.mailbox.fetch(hold, tree, place.work_dir)
+
+    def admission(self, run: Run) -> Admission:
+        """Return what the manifest allows for ``run`` at this moment, or raise Refused."""
+        return self._admit(run, self._request(run), None)
+
+    async def _check_new(self, run: Run) -> None:
+        if await in_thread(self._desk.journal.knew, run.job):
+            raise Refused("job.replayed")
+
+    def _request(self, run: Run) -> Request:
+        return open_request(run.request)
+
+    def _admit(self, run: Run, request: Request, tree: Tree | None) -> Admission:
+        word = self._desk.word()
+        order = Order(
+            submitter=run.submitter,
+            command=request.command,
+            parameters=request.parameters,
+            inputs=None if tree is None else [Arrival(f.path, f.size) for f in tree.files],
+            outputs=[Pattern(text) for text in request.outputs],
+        )
+        return admit(word.manifest, order, disabled=word.disabled)

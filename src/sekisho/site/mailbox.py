@@ -1,0 +1,69 @@
+"""What the runner needs of the lane to the workflow side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from sekisho.domain.egress import Cleared
+from sekisho.site.workplace import Staged
+from sekisho.transfer.tree import Tree
+from sekisho.wire.envelope import TreeRef
+from sekisho.wire.v1 import PollAnswer
+
+Step = Literal["started", "ended"]
+VerdictWord = Literal["succeeded", "failed", "unable", "refused", "cancelled", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A job under the offer by which this site speaks of it."""
+
+    job: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastWord:
+    """A site's verdict: the opaque outcome, the tree that was sent before, steps not yet told."""
+
+    verdict: VerdictWord
+    result: bytes
+    tree: str | None
+    steps: tuple[Step, ...]
+
+
+class Mailbox(Protocol):
+    """The lane, from the site's end. Only cleared values go out.
+
+    Every method may be repeated and is then answered the same. An adapter does not retry for ever:
+    Unavailable comes back to the runner, which retries for as long as the work is owed. StaleEpoch:
+    the hold is no longer this site's. Cancellation at any await loses nothing.
+    """
+
+    async def poll(
+        self, *, free: int, holds: Sequence[str], cancelling: Sequence[str], wait_s: float
+    ) -> PollAnswer:
+        """Ask for at most ``free`` offers and for cancel requests on ``holds``; wait for news."""
+        ...
+
+    async def accept(self, hold: Hold) -> None:
+        """Take the job. Call it only after the journal has it."""
+        ...
+
+    async def list_inputs(self, hold: Hold, ref: TreeRef) -> Tree:
+        """Return the verified list of the input files."""
+        ...
+
+    async def fetch(self, hold: Hold, tree: Tree, directory: str) -> None:
+        """Place the files of ``tree``, verified, in ``directory``; resumes what was begun."""
+        ...
+
+    async def send(self, hold: Hold, staged: Cleared[Staged]) -> None:
+        """Store the staged outputs at the other side; resumes what was begun."""
+        ...
+
+    async def tell(self, hold: Hold, news: Cleared[tuple[Step, ...]] | Cleared[LastWord]) -> None:
+        """Report steps, or give the last word."""
+        ...

@@ -1,0 +1,65 @@
+"""How a run ended, in the words that its submitter may read."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sekisho.domain.egress import Fault
+from sekisho.domain.run import Run, Stage, Stop
+from sekisho.site.mailbox import VerdictWord
+from sekisho.transfer.tree import Tree
+from sekisho.wire.envelope import Outcome, seal
+
+#: What each final stage is called towards the workflow side. `RETURNED` depends on `Run.ok`.
+VERDICTS: Final[dict[Stage, VerdictWord]] = {
+    Stage.REFUSED: "refused",
+    Stage.FAILED: "unable",
+    Stage.CANCELLED: "cancelled",
+    Stage.LOST: "lost",
+}
+
+LIMIT_TIME: Final = Fault("limit.time")
+DISK_FULL: Final = Fault("site.disk_full")
+FATE_UNKNOWN: Final = Fault("site.fate_unknown")
+
+
+def verdict_of(run: Run, stage: Stage) -> VerdictWord:
+    """Return the word for ``run`` in the final ``stage``."""
+    if stage in (Stage.COLLECTED, Stage.RETURNED):
+        return "succeeded" if run.ok else "failed"
+    return VERDICTS[stage]
+
+
+def went_well(run: Run, faults: tuple[Fault, ...]) -> bool:
+    """Say whether an ended run counts as success: exit code 0 and every output there.
+
+    A command that ended well before a stop reached it has ended well (P9).
+    """
+    return run.exit is not None and run.exit.code == 0 and not faults
+
+
+def reason_of(run: Run, faults: tuple[Fault, ...]) -> Fault | None:
+    """Return the one reason that the submitter is told; the first that explains the others."""
+    if run.stop is Stop.TIME_LIMIT and run.exit is not None and run.exit.code != 0:
+        return LIMIT_TIME
+    return faults[0] if faults else None
+
+
+def envelope(
+    run: Run, word: VerdictWord, fault: Fault | None, *, tree: Tree | None, receipt: str | None
+) -> bytes:
+    """Return the outcome envelope: codes, numbers and the names that were cleared."""
+    end = run.exit
+    return seal(
+        Outcome(
+            verdict=word,
+            exit_code=end.code if end else None,
+            signal=end.signal if end and end.signal else None,
+            code=fault.code if fault else None,
+            params=dict(fault.params) if fault else {},
+            outputs=tree.ref() if tree else None,
+            started_at=end.started_at if end else None,
+            ended_at=end.ended_at if end else None,
+            receipt=receipt,
+        )
+    )

@@ -1,0 +1,136 @@
+"""The runner: carries one job through its stages, in either mode.
+
+A reconcile loop: look at the stage, take its one idempotent step, go on. Nothing assumes that the
+step before ran in this process. A fault that may pass is tried again for as long as the work is
+owed; one that may not has become a verdict inside the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import anyio
+import structlog
+
+from sekisho.domain.backoff import delay
+from sekisho.domain.errors import Conflict, NotFound, SekishoError, StaleEpoch, SyncFailed
+from sekisho.domain.run import Run, Stage, advance
+from sekisho.domain.sitelog import Kind
+from sekisho.site.desk import Control, Desk, first_of
+from sekisho.site.intake import Intake
+from sekisho.site.launch import Launch, NotNow
+from sekisho.site.release import Release
+from sekisho.wire.v1 import Offer
+
+Step = Callable[[Run, Control], Awaitable[Run]]
+log = structlog.get_logger()
+
+
+class Runner:
+    """Carries runs. One runner for all runs of a site, so that limits per command hold."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._release = Release(desk)
+        self._intake = Intake(desk, self._release)
+        self._launch = Launch(desk, self._intake, self._release)
+        self._steps: dict[Stage, Step] = {
+            Stage.TAKEN: self._intake.accept,
+            Stage.ACCEPTED: self._intake.stage,
+            Stage.STAGED: self._launch.intend,
+            Stage.SUBMITTED: self._launch.submit,
+            Stage.RUNNING: self._launch.watch,
+            Stage.ENDED: self._release.collect,
+            Stage.COLLECTED: self._release.deliver,
+        }
+
+    async def take(self, offer: Offer, known: Run | None) -> Run | None:
+        """Return the journaled run of ``offer``; None when nothing is to be done about it.
+
+        ``known`` is what the journal has of this job: taken but never confirmed, it goes on under
+        the new epoch; given up before any start, it begins afresh; anything else is not run again.
+        """
+        if known is None or (known.stage is Stage.DROPPED and not known.token):
+            return await self._intake.take(offer)
+        if known.stage is Stage.TAKEN:
+            return await self._desk.save(replace(known, epoch=offer.epoch))
+        log.warning("offer_ignored", job=offer.job, epoch=offer.epoch, stage=known.stage.value)
+        return None
+
+    async def carry(self, run: Run, control: Control) -> Run:
+        """Carry ``run`` as far as it goes: until nothing is owed, or nobody wants to wait."""
+        self._launch.adopt(run)
+        failures = 0
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._announce_started, run, control)
+            while not run.settled:
+                try:
+                    stage, run = run.stage, await self._step(run, control)
+                    failures = 0
+                    if run.stage is not stage:
+                        log.info("run_moved", job=run.job, epoch=run.epoch, stage=run.stage.value)
+                except NotNow:
+                    break
+                except SyncFailed:
+                    raise
+                except (StaleEpoch, NotFound, Conflict) as error:
+                    run = await self._disown(run, control, error)
+                except SekishoError as error:
+                    failures += 1
+                    if not await self._pause(run, control, failures, error):
+                        break
+            group.cancel_scope.cancel()
+        return run
+
+    async def _step(self, run: Run, control: Control) -> Run:
+        if run.stage.final:
+            return await self._release.give_verdict(run, control)
+        return await self._steps[run.stage](run, control)
+
+    async def _pause(self, run: Run, control: Control, failures: int, error: SekishoError) -> bool:
+        """Wait before the next try; say whether there is to be one now."""
+        seconds = delay(failures, self._desk.roll())
+        log.warning(
+            "run_waits",
+            job=run.job,
+            epoch=run.epoch,
+            stage=run.stage.value,
+            code=error.code,
+            seconds=round(seconds, 2),
+        )
+        if not control.patient and failures > 3:
+            return False
+        await first_of(control, lambda: self._desk.sleep(seconds))
+        return True
+
+    async def _disown(self, run: Run, control: Control, error: SekishoError) -> Run:
+        """Act on the broker's word that the job is not ours (any more).
+
+        What runs is stopped first. What has been started is never forgotten: the log says so.
+        """
+        if run.stage in (Stage.SUBMITTED, Stage.RUNNING):
+            control.cancel()
+            run = await self._launch.end(run, control)
+        if run.stage.final:
+            run = replace(run, told=(*run.told, run.stage))
+        else:
+            run = advance(run, Stage.DROPPED)
+        await self._desk.log(run, (Kind.DROPPED, {"code": error.code}))
+        log.warning("run_dropped", job=run.job, epoch=run.epoch, code=error.code)
+        return await self._desk.save(replace(run, finished_at=self._desk.clock.now()))
+
+    async def _announce_started(self, run: Run, control: Control) -> None:
+        """Report a start beside the watch, so that a broker outage never delays a time limit."""
+        await control.started.wait()
+        failures = 0
+        while True:
+            try:
+                await self._release.announce(replace(run, stage=Stage.RUNNING))
+            except SekishoError as error:
+                if not error.retryable:
+                    return  # the watch meets the same answer and acts on it
+                failures += 1
+                await self._desk.sleep(delay(failures, self._desk.roll()))
+            else:
+                return
