@@ -1,0 +1,96 @@
+"""The agent's settings: `agent.toml`, in the site's own directory beside `manifest.toml`.
+
+Paths are relative to that directory. Secrets are never in here, only the names of their files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct
+
+from sekisho.config.load import load
+
+SETTINGS_NAME: Final = "agent.toml"
+MANIFEST_NAME: Final = "manifest.toml"
+
+
+class BrokerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the broker is, and how to get there."""
+
+    url: Annotated[str, Meta(min_length=8, max_length=500)]
+    token_file: str = "token"  # noqa: S105 the name of a file
+    ca_file: str | None = None
+    proxy: str | None = None  #: None: as https_proxy and no_proxy say
+
+
+class SiteTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the site keeps what is its own."""
+
+    manifest: str = MANIFEST_NAME
+    work_base: str = "work"
+    state_dir: str = "state"
+
+
+class LogTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"  #: auto: console on a terminal
+
+
+class SiteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of `agent.toml`."""
+
+    broker: BrokerTable
+    site: SiteTable = SiteTable()
+    log: LogTable = LogTable()
+
+
+class SiteFiles:
+    """The site's directory, and where in it the settings point."""
+
+    def __init__(self, home: Path, settings: SiteSettings) -> None:
+        self.home = home.absolute()
+        self.settings = settings
+
+    @property
+    def manifest(self) -> Path:
+        return self._at(self.settings.site.manifest)
+
+    @property
+    def work_base(self) -> Path:
+        return self._at(self.settings.site.work_base)
+
+    @property
+    def state(self) -> Path:
+        return self._at(self.settings.site.state_dir)
+
+    @property
+    def token(self) -> Path:
+        return self._at(self.settings.broker.token_file)
+
+    @property
+    def ca(self) -> Path | None:
+        name = self.settings.broker.ca_file
+        return None if name is None else self._at(name)
+
+    @property
+    def instance(self) -> Path:
+        return self.state / "instance"
+
+    @property
+    def paused(self) -> Path:
+        return self.state / "paused"
+
+    @property
+    def disabled(self) -> Path:
+        """One name of a command a line: switched off by the site itself."""
+        return self.state / "disabled"
+
+    def _at(self, name: str) -> Path:
+        return self.home / Path(name).expanduser()
+
+
+def load_site(home: Path, environ: dict[str, str] | None = None) -> SiteFiles:
+    """Return the site in the directory ``home``; raise ConfigError with every fault."""
+    return SiteFiles(home, load(home / SETTINGS_NAME, SiteSettings, environ=environ))
