@@ -265,7 +265,9 @@ class MemoryDirectory:
                 )
 
     def _valid(self, token: Token, now: datetime) -> bool:
-        if token.revoked_at is not None or (token.expires_at or now) < now:
+        if token.revoked_at is not None:
+            return False
+        if token.expires_at is not None and token.expires_at <= now:
             return False
         return token.role not in {Role.SITE, Role.INVITATION} or token.name in self._state.sites
 

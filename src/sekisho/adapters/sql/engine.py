@@ -1,0 +1,150 @@
+"""Connections and transactions: the only place where the two databases differ in kind.
+
+SQLite: WAL, synchronous FULL, foreign keys, on every connection. A writer takes the write lock at
+its beginning (BEGIN IMMEDIATE), a reader never; the threads of one process queue for it in memory,
+because SQLite itself would let them sleep and try again.
+PostgreSQL: READ COMMITTED, row locks; a server that may forget what it confirmed is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
+
+from sekisho.adapters.durable import crashpoint
+from sekisho.adapters.sql.fault import translated
+from sekisho.domain.errors import ConfigError
+
+AnyRow: TypeAlias = sa.Row[*tuple[Any, ...]]
+
+#: Asserted by a test on every connection.
+PRAGMAS: Final = (
+    ("busy_timeout", 10_000),
+    ("journal_mode", "wal"),
+    ("synchronous", 2),
+    ("foreign_keys", 1),
+    ("trusted_schema", 0),
+)
+_SAFE_SETTINGS: Final = ("fsync", "full_page_writes", "synchronous_commit")
+_MODE: Final = "sekisho_transaction"
+_BEGIN: Final = {"read": "BEGIN", "write": "BEGIN IMMEDIATE"}
+
+
+class Database:
+    """An engine and its transactions. ``url`` is SQLAlchemy's; a SQLite file is made when absent.
+
+    ``allow_unsafe`` accepts a PostgreSQL server that does not sync: for throw-away tests only.
+    """
+
+    def __init__(self, url: str, *, connections: int = 16, allow_unsafe: bool = False) -> None:
+        address = sa.make_url(url)
+        self.sqlite = address.get_backend_name() == "sqlite"
+        self._turn = threading.Lock() if self.sqlite else nullcontext()
+        if self.sqlite:
+            self.engine = _sqlite(address, connections)
+        else:
+            self.engine = _postgresql(address, connections, allow_unsafe=allow_unsafe)
+        self._readers = self.engine.execution_options(**{_MODE: "read"})
+        self._writers = self.engine.execution_options(**{_MODE: "write"})
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Give a connection on which everything read is of one moment (SQLite), or committed."""
+        with translated(), self._readers.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[sa.Connection]:
+        """Give a connection whose writes are all durable afterwards, or none after an error."""
+        with translated():
+            with self._turn, self._writers.begin() as connection:
+                crashpoint("store.begun")
+                yield connection
+                crashpoint("store.written")
+            crashpoint("store.kept")
+
+    def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+        """Return an insertion that may say what happens to a row that is there already."""
+        return sqlite.insert(table) if self.sqlite else postgresql.insert(table)
+
+    def hold_space(self, connection: sa.Connection, space: str, *, alone: bool) -> None:
+        """Hold a space to the end of the transaction: alone, or with others that are not alone.
+
+        In SQLite every writer is alone anyway.
+        """
+        if self.sqlite:
+            return
+        lock = sa.func.pg_advisory_xact_lock if alone else sa.func.pg_advisory_xact_lock_shared
+        key = int.from_bytes(hashlib.sha256(space.encode()).digest()[:8], signed=True)
+        connection.execute(sa.select(lock(key)))
+
+    def copy_to(self, path: Path) -> None:
+        """Write a consistent copy of a SQLite database to a new file, while others go on."""
+        if not self.sqlite:
+            raise ConfigError("store.copy_sqlite_only")
+        with translated(), self.engine.connect() as connection:
+            connection.exec_driver_sql("VACUUM INTO ?", (str(path),))
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def _sqlite(address: sa.URL, connections: int) -> sa.Engine:
+    if not address.database or address.database == ":memory:":
+        raise ConfigError("store.url")
+    _make_private(Path(address.database))
+    engine = sa.create_engine(address, pool_size=connections, max_overflow=0)
+    event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _make_private(path: Path) -> None:
+    """Make the file before SQLite does, for its owner only; SQLite's other files follow it."""
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as error:
+        raise ConfigError("store.file", why=error.strerror) from error
+
+
+def _set_pragmas(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # the driver begins nothing by itself: `_begin` does
+    for name, value in PRAGMAS:
+        connection.execute(f"PRAGMA {name} = {value}")
+
+
+def _begin(connection: sa.Connection) -> None:
+    statement = _BEGIN.get(connection.get_execution_options().get(_MODE, ""))
+    if statement is not None:
+        connection.exec_driver_sql(statement)
+
+
+def _postgresql(address: sa.URL, connections: int, *, allow_unsafe: bool) -> sa.Engine:
+    engine = sa.create_engine(
+        address.set(drivername="postgresql+psycopg"),
+        pool_size=connections,
+        max_overflow=0,
+        pool_pre_ping=True,
+        isolation_level="READ COMMITTED",
+    )
+    if not allow_unsafe:
+        event.listen(engine, "connect", _refuse_unsafe)
+    return engine
+
+
+def _refuse_unsafe(connection: Any, _record: object) -> None:
+    for name in _SAFE_SETTINGS:
+        (value,) = connection.execute(f"SHOW {name}").fetchone()
+        if value == "off":
+            raise ConfigError("store.unsafe_setting", setting=name)
+    connection.rollback()

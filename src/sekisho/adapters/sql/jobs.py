@@ -1,0 +1,219 @@
+"""Jobs in a database. Statements are made once: SQLAlchemy then keeps what it compiled."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from sekisho.adapters.sql.engine import AnyRow, Database
+from sekisho.adapters.sql.tables import (
+    OFFERED,
+    QUEUED,
+    WAITING,
+    among,
+    envelopes,
+    forgotten,
+    history,
+    holdings,
+    jobs,
+)
+from sekisho.broker.ports import JobFilter, Tenant
+from sekisho.domain.errors import Conflict, NotFound
+from sekisho.domain.job import Job, JobState, Offered, apply
+from sekisho.domain.limits import DRAFT_TIME
+
+_KEPT: Final = tuple(column for column in jobs.c if column.name != "stored_bytes")
+_NAMES: Final = tuple(column.name for column in _KEPT)
+
+#: Every reading of whole jobs begins with this.
+WHOLE_JOBS: Final = sa.select(*_KEPT, envelopes.c.request, envelopes.c.result).join_from(
+    jobs, envelopes
+)
+_BY_ID: Final = WHOLE_JOBS.where(jobs.c.id == sa.bindparam("id"))
+_LIMIT: Final = sa.bindparam("limit", type_=sa.Integer)
+
+_QUEUE: Final = sa.and_(
+    jobs.c.site == sa.bindparam("site"), QUEUED, jobs.c.expires_at > sa.bindparam("now")
+)
+_ANY_QUEUED: Final = sa.select(jobs.c.id).where(_QUEUE).limit(1)
+_OLDEST_QUEUED: Final = (
+    WHOLE_JOBS.where(_QUEUE)
+    .order_by(jobs.c.created_at, jobs.c.id)
+    .limit(1)
+    .with_for_update(skip_locked=True, key_share=True, of=jobs)
+)
+
+_DUE: Final = WHOLE_JOBS.where(
+    jobs.c.id.in_(
+        sa.union(
+            sa.select(jobs.c.id).where(OFFERED, jobs.c.offer_until <= sa.bindparam("now")),
+            sa.select(jobs.c.id).where(WAITING, jobs.c.expires_at <= sa.bindparam("now")),
+            sa.select(jobs.c.id).where(
+                among(JobState.DRAFT), jobs.c.created_at <= sa.bindparam("draft_before")
+            ),
+        )
+    )
+).limit(_LIMIT)
+
+_LOCKED_STATE: Final = (
+    sa.select(jobs.c.state)
+    .where(jobs.c.id == sa.bindparam("id"), jobs.c.version == sa.bindparam("expected"))
+    .with_for_update(key_share=True)
+)
+_CHANGE: Final = (
+    sa.update(jobs)
+    .where(jobs.c.id == sa.bindparam("job"))
+    .values({name: sa.bindparam(name) for name in _NAMES if name != "id"})
+)
+_RESULT: Final = (
+    sa.update(envelopes)
+    .where(envelopes.c.job_id == sa.bindparam("job"))
+    .values(result=sa.bindparam("result"))
+)
+_FORGOTTEN: Final = sa.select(forgotten.c.id).where(forgotten.c.id == sa.bindparam("id"))
+
+
+class SqlJobs:
+    """Implements `broker.ports.JobStore`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._new_job = database.insert(jobs).on_conflict_do_nothing()
+        self._hold = holding(database)
+
+    def add(self, job: Job) -> Job:
+        with self._database.writing() as tx:
+            if not tx.execute(self._new_job, _values(job)).rowcount:
+                return _same_submission(_job(tx.execute(_BY_ID, {"id": job.id}).one()), job)
+            # After the insertion, so that it sees a purge for which the insertion waited.
+            if tx.execute(_FORGOTTEN, {"id": job.id}).first() is not None:
+                raise Conflict("job.forgotten", job=job.id)
+            tx.execute(sa.insert(envelopes), {"job_id": job.id, "request": job.request})
+            _remember(tx, job)
+            tx.execute(self._hold, _held(job, live_jobs=not job.state.terminal))
+        return job
+
+    def get(self, job_id: str, tenant: Tenant) -> Job:
+        statement = _scoped(site=tenant.site is not None, submitter=tenant.submitter is not None)
+        with self._database.reading() as tx:
+            row = tx.execute(
+                statement, {"id": job_id, "site": tenant.site, "submitter": tenant.submitter}
+            ).first()
+        if row is None:
+            raise NotFound("job.not_found", job=job_id)
+        return _job(row)
+
+    def save(self, job: Job, *, expected_version: int) -> bool:
+        with self._database.writing() as tx:
+            key = {"id": job.id, "expected": expected_version}
+            before = tx.execute(_LOCKED_STATE, key).scalar()
+            if before is None:
+                return False
+            self._write(tx, before, job)
+        return True
+
+    def offer_next(self, site: str, instance: str, *, now: datetime, until: datetime) -> Job | None:
+        queue = {"site": site, "now": now}
+        with self._database.reading() as tx:
+            if tx.execute(_ANY_QUEUED, queue).first() is None:
+                return None
+        with self._database.writing() as tx:
+            row = tx.execute(_OLDEST_QUEUED, queue).first()
+            if row is None:
+                return None
+            offered = apply(_job(row), Offered(at=now, instance=instance, until=until))
+            self._write(tx, JobState.QUEUED, offered)
+        return offered
+
+    def page(self, which: JobFilter, *, after: str | None, limit: int) -> list[Job]:
+        statement = WHOLE_JOBS.order_by(jobs.c.id.desc()).limit(limit)
+        if which.site is not None:
+            statement = statement.where(jobs.c.site == which.site)
+        if which.submitter is not None:
+            statement = statement.where(jobs.c.submitter == which.submitter)
+        if which.states is not None:
+            statement = statement.where(jobs.c.state.in_(which.states))
+        if after is not None:
+            statement = statement.where(jobs.c.id < after)
+        return read_jobs(self._database, statement)
+
+    def due(self, now: datetime, *, limit: int) -> list[Job]:
+        times = {"now": now, "draft_before": now - DRAFT_TIME, "limit": limit}
+        return read_jobs(self._database, _DUE, times)
+
+    def _write(self, tx: sa.Connection, before: JobState, job: Job) -> None:
+        tx.execute(_CHANGE, {**_values(job), "job": job.id})
+        if job.result is not None:
+            tx.execute(_RESULT, {"job": job.id, "result": job.result})
+        if job.state is before:
+            return
+        _remember(tx, job)
+        if job.state.terminal:
+            tx.execute(self._hold, _held(job, live_jobs=-1))
+
+
+def holding(database: Database) -> sa.Executable:
+    """Return the statement that adds to what a site and a submitter hold."""
+    new = database.insert(holdings)
+    return new.on_conflict_do_update(
+        index_elements=[holdings.c.site, holdings.c.submitter],
+        set_={
+            "live_jobs": holdings.c.live_jobs + new.excluded.live_jobs,
+            "stored_bytes": holdings.c.stored_bytes + new.excluded.stored_bytes,
+        },
+    )
+
+
+def read_jobs(
+    database: Database, statement: sa.Select[Any], values: dict[str, Any] | None = None
+) -> list[Job]:
+    """Return the jobs that ``statement``, made of `WHOLE_JOBS`, finds."""
+    with database.reading() as tx:
+        rows = tx.execute(statement, values).all()
+    return [_job(row) for row in rows]
+
+
+def _values(job: Job) -> dict[str, Any]:
+    return {name: getattr(job, name) for name in _NAMES}
+
+
+def _job(row: AnyRow) -> Job:
+    return Job(**row._asdict())
+
+
+def _held(job: Job, *, live_jobs: int) -> dict[str, Any]:
+    return {
+        "site": job.site,
+        "submitter": job.submitter,
+        "live_jobs": int(live_jobs),
+        "stored_bytes": 0,
+    }
+
+
+def _remember(tx: sa.Connection, job: Job) -> None:
+    at = job.changed_at or job.created_at
+    row = {"job_id": job.id, "version": job.version, "at": at, "state": job.state}
+    tx.execute(sa.insert(history), row)
+
+
+def _same_submission(kept: Job, job: Job) -> Job:
+    if (kept.request_digest, kept.site, kept.submitter) != (
+        job.request_digest,
+        job.site,
+        job.submitter,
+    ):
+        raise Conflict("job.different_request", job=job.id)
+    return kept
+
+
+@lru_cache
+def _scoped(*, site: bool, submitter: bool) -> sa.Select[Any]:
+    statement = _BY_ID
+    if site:
+        statement = statement.where(jobs.c.site == sa.bindparam("site"))
+    if submitter:
+        statement = statement.where(jobs.c.submitter == sa.bindparam("submitter"))
+    return statement
