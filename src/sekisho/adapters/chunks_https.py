@@ -71,7 +71,7 @@ class HttpsChunks:
 
     def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
         owed = dict.fromkeys(chunks)
-        pauses = self._line.patience.pauses()
+        pauses = self._line.pauses()
         while owed:
             before = len(owed)
             try:

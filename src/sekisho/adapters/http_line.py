@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
 
 import httpx2
@@ -33,27 +35,26 @@ _DICE: Final = random.SystemRandom()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long to repeat a request that did not get through. None: until told to stop.
+    """How long to repeat a request that did not get through. None: for ever.
 
-    ``wait`` pauses for seconds and says whether to stop; the default can be stopped by nobody.
+    Until a line has been answered once, ``first_s`` counts as well: an address that never
+    answered is likely wrong, one that did will be back. ``wait`` pauses for seconds and says
+    whether to stop.
     """
 
     limit_s: float | None = None
+    first_s: float | None = None
     wait: Callable[[float], bool] = field(default_factory=lambda: threading.Event().wait)
     monotonic: Callable[[], float] = time.monotonic
     on_pause: Callable[[SekishoError, float], None] = lambda _error, _seconds: None
-
-    def pauses(self) -> Pauses:
-        end = None if self.limit_s is None else self.monotonic() + self.limit_s
-        return Pauses(self, end)
 
 
 class Pauses:
     """The growing pauses between the attempts of one piece of work."""
 
-    def __init__(self, patience: Patience, end: float | None) -> None:
+    def __init__(self, patience: Patience, limit_s: float | None) -> None:
         self._patience = patience
-        self._end = end
+        self._end = None if limit_s is None else patience.monotonic() + limit_s
         self._failures = 0
 
     def progressed(self) -> None:
@@ -95,18 +96,26 @@ class HttpLine:
 
     def __init__(self, client: httpx2.Client, patience: Patience | None = None) -> None:
         self._client = client
+        self._answered = False
+        self.date: datetime | None = None  #: the other side's clock, as of its last answer
         self.patience = patience or Patience()
+
+    def pauses(self, limit_s: float | None = None) -> Pauses:
+        """Return the pauses for one piece of work, bounded by ``limit_s`` as well."""
+        first_s = None if self._answered else self.patience.first_s
+        limits = [s for s in (limit_s, self.patience.limit_s, first_s) if s is not None]
+        return Pauses(self.patience, min(limits, default=None))
 
     def close(self) -> None:
         self._client.close()
 
-    def ask(self, call: Call, kind: type[T]) -> T:
+    def ask(self, call: Call, kind: type[T], *, limit_s: float | None = None) -> T:
         """Send ``call`` until it gets through; return the answer as ``kind``."""
-        return decoded(self.send(call), kind)
+        return decoded(self.send(call, limit_s=limit_s), kind)
 
-    def send(self, call: Call) -> bytes:
+    def send(self, call: Call, *, limit_s: float | None = None) -> bytes:
         """Send ``call`` until it gets through; return the body of the answer."""
-        pauses = self.patience.pauses()
+        pauses = self.pauses(limit_s)
         while True:
             try:
                 with self.stream(call) as pieces:
@@ -127,6 +136,8 @@ class HttpLine:
         )
         try:
             response = self._client.send(request, stream=True)
+            self._answered = True
+            self.date = _date(response.headers.get("date")) or self.date
             try:
                 if not response.is_success:
                     raise _problem(response)
@@ -143,6 +154,13 @@ def decoded(body: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Unreachable("broker.strange_answer", status=200) from error
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        return None if text is None else parsedate_to_datetime(text)
+    except ValueError:
+        return None
 
 
 def _problem(response: httpx2.Response) -> SekishoError:

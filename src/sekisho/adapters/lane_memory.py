@@ -1,0 +1,160 @@
+"""Lane and Board in memory, with a site that is a function. For trials and tests of a client."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from sekisho.adapters.chunks_memory import MemoryChunks
+from sekisho.domain.errors import Conflict, NotFound
+from sekisho.domain.files import RelPath
+from sekisho.domain.job import JobState
+from sekisho.transfer.fetch import fetch_index
+from sekisho.transfer.tree import Tree, TreeFile
+from sekisho.wire.envelope import Outcome, Request, TreeRef, open_request, seal
+from sekisho.wire.frames import Chunk, digest_of
+from sekisho.wire.v1 import JobPage, JobView, SiteList, SiteView, SubmitJob
+
+Files = Mapping[str, bytes]
+#: What the site does with a request and its input files: an outcome, and the files let go.
+Serve = Callable[[Request, Files], tuple[Outcome, Files]]
+_STATES: Final[Mapping[str, JobState]] = {
+    "succeeded": JobState.SUCCEEDED,
+    "failed": JobState.FAILED,
+    "unable": JobState.FAILED,
+    "refused": JobState.REFUSED,
+    "cancelled": JobState.CANCELLED,
+    "lost": JobState.LOST,
+}
+
+
+class MemoryLane:
+    """Keeps jobs until `work` lets the site serve them; with ``eager``, serves them at once."""
+
+    def __init__(self, serve: Serve, *, eager: bool = True, submitter: str = "user") -> None:
+        self._serve = serve
+        self._eager = eager
+        self._submitter = submitter
+        self._changed = threading.Condition()
+        self._messages: dict[str, SubmitJob] = {}
+        self._views: dict[str, JobView] = {}
+        self._chunks: dict[str, MemoryChunks] = {}
+
+    def close(self) -> None:
+        """Keep everything: jobs go on without us."""
+
+    def submit(self, job: SubmitJob) -> JobView:
+        with self._changed:
+            if job.id in self._views:
+                if self._messages[job.id] != job:
+                    raise Conflict("job.different_request", job=job.id)
+                return self._views[job.id]
+            self._messages[job.id] = job
+            self._chunks[job.id] = MemoryChunks()
+            now = datetime.now(UTC)
+            self._views[job.id] = JobView(
+                id=job.id,
+                site=job.site,
+                submitter=self._submitter,
+                state=JobState.DRAFT,
+                version=0,
+                created_at=now,
+                changed_at=now,
+                expires_at=now + timedelta(days=1),
+            )
+        return self._views[job.id] if job.has_inputs else self.start(job.id)
+
+    def chunks(self, job_id: str) -> MemoryChunks:
+        self._get(job_id)
+        return self._chunks[job_id]
+
+    def start(self, job_id: str) -> JobView:
+        if self._get(job_id).state == JobState.DRAFT:
+            self._change(job_id, state=JobState.QUEUED)
+            if self._eager:
+                self.work(job_id)
+        return self._get(job_id)
+
+    def work(self, job_id: str) -> None:
+        """Let the site serve one queued job."""
+        request = open_request(self._messages[job_id].request)
+        chunks = self._chunks[job_id]
+        outcome, files = self._serve(request, _contents(request.inputs, chunks))
+        outputs = _stored(files, chunks) if files else None
+        outcome = msgspec.structs.replace(outcome, outputs=outputs)
+        self._change(job_id, state=_STATES[outcome.verdict], result=seal(outcome))
+
+    def view(
+        self,
+        job_id: str,
+        *,
+        version: int | None = None,
+        wait_s: float = 0,
+        patience_s: float | None = None,  # noqa: ARG002 (nothing here is ever unanswered)
+    ) -> JobView:
+        def news() -> bool:
+            view = self._get(job_id)
+            return view.version != version or JobState(view.state).terminal
+
+        with self._changed:
+            self._changed.wait_for(news, wait_s if version is not None else 0)
+        return self._get(job_id)
+
+    def cancel(self, job_id: str) -> JobView:
+        if self._get(job_id).state in (JobState.DRAFT, JobState.QUEUED):
+            self._change(job_id, state=JobState.CANCELLED)
+        return self._get(job_id)
+
+    def received(self, job_id: str) -> JobView:
+        if not JobState(self._get(job_id).state).terminal:
+            raise Conflict("job.invalid_transition", job=job_id)
+        self._change(job_id, received=True)
+        return self._get(job_id)
+
+    def jobs(self, *, after: str | None = None) -> JobPage:
+        views = sorted(self._views.values(), key=lambda v: v.id, reverse=True)
+        return JobPage(jobs=[v for v in views if after is None or v.id < after])
+
+    def sites(self) -> SiteList:
+        names = sorted({v.site for v in self._views.values()})
+        return SiteList(sites=[SiteView(id=name, connected=True) for name in names])
+
+    def clock(self) -> datetime | None:
+        return datetime.now(UTC)
+
+    def _get(self, job_id: str) -> JobView:
+        if job_id not in self._views:
+            raise NotFound("job.not_found", job=job_id)
+        return self._views[job_id]
+
+    def _change(self, job_id: str, **changes: object) -> None:
+        with self._changed:
+            view = self._views[job_id]
+            changes |= {"version": view.version + 1, "changed_at": datetime.now(UTC)}
+            self._views[job_id] = msgspec.structs.replace(view, **changes)
+            self._changed.notify_all()
+
+
+def _contents(ref: TreeRef | None, chunks: MemoryChunks) -> dict[str, bytes]:
+    if ref is None:
+        return {}
+    tree = fetch_index(ref, chunks)
+    return {str(f.path): b"".join(chunks.held[c.digest] for c in f.chunks) for f in tree.files}
+
+
+def _stored(files: Files, chunks: MemoryChunks) -> TreeRef:
+    pieces = {RelPath.parse(name): (Chunk(digest_of(d), len(d)), d) for name, d in files.items()}
+    tree = Tree(
+        tuple(
+            TreeFile(path, False, chunk.size, (chunk,) if data else ())  # noqa: FBT003
+            for path, (chunk, data) in sorted(pieces.items())
+        )
+    )
+    content = [*tree.index(), *(piece for piece in pieces.values() if piece[1])]
+    chunks.missing([chunk for chunk, _ in content])
+    chunks.send(content)
+    return tree.ref()

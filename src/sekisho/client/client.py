@@ -1,0 +1,112 @@
+"""The client: one submitter's access to the sites that serve them."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from types import TracebackType
+from typing import Protocol, Self
+
+from sekisho.client.job import Job
+from sekisho.client.lane import Board, Lane
+from sekisho.client.spec import JobSpec
+from sekisho.domain.ids import ENTROPY_BYTES, check_job_id, make_id
+from sekisho.domain.job import JobState
+from sekisho.transfer.progress import Progress, unseen
+from sekisho.transfer.send import send_tree
+from sekisho.transfer.source import LocalTree, scan
+from sekisho.wire.envelope import Request, seal
+from sekisho.wire.v1 import JobView, SiteView, SubmitJob
+
+
+class Line(Lane, Board, Protocol):
+    """Both ports, as one lane offers them."""
+
+
+def new_job_id() -> str:
+    """Return a job id never used before."""
+    entropy = secrets.token_bytes(ENTROPY_BYTES)
+    return make_id("job", at_ms=time.time_ns() // 1_000_000, entropy=entropy)
+
+
+class Client:
+    """Submits jobs and finds them again. Safe to share between threads; a context manager."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections. Jobs go on."""
+        self._line.close()
+
+    def submit(
+        self,
+        spec: JobSpec,
+        *,
+        job_id: str | None = None,
+        progress: Progress = unseen,
+        on_known: Callable[[str], None] = lambda _job_id: None,
+    ) -> Job:
+        """Submit a job and its inputs; when this returns the broker keeps it, whatever happens.
+
+        Whoever keeps the ``job_id`` can call this again after any interruption, even of this very
+        process: the same job is found, and inputs that arrived are not sent again. ``on_known`` is
+        told the id when the broker has the job, before its inputs are sent.
+        """
+        job_id = check_job_id(job_id or new_job_id())
+        local = LocalTree(scan(spec.entries()))
+        has_inputs = bool(local.tree.files)
+        request = Request(
+            command=spec.command,
+            parameters=dict(spec.parameters),
+            inputs=local.tree.ref() if has_inputs else None,
+            outputs=list(spec.outputs),
+        )
+        queue_s = spec.queue_limit.total_seconds() if spec.queue_limit else None
+        view = self._line.submit(
+            SubmitJob(
+                id=job_id,
+                site=spec.site,
+                request=seal(request),
+                has_inputs=has_inputs,
+                queue_s=queue_s,
+            )
+        )
+        on_known(job_id)
+        if view.state == JobState.DRAFT:
+            send_tree(local.tree, local.read, self._line.chunks(job_id), progress)
+            view = self._line.start(job_id)
+        return Job(self._line, view)
+
+    def job(self, job_id: str) -> Job:
+        """Return a job submitted before; raise NotFound if there is no such job of ours."""
+        return Job(self._line, self._line.view(check_job_id(job_id)))
+
+    def jobs(self) -> Iterator[JobView]:
+        """Return our jobs, newest first."""
+        page = self._line.jobs()
+        yield from page.jobs
+        while page.next is not None:
+            page = self._line.jobs(after=page.next)
+            yield from page.jobs
+
+    def sites(self) -> list[SiteView]:
+        """Return the sites that serve us."""
+        return self._line.sites().sites
+
+    def clock(self) -> datetime | None:
+        """Return the broker's time as of its last answer."""
+        return self._line.clock()
