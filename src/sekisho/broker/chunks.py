@@ -1,0 +1,128 @@
+"""The chunks of a job: declared first, then stored, then fetched, by either side.
+
+Rule 1: only declared chunks are stored, and only those of the caller's own job are given out.
+Rule 2: what a declaration would hold is checked against every quota before it is written.
+Rule 3: a site speaks of a job under the epoch that it holds; a stale one learns nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sekisho.broker.jobs import HELD, Jobs
+from sekisho.broker.policy import CurrentPolicy, Quota
+from sekisho.broker.ports import BlobStore, JobLedger, Tenant, Usage, space_of
+from sekisho.domain.clock import Clock
+from sekisho.domain.errors import (
+    IntegrityError,
+    InvalidTransition,
+    NotFound,
+    QuotaExceeded,
+    StorageFull,
+    UsageError,
+)
+from sekisho.domain.job import Job, JobState, SiteEvent, check_epoch
+from sekisho.wire.frames import Chunk
+
+_DRAFT: Final = frozenset({JobState.DRAFT})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Who speaks of a job: its submitter, or the instance of its site that holds it."""
+
+    tenant: Tenant
+    epoch: int | None = None
+    instance: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """The chunk store as one job sees it."""
+
+    jobs: Jobs
+    ledger: JobLedger
+    blobs: BlobStore
+    policy: CurrentPolicy
+    clock: Clock
+
+    def missing(self, claim: Claim, job_id: str, chunks: Sequence[Chunk]) -> list[str]:
+        """Declare that the job needs ``chunks``; return the digests of those not stored.
+
+        New ones only while they may still arrive: inputs of a draft, outputs of a job in hand.
+        """
+        job = self.open(claim, job_id)
+        digests = [chunk.digest for chunk in chunks]
+        if not self.ledger.needs(job.id, digests):
+            self._may_declare(claim, job, chunks)
+            self.ledger.declare(job.id, chunks)
+        return self.blobs.missing(_space(job), digests)
+
+    def open(self, claim: Claim, job_id: str) -> Job:
+        """Return the job that ``claim`` may speak of; raise NotFound or StaleEpoch."""
+        job = self.jobs.get(job_id, claim.tenant)
+        if claim.tenant.submitter is None:
+            said = SiteEvent(
+                at=self.clock.now(), epoch=claim.epoch or 0, instance=claim.instance or ""
+            )
+            check_epoch(job, said)
+        return job
+
+    def store(self, job: Job, chunks: Sequence[tuple[Chunk, bytes]]) -> None:
+        """Store verified bytes of declared chunks durably. Idempotent."""
+        declared = set(self.ledger.declared(job.id, [chunk.digest for chunk, _ in chunks]))
+        self._room(sum(chunk.size for chunk, _ in chunks))
+        for chunk, data in chunks:
+            if chunk not in declared:
+                raise IntegrityError("chunk.undeclared", digest=chunk.digest)
+            self.blobs.put(_space(job), chunk.digest, data)
+            self.jobs.meter.add("chunk_bytes", len(data), direction="in")
+
+    def fetch(self, job: Job, digests: Sequence[str]) -> tuple[int, Iterator[tuple[str, bytes]]]:
+        """Return the bytes in all, and the chunks one by one; raise NotFound unless all are here.
+
+        A chunk that another job declared does not exist for this one.
+        """
+        sizes = {chunk.digest: chunk.size for chunk in self.ledger.declared(job.id, digests)}
+        if any(digest not in sizes for digest in digests):
+            raise NotFound("chunk.not_found", job=job.id)
+        if self.blobs.missing(_space(job), digests):
+            raise NotFound("chunk.not_found", job=job.id)
+        return sum(sizes[digest] for digest in digests), self._read(_space(job), digests)
+
+    def _read(self, space: str, digests: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        for digest in digests:
+            data = self.blobs.read(space, digest)
+            self.jobs.meter.add("chunk_bytes", len(data), direction="out")
+            yield digest, data
+
+    def _may_declare(self, claim: Claim, job: Job, chunks: Sequence[Chunk]) -> None:
+        states = HELD if claim.tenant.submitter is None else _DRAFT
+        if job.state not in states:
+            raise InvalidTransition(job=job.id, state=job.state.value, event="Declared")
+        if any(chunk.size < 1 for chunk in chunks):
+            raise UsageError("message.invalid", why="size")
+        new = sum(chunk.size for chunk in chunks)
+        policy = self.policy.value
+        held = self.ledger.declare(job.id, [])
+        if held + new > policy.job_bytes:
+            raise QuotaExceeded("quota.bytes", kind="job", name=job.id, limit=policy.job_bytes)
+        _room("site", policy.site, self.ledger.usage(site=job.site), new, job.site)
+        usage = self.ledger.usage(submitter=job.submitter)
+        _room("submitter", policy.submitter, usage, new, job.submitter)
+        self._room(new)
+
+    def _room(self, size: int) -> None:
+        if self.blobs.free_bytes() - size < self.policy.value.free_floor_bytes:
+            raise StorageFull
+
+
+def _room(kind: str, quota: Quota, usage: Usage, new: int, name: str) -> None:
+    if usage.stored_bytes + new > quota.stored_bytes:
+        raise QuotaExceeded("quota.bytes", kind=kind, name=name, limit=quota.stored_bytes)
+
+
+def _space(job: Job) -> str:
+    return space_of(site=job.site, submitter=job.submitter)

@@ -1,0 +1,70 @@
+"""All services of the broker over one set of ports: what HTTP and the operator's CLI act on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sekisho.broker.chunks import Chunks
+from sekisho.broker.jobs import Jobs
+from sekisho.broker.meter import Meter
+from sekisho.broker.offer import Offers
+from sekisho.broker.policy import CurrentPolicy
+from sekisho.broker.ports import BlobStore, Store, Wakeups
+from sekisho.broker.reaper import Reaper
+from sekisho.broker.sites import SiteOffice
+from sekisho.broker.submit import Submissions
+from sekisho.broker.tokens import TokenOffice
+from sekisho.domain.clock import Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """The outside world that the services work on."""
+
+    store: Store
+    blobs: BlobStore
+    wakeups: Wakeups
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """The services, made of the ports. Cheap to make; holds no state but policy and meter."""
+
+    ports: Ports
+    policy: CurrentPolicy = field(default_factory=CurrentPolicy)
+    meter: Meter = field(default_factory=Meter)
+
+    @property
+    def jobs(self) -> Jobs:
+        return Jobs(self.ports.store.jobs, self.ports.wakeups, self.meter)
+
+    @property
+    def submissions(self) -> Submissions:
+        p, store = self.ports, self.ports.store
+        return Submissions(self.jobs, store.ledger, p.blobs, store.directory, self.policy, p.clock)
+
+    @property
+    def offers(self) -> Offers:
+        p, store = self.ports, self.ports.store
+        return Offers(self.jobs, store.ledger, p.blobs, store.directory, p.clock)
+
+    @property
+    def chunks(self) -> Chunks:
+        p, store = self.ports, self.ports.store
+        return Chunks(self.jobs, store.ledger, p.blobs, self.policy, p.clock)
+
+    @property
+    def sites(self) -> SiteOffice:
+        return SiteOffice(self.ports.store.directory, self.jobs, self.ports.clock)
+
+    @property
+    def tokens(self) -> TokenOffice:
+        directory = self.ports.store.directory
+        return TokenOffice(directory, directory, self.ports.clock)
+
+    @property
+    def reaper(self) -> Reaper:
+        """A new reaper; keep it: it remembers what its last pass saw."""
+        p, store = self.ports, self.ports.store
+        return Reaper(self.jobs, store.retention, p.blobs, store.directory, self.policy, p.clock)

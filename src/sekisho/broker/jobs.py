@@ -1,0 +1,92 @@
+"""Look-ups of jobs, and the one way in which a job is changed: by compare-and-set, then telling.
+
+Every service changes jobs through `Jobs.change`, so that each change of state is kept before it is
+answered, wakes those who wait for it, and is one line of the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from sekisho.broker.meter import Meter
+from sekisho.broker.ports import JobFilter, JobStore, Tenant, Wakeups
+from sekisho.domain.errors import Unavailable
+from sekisho.domain.ids import check_job_id
+from sekisho.domain.job import Event, Job, JobState, already, apply
+
+_TRIES: Final = 100
+_PAGE: Final = 200
+#: States in which a site has the job and only its site, or a person, moves it.
+HELD: Final = frozenset({JobState.ACCEPTED, JobState.RUNNING, JobState.RETURNING})
+#: States in which no agent has the job.
+WAITING: Final = frozenset({JobState.DRAFT, JobState.QUEUED, JobState.OFFERED})
+
+log = structlog.get_logger()
+
+
+def job_topic(job_id: str) -> str:
+    """Return the topic that tells of every change of a job."""
+    return f"job:{job_id}"
+
+
+def site_topic(site: str) -> str:
+    """Return the topic that tells a site's agents to look again."""
+    return f"site:{site}"
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """The jobs of the broker."""
+
+    store: JobStore
+    wakeups: Wakeups
+    meter: Meter
+
+    def get(self, job_id: str, tenant: Tenant) -> Job:
+        """Return the job when ``tenant`` may see it, else raise NotFound."""
+        return self.store.get(check_job_id(job_id), tenant)
+
+    def every(self, which: JobFilter) -> Iterator[Job]:
+        """Return all jobs that ``which`` lists, newest first."""
+        after = None
+        while page := self.store.page(which, after=after, limit=_PAGE):
+            yield from page
+            after = page[-1].id
+
+    def change(self, job_id: str, tenant: Tenant, decide: Callable[[Job], Job]) -> Job:
+        """Keep what ``decide`` makes of the job as it is now; return the job as kept.
+
+        ``decide`` is asked again when somebody else was faster; it returns its argument to change
+        nothing, or raises.
+        """
+        for _ in range(_TRIES):
+            job = self.get(job_id, tenant)
+            changed = decide(job)
+            if changed is job:
+                return job
+            if self.store.save(changed, expected_version=job.version):
+                self.told(changed, before=job)
+                return changed
+        raise Unavailable("job.contended", job=job_id)
+
+    def happened(self, job_id: str, tenant: Tenant, event: Event) -> Job:
+        """Apply ``event`` unless it was applied before (rule 4 of `sekisho.domain.job`)."""
+        return self.change(
+            job_id, tenant, lambda job: job if already(job, event) else apply(job, event)
+        )
+
+    def told(self, job: Job, *, before: Job | None) -> None:
+        """Tell the log, the meter and whoever waits that ``job`` is now as it is."""
+        if before is None or job.state is not before.state:
+            self.meter.add("job_changes", state=job.state.value)
+            log.info(
+                "job_changed", job=job.id, epoch=job.epoch, site=job.site, state=job.state.value
+            )
+        cancel = job.cancel_requested and not (before and before.cancel_requested)
+        if job.state is JobState.QUEUED or cancel:
+            self.wakeups.notify(site_topic(job.site))
+        self.wakeups.notify(job_topic(job.id))

@@ -1,0 +1,184 @@
+"""What a site's agents do with jobs: take offers, report steps, and say the last word.
+
+Everything an agent says of a job carries epoch and instance; an offer that it does not hold any
+more is a StaleEpoch and changes nothing. What was said before is answered the same (P3, P4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final, Literal
+
+from sekisho.broker.jobs import Jobs
+from sekisho.broker.ports import BlobStore, JobLedger, Site, Sites, Tenant
+from sekisho.broker.submit import missing_chunks
+from sekisho.domain.clock import Clock
+from sekisho.domain.errors import Conflict, NotFound
+from sekisho.domain.job import (
+    Accepted,
+    DeclaredLost,
+    Ended,
+    Failed,
+    Job,
+    Refused,
+    Returned,
+    SiteEvent,
+    SiteVerdict,
+    Started,
+    Stopped,
+    already,
+    apply,
+)
+from sekisho.domain.limits import MAX_MESSAGE_BYTES, OFFER_TIME
+from sekisho.wire.v1 import Accept, Held, Offer, Poll, PollAnswer, Report, Verdict
+
+SEEN_EVERY: Final = timedelta(seconds=30)
+_MAX_OFFERS: Final = 64
+_MAX_HOLDS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """The site's side of the broker."""
+
+    jobs: Jobs
+    ledger: JobLedger
+    blobs: BlobStore
+    sites: Sites
+    clock: Clock
+
+    def seen(self, name: str, message: Poll) -> Site:
+        """Note that an agent polls, and return its site."""
+        site, now = self._site(name), self.clock.now()
+        known = (site.instance, site.agent_version) == (message.instance, message.agent_version)
+        if not known or site.last_seen_at is None or now - site.last_seen_at >= SEEN_EVERY:
+            self.sites.seen(
+                name, at=now, agent_version=message.agent_version, instance=message.instance
+            )
+        return site
+
+    def look(self, name: str, message: Poll) -> PollAnswer:
+        """Return at most ``free`` offers, the cancels among ``holds``, and what is disabled.
+
+        A disabled site is offered nothing; jobs that it holds go on.
+        """
+        site = self._site(name)
+        free = 0 if site.disabled else min(message.free, _MAX_OFFERS)
+        return PollAnswer(
+            offers=list(self._offers(site.id, message.instance, free)),
+            cancel=self._cancels(site.id, message),
+            disabled_commands=sorted(site.disabled_commands),
+        )
+
+    def accept(self, site: str, job_id: str, message: Accept) -> Job:
+        """Give the job to the instance that was offered it, for good (sticky accept)."""
+        event = _said(Accepted, message, self.clock.now())
+        return self.jobs.happened(job_id, Tenant(site=site), event)
+
+    def report(self, site: str, job_id: str, message: Report) -> Job:
+        """Take note of the steps, in their order; those known are skipped."""
+        return self._steps(site, job_id, message, message.steps)
+
+    def verdict(self, site: str, job_id: str, message: Verdict) -> Job:
+        """End the job with its site's last word, keyed by (job, epoch, tree).
+
+        A returned job needs all its chunks stored. Another verdict than the one kept is a Conflict.
+        """
+        now = self.clock.now()
+        job = self.jobs.get(job_id, Tenant(site=site))
+        if not job.state.terminal:
+            self._steps(site, job_id, message, message.steps)
+        event = _event(site, message, now)
+
+        def decide(job: Job) -> Job:
+            if already(job, event):
+                return job
+            changed = apply(job, event)
+            if isinstance(event, Returned):
+                self._complete(job)
+            return changed
+
+        return self.jobs.change(job_id, Tenant(site=site), decide)
+
+    def _site(self, name: str) -> Site:
+        site = self.sites.site(name)
+        if site is None:
+            raise NotFound("site.not_found", site=name)
+        return site
+
+    def _offers(self, site: str, instance: str, free: int) -> Iterator[Offer]:
+        size = 0
+        while free > 0 and size < MAX_MESSAGE_BYTES:
+            now = self.clock.now()
+            until = now + OFFER_TIME
+            job = self.jobs.store.offer_next(site, instance, now=now, until=until)
+            if job is None:
+                return
+            self.jobs.told(job, before=None)
+            free, size = free - 1, size + len(job.request)
+            yield Offer(
+                job=job.id,
+                epoch=job.epoch,
+                submitter=job.submitter,
+                request=job.request,
+                accept_s=OFFER_TIME.total_seconds(),
+            )
+
+    def _cancels(self, site: str, message: Poll) -> list[str]:
+        heard = set(message.cancelling)
+        asked = [job_id for job_id in message.holds[:_MAX_HOLDS] if job_id not in heard]
+        return [job_id for job_id in asked if self._cancelling(job_id, site)]
+
+    def _cancelling(self, job_id: str, site: str) -> bool:
+        try:
+            job = self.jobs.get(job_id, Tenant(site=site))
+        except NotFound:
+            return False
+        return job.cancel_requested and not job.state.terminal
+
+    def _steps(
+        self, site: str, job_id: str, held: Held, steps: Sequence[Literal["started", "ended"]]
+    ) -> Job:
+        tenant, now = Tenant(site=site), self.clock.now()
+        job = self.jobs.get(job_id, tenant)
+        for step in steps:
+            event = _said(_STEPS[step], held, now)
+            job = self.jobs.happened(job_id, tenant, event)
+        return job
+
+    def _complete(self, job: Job) -> None:
+        if missing := missing_chunks(job, self.ledger, self.blobs):
+            raise Conflict("job.outputs_missing", job=job.id, count=missing)
+
+
+_STEPS: Final[dict[str, type[SiteEvent]]] = {"started": Started, "ended": Ended}
+_VERDICTS: Final[dict[str, type[SiteVerdict]]] = {
+    "unable": Failed,
+    "refused": Refused,
+    "cancelled": Stopped,
+}
+
+
+def _said(kind: type[SiteEvent], message: Held, now: datetime) -> SiteEvent:
+    return kind(at=now, epoch=message.epoch, instance=message.instance)
+
+
+def _event(site: str, message: Verdict, now: datetime) -> SiteVerdict:
+    """Return the event that a verdict tells of."""
+    kind: Callable[..., SiteVerdict]
+    if message.verdict in ("succeeded", "failed"):
+        kind = partial(Returned, ok=message.verdict == "succeeded")
+    elif message.verdict == "lost":
+        kind = partial(DeclaredLost, by=site)
+    else:
+        kind = _VERDICTS[message.verdict]
+    return kind(
+        at=now,
+        epoch=message.epoch,
+        instance=message.instance,
+        result=message.result,
+        tree=message.tree,
+    )

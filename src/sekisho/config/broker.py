@@ -1,0 +1,108 @@
+"""The broker's settings: `broker.toml`. Everything in it has a default; times and sizes name units.
+
+`[http]` and `[store]` need a restart; the rest is read again on SIGHUP and by `broker reload`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct
+
+GIB: Final = 1 << 30
+Days = Annotated[float, Meta(gt=0, le=3660)]
+Count = Annotated[int, Meta(ge=0)]
+Bytes = Annotated[int, Meta(ge=0)]
+
+
+class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the broker listens. Without certificate files it speaks plain HTTP: for a proxy."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 50443
+    prefix: Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    trusted_proxies: list[str] = []
+
+
+class StoreSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where jobs and chunks are kept. Relative paths begin at the settings file's directory."""
+
+    data_dir: str = "."
+    database_url_file: str | None = None  #: a 0600 file with a PostgreSQL address; else SQLite
+
+
+class QuotaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one site, one submitter and one job may hold of the broker."""
+
+    site_jobs: Count = 10_000
+    user_jobs: Count = 5_000
+    site_bytes: Bytes = 500 * GIB
+    user_bytes: Bytes = 200 * GIB
+    job_bytes: Bytes = 100 * GIB
+    free_floor_bytes: Bytes = GIB
+    max_queue_days: Annotated[float, Meta(gt=0, le=60)] = 60
+
+
+class RetentionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long an ended job is kept after its result was received, and when it never was."""
+
+    received_days: Days = 7
+    unreceived_days: Days = 60
+    unreachable_minutes: Annotated[float, Meta(gt=0)] = 10
+
+
+class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of `broker.toml`."""
+
+    http: HttpSettings = HttpSettings()
+    store: StoreSettings = StoreSettings()
+    quota: QuotaSettings = QuotaSettings()
+    retention: RetentionSettings = RetentionSettings()
+    log: LogSettings = LogSettings()
+
+
+TEMPLATE: Final = """\
+# Settings of this broker. Every key may be left out; shown are the defaults, or your choices at
+# `sekisho broker init`. SEKISHO_<SECTION>__<KEY> in the environment overrides a key.
+
+[http]            # a change needs a restart
+host = {host}
+port = {port}
+# prefix = "/sekisho"            # the path below which a reverse proxy shows this broker
+{tls_cert}
+{tls_key}
+# trusted_proxies = ["127.0.0.1"]   # whose X-Forwarded-For is believed
+
+[store]           # a change needs a restart
+# data_dir = "."
+# database_url_file = "database-url"   # PostgreSQL; without it SQLite in data_dir
+
+[quota]           # from here on: `sekisho broker reload` is enough
+# site_jobs = 10000              # not yet ended
+# user_jobs = 5000
+# site_bytes = 536870912000
+# user_bytes = 214748364800
+# job_bytes = 107374182400
+# free_floor_bytes = 1073741824  # nothing is stored that would leave less free than this
+# max_queue_days = 60
+
+[retention]
+# received_days = 7              # after the submitter has the result
+# unreceived_days = 60
+# unreachable_minutes = 10       # when the jobs of a silent site are flagged
+
+[log]
+# level = "info"
+"""
+
+
+def place(base: Path, name: str) -> Path:
+    """Return where ``name`` in the settings points, from the directory of the settings file."""
+    return (base / name).absolute()

@@ -1,0 +1,75 @@
+"""The workflow side's settings: `client.toml`, and where it is looked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+
+from sekisho.config.load import load
+from sekisho.domain.errors import ConfigError
+
+CONFIG_VARIABLE: Final = "SEKISHO_CONFIG"
+TOKEN_FILE: Final = "token"  # noqa: S105 (a file's name)
+
+
+class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the broker is. Relative file names begin at the settings file's directory."""
+
+    url: Annotated[str, Meta(min_length=8, max_length=1024)]
+    token_file: str = TOKEN_FILE
+    ca_file: str | None = None  #: None: the system's authorities
+    proxy: str | None = None  #: None: as https_proxy and no_proxy say
+    first_contact_s: Annotated[float, Meta(ge=0)] = 30.0  #: give up when it never answered
+
+
+class ClientSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of `client.toml`."""
+
+    broker: BrokerSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientFiles:
+    """The settings, with the files that they name."""
+
+    settings: ClientSettings
+    file: Path
+    token: Path
+    ca: Path | None
+
+
+TEMPLATE: Final = """\
+# How `sekisho run` and sekisho.connect() reach the broker. File names begin at this directory.
+
+[broker]
+url = {url}
+token_file = {token_file}          # readable by you alone
+{ca_file}
+# proxy = "http://proxy.example:8080"   # default: https_proxy and no_proxy of the environment
+# first_contact_s = 30                  # give up after this when the broker never answered
+"""
+
+
+def default_file(environ: Mapping[str, str]) -> Path:
+    """Return where the settings are: `$SEKISHO_CONFIG`, or below the user's configuration."""
+    if named := environ.get(CONFIG_VARIABLE):
+        return Path(named)
+    home = environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+    return Path(home) / "sekisho" / "client.toml"
+
+
+def load_client(file: Path | None = None, environ: Mapping[str, str] | None = None) -> ClientFiles:
+    """Return the settings in ``file``, or in the default place; raise ConfigError."""
+    environ = os.environ if environ is None else environ
+    file = (file or default_file(environ)).absolute()
+    if not file.exists():
+        raise ConfigError("client.not_set_up", file=str(file))
+    settings = load(file, ClientSettings, environ=environ)
+    broker, base = settings.broker, file.parent
+    ca = None if broker.ca_file is None else base / broker.ca_file
+    return ClientFiles(settings=settings, file=file, token=base / broker.token_file, ca=ca)

@@ -1,0 +1,70 @@
+"""What the chunk routes do, for either side: constant memory, whatever the size of a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from sekisho.broker.chunks import Claim
+from sekisho.broker.desk import Desk
+from sekisho.broker.ports import Tenant
+from sekisho.domain.job import Job
+from sekisho.domain.limits import DIGEST_BYTES
+from sekisho.http.call import Call, Stream
+from sekisho.http.threads import Threads
+from sekisho.wire.frames import FrameReader, frames, pack_digests
+from sekisho.wire.v1 import Done
+
+#: So much of a stream is gathered before it is cut into chunks and stored, off the event loop.
+_GATHER_BYTES: Final = 256 << 10
+_FRAME_HEAD_BYTES: Final = DIGEST_BYTES + 4
+
+
+def by_submitter(call: Call) -> Claim:
+    """Return the claim of a submitter on a job of their own."""
+    return Claim(tenant=Tenant(submitter=call.user))
+
+
+def by_site(call: Call) -> Claim:
+    """Return the claim of a site's agent on a job that it holds."""
+    return Claim(
+        tenant=Tenant(site=call.user), epoch=call.query.epoch, instance=call.query.instance
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkCalls:
+    """The chunk routes of one side."""
+
+    desk: Desk
+    threads: Threads
+    claim: Callable[[Call], Claim]
+
+    def missing(self, call: Call) -> bytes:
+        return pack_digests(self.desk.chunks.missing(self.claim(call), call.id, call.message))
+
+    async def store(self, call: Call) -> Done:
+        """Store the frames as they arrive; what was stored before an error stays stored."""
+        job = await self.threads.run(self.desk.chunks.open, self.claim(call), call.id)
+        reader = FrameReader()
+        gathered = bytearray()
+        async with aclosing(call.body()) as arriving:
+            async for piece in arriving:
+                gathered += piece
+                if len(gathered) >= _GATHER_BYTES:
+                    await self.threads.run(self._take, job, reader, bytes(gathered))
+                    gathered.clear()
+        await self.threads.run(self._take, job, reader, bytes(gathered))
+        reader.end()
+        return Done()
+
+    def fetch(self, call: Call) -> Stream:
+        job = self.desk.chunks.open(self.claim(call), call.id)
+        size, chunks = self.desk.chunks.fetch(job, call.message)
+        return Stream(size + _FRAME_HEAD_BYTES * len(call.message), frames(chunks))
+
+    def _take(self, job: Job, reader: FrameReader, data: bytes) -> None:
+        if done := reader.feed(data):
+            self.desk.chunks.store(job, done)

@@ -1,0 +1,63 @@
+"""Who calls, and whether they may: before anything else of a request is looked at.
+
+Identity comes from the credential only. Whatever is wrong with a credential, the answer is the same
+and costs the same look-up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import structlog
+from starlette.requests import Request
+
+from sekisho.broker.tokens import TokenOffice
+from sekisho.domain.access import Principal, Scope
+from sekisho.domain.clock import Clock
+from sekisho.domain.errors import Refused, Unauthenticated
+from sekisho.domain.token import MAX_TOKEN_LENGTH
+from sekisho.http.threads import Threads
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Gate:
+    """Lets a request in when its token has the scope that the route names."""
+
+    tokens: TokenOffice
+    clock: Clock
+    threads: Threads
+    _logged_at: float | None = None
+    _unlogged: int = 0
+
+    async def admit(self, request: Request, scope: Scope) -> Principal | None:
+        """Return the caller; None for an open route. Raise Unauthenticated or Refused."""
+        if scope is Scope.OPEN:
+            return None
+        text = _credential(request)
+        try:
+            principal = await self.threads.run(self.tokens.authenticate, text)
+        except Unauthenticated:
+            self._note(request)
+            raise
+        if scope not in principal.scopes:
+            raise Refused("auth.scope", scope=scope.value)
+        return principal
+
+    def _note(self, request: Request) -> None:
+        """Log a refusal; at most one line a second, with the number of those left out."""
+        now = self.clock.monotonic()
+        if self._logged_at is not None and now - self._logged_at < 1.0:
+            self._unlogged += 1
+            return
+        address = request.client.host if request.client else None
+        log.warning("credential_refused", address=address, unlogged=self._unlogged)
+        self._logged_at, self._unlogged = now, 0
+
+
+def _credential(request: Request) -> str:
+    given = request.headers.getlist("authorization")
+    scheme, _, text = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+    right = scheme.lower() == "bearer" and len(text) <= MAX_TOKEN_LENGTH
+    return text.strip() if right else ""

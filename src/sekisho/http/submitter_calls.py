@@ -1,0 +1,65 @@
+"""What the workflow side's routes do: translate between messages and `broker.submit`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sekisho.broker.desk import Desk
+from sekisho.broker.jobs import job_topic
+from sekisho.broker.ports import JobFilter
+from sekisho.domain.ids import check_job_id
+from sekisho.domain.job import Job
+from sekisho.http.call import Call, Created
+from sekisho.http.longpoll import LongPoll
+from sekisho.http.threads import Threads
+from sekisho.http.view import job_view
+from sekisho.wire.v1 import JobPage, JobView, SiteList
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitterCalls:
+    """The submitter's routes."""
+
+    desk: Desk
+    polls: LongPoll
+    threads: Threads
+
+    def submit(self, call: Call) -> JobView | Created:
+        job, new = self.desk.submissions.submit(call.user, call.message)
+        return Created(_own(job)) if new else _own(job)
+
+    def page(self, call: Call) -> JobPage:
+        query = call.query
+        states = None if query.state is None else frozenset({query.state})
+        which = JobFilter(site=query.site, states=states)
+        jobs = self.desk.submissions.page(call.user, which, after=query.after, limit=query.limit)
+        more = jobs[-1].id if len(jobs) == query.limit else None
+        return JobPage(jobs=[_own(job) for job in jobs], next=more)
+
+    async def view(self, call: Call) -> JobView:
+        job_id, known = check_job_id(call.id), call.query.version
+
+        async def look() -> Job:
+            return await self.threads.run(self.desk.submissions.view, call.user, job_id)
+
+        def news(job: Job) -> bool:
+            return job.version != known or job.state.terminal
+
+        wait_s = 0.0 if known is None else call.query.wait_s
+        return _own(await self.polls.until(news, look, topics=[job_topic(job_id)], wait_s=wait_s))
+
+    def start(self, call: Call) -> JobView:
+        return _own(self.desk.submissions.start(call.user, call.id))
+
+    def cancel(self, call: Call) -> JobView:
+        return _own(self.desk.submissions.cancel(call.user, call.id))
+
+    def received(self, call: Call) -> JobView:
+        return _own(self.desk.submissions.received(call.user, call.id))
+
+    def sites(self, call: Call) -> SiteList:
+        return SiteList(sites=self.desk.sites.serving(call.user))
+
+
+def _own(job: Job) -> JobView:
+    return job_view(job, with_result=True)
