@@ -1,0 +1,224 @@
+"""The copy of what leaves a site: files under the digests of their names, and the tree's list.
+
+Copying, hashing and cutting into chunks are one pass over a descriptor that was checked. Nothing
+of the original but bytes, name and the executable bit gets into the copy: no times, no modes, no
+attributes. Whatever is read later is read from the copy and must match the digests.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from sekisho.adapters.walk import Origin, Unsafe, opened_directory, opened_file, origin_of
+from sekisho.domain.egress import Fault, Found, Withheld
+from sekisho.domain.errors import Corrupt, SekishoError
+from sekisho.domain.files import RelPath
+from sekisho.site.workplace import Why
+from sekisho.transfer.source import cut
+from sekisho.transfer.tree import Tree, TreeFile, read_tree
+from sekisho.wire.envelope import TreeRef
+from sekisho.wire.frames import Chunk, digest_of
+
+LIST_NAME: Final = "list"
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OLD: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_CONTINUATION: Final = range(0x80, 0xC0)  # bytes of UTF-8 that do not begin a character
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The last ``max_bytes`` of the log ``name``, to leave as ``path``."""
+
+    name: str
+    path: RelPath
+    max_bytes: int
+
+
+@dataclass(slots=True)
+class Copying:
+    """A copy in the making, in the open directory ``staging``."""
+
+    staging: int
+    files: list[TreeFile] = field(default_factory=list)
+    withheld: list[Withheld] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+
+    def add_tails(self, here: int, name: str, tails: Sequence[Tail]) -> None:
+        """Copy the ends of logs out of the directory ``name``; a log that is not there is none."""
+        with opened_directory(name, here) as control:
+            for tail in tails:
+                self._add_tail(control, tail)
+
+    def add_files(self, here: int, name: str, release: Sequence[Found]) -> None:
+        """Copy what was released out of the directory ``name``, as far as it is still the same."""
+        taken = [file.path for file in self.files]
+        colliding = collisions([*taken, *(found.path for found in release)])
+        with opened_directory(name, here) as work:
+            origin = origin_of(work)
+            for found in release:
+                if found.path in colliding:
+                    self._refuse(found.path, Why.COLLISION)
+                else:
+                    self._add_file(work, found, origin)
+
+    def finish(self) -> Tree:
+        """Write the list of what was copied, sync the directory, and return the tree."""
+        tree = Tree(tuple(sorted(self.files)))
+        with _created(LIST_NAME, self.staging) as out:
+            _write_all(out, msgspec.json.encode(tree.ref()) + b"\n" + tree.text)
+        os.fsync(self.staging)
+        return tree
+
+    def _add_file(self, work: int, found: Found, origin: Origin) -> None:
+        try:
+            with opened_file(work, found.path.parts, origin) as (fd, seen):
+                if seen.st_size == found.size:
+                    self._copy(fd, seen, 0, found.path)
+                else:
+                    self._refuse(found.path, Why.CHANGED)
+        except Unsafe as unsafe:
+            self._refuse(found.path, unsafe.why)
+
+    def _add_tail(self, control: int, tail: Tail) -> None:
+        try:
+            with opened_file(control, (tail.name,), origin_of(control)) as (fd, seen):
+                start = max(0, seen.st_size - tail.max_bytes)
+                start += _torn(os.pread(fd, 3, start)) if start else 0
+                self._copy(fd, seen, start, tail.path)
+        except Unsafe as unsafe:
+            if unsafe.why is not Why.GONE:
+                self._refuse(tail.path, unsafe.why)
+
+    def _refuse(self, path: RelPath, why: Why) -> None:
+        """Withhold what was to leave, and say so: the result is not what was decided."""
+        self.withheld.append(Withheld(str(path), why.value))
+        self.faults.append(Fault("output.changed", (("output", str(path)),)))
+
+    def _copy(self, fd: int, before: os.stat_result, start: int, path: RelPath) -> None:
+        size = before.st_size - start
+        with _created(_name_of(path), self.staging) as out:
+            chunks = tuple(_copied(fd, start, size, out))
+        whole = sum(c.size for c in chunks) == size
+        if not whole or _state(os.fstat(fd)) != _state(before):
+            os.unlink(_name_of(path), dir_fd=self.staging)
+            raise Unsafe(Why.CHANGED)
+        self.files.append(TreeFile(path, bool(before.st_mode & 0o100), size, chunks))
+
+
+def collisions(paths: Collection[RelPath]) -> set[RelPath]:
+    """Return those of ``paths`` that cannot lie side by side everywhere: case, file inside file."""
+    keys = Counter(path.key for path in paths)
+    folders = {key for path in paths for key in _folders(path)}
+    return {
+        path
+        for path in paths
+        if keys[path.key] > 1 or path.key in folders or any(key in keys for key in _folders(path))
+    }
+
+
+def _folders(path: RelPath) -> list[str]:
+    return [RelPath(path.parts[:n]).key for n in range(1, len(path.parts))]
+
+
+def _copied(fd: int, start: int, size: int, out: int) -> Iterator[Chunk]:
+    """Copy at most ``size`` bytes, however the file grows; return their chunks."""
+    for length in cut(size):
+        data = _read_all(fd, length, start)
+        if len(data) != length:
+            return  # it has shrunk
+        _write_all(out, data)
+        yield Chunk(digest_of(data), length)
+        start += length
+
+
+def _state(seen: os.stat_result) -> tuple[int, ...]:
+    """Return what a write, a truncation, a new link, a change of owner or mode would change."""
+    return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_nlink
+
+
+def _torn(head: bytes) -> int:
+    """Return how many bytes at the beginning belong to a character that began before them."""
+    return next((n for n, byte in enumerate(head) if byte not in _CONTINUATION), 0)
+
+
+def read_list(staging: int) -> Tree:
+    """Return the tree that was copied into ``staging``; raise Corrupt."""
+    try:
+        fd = os.open(LIST_NAME, _OLD, dir_fd=staging)
+    except FileNotFoundError as error:
+        raise Corrupt("site.staging_changed") from error
+    try:
+        head, _, text = _read_all(fd, os.fstat(fd).st_size, 0).partition(b"\n")
+        return read_tree(text, msgspec.json.decode(head, type=TreeRef))
+    except (SekishoError, msgspec.MsgspecError) as error:
+        raise Corrupt("site.staging_changed") from error
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _created(name: str, staging: int) -> Iterator[int]:
+    """Make a file that was not there; synced when the block ends well."""
+    fd = os.open(name, _NEW, 0o600, dir_fd=staging)
+    try:
+        yield fd
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _name_of(path: RelPath) -> str:
+    return digest_of(str(path).encode())
+
+
+def _read_all(fd: int, length: int, offset: int) -> bytes:
+    """Return ``length`` bytes, or fewer when the file ends before."""
+    pieces = []
+    while length and (piece := os.pread(fd, length, offset)):
+        pieces.append(piece)
+        length, offset = length - len(piece), offset + len(piece)
+    return b"".join(pieces)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A finished copy: where each chunk is, and how its directory is opened."""
+
+    places: Mapping[Chunk, tuple[str, int]]
+    opened: Callable[[], AbstractContextManager[int]]
+
+    @classmethod
+    def of(cls, tree: Tree, opened: Callable[[], AbstractContextManager[int]]) -> Copy:
+        places: dict[Chunk, tuple[str, int]] = {}
+        for file in tree.files:
+            offset = 0
+            for chunk in file.chunks:
+                places.setdefault(chunk, (_name_of(file.path), offset))
+                offset += chunk.size
+        return cls(places, opened)
+
+    def read(self, chunk: Chunk) -> bytes:
+        """Return the bytes of ``chunk``; raise Corrupt when the copy does not hold them."""
+        name, offset = self.places[chunk]
+        with self.opened() as staging:
+            fd = os.open(name, _OLD, dir_fd=staging)
+            try:
+                data = _read_all(fd, chunk.size, offset)
+            finally:
+                os.close(fd)
+        if digest_of(data) != chunk.digest:
+            raise Corrupt("site.staging_changed")
+        return data

@@ -1,0 +1,256 @@
+"""Looking at what a job left behind without being led out of its directory.
+
+Rule 1: a directory is entered and a file is opened below a held descriptor, one component at a
+        time, never through a link; no path is resolved first and opened afterwards.
+Rule 2: what a thing is, is asked of the open descriptor; a name only tells what not to open.
+Rule 3: read is only a regular file with one name, of the site's user, on the mount of the walk.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from sekisho.domain.egress import Fault, Found, Withheld
+from sekisho.domain.errors import UsageError
+from sekisho.domain.files import RelPath
+from sekisho.site.workplace import CollectCaps, Collected, Why
+
+_COMMON: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+#: What an open says about the thing it met; every other error is the machine's, not the thing's.
+_MEANING: Final = {
+    errno.ELOOP: Why.SYMLINK,
+    errno.ENOTDIR: Why.CHANGED,
+    errno.EISDIR: Why.CHANGED,
+    errno.ESTALE: Why.CHANGED,
+    errno.ENOENT: Why.GONE,
+    errno.EACCES: Why.UNREADABLE,
+    errno.EPERM: Why.UNREADABLE,
+    errno.ENXIO: Why.SPECIAL,
+    errno.ENODEV: Why.SPECIAL,
+}
+
+
+class Unsafe(Exception):
+    """The thing is withheld. Never leaves the collector."""
+
+    def __init__(self, why: Why) -> None:
+        self.why = why
+        super().__init__(why)
+
+
+class _Over(Exception):
+    """A cap on the whole walk was passed. Never leaves the collector."""
+
+    def __init__(self, why: str, limit: int) -> None:
+        self.fault = Fault("collect.over", (("limit", limit), ("why", why)))
+        super().__init__(why)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What every file must have in common with the work directory, and its owner."""
+
+    device: int
+    mount: int
+    owner: int
+
+
+def origin_of(root: int) -> Origin:
+    """Return the origin of the directory ``root``, to be shared with the user we run as."""
+    return Origin(os.fstat(root).st_dev, mount_of(root), os.geteuid())
+
+
+def mount_of(fd: int) -> int:
+    """Return the id of the mount that ``fd`` was opened on; -1 where the kernel does not tell.
+
+    It tells a bind mount of the same device apart, which the device number does not.
+    """
+    with suppress(OSError):
+        info = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _, _, rest = os.read(info, 512).partition(b"mnt_id:")
+        finally:
+            os.close(info)
+        return int(rest.split(b"\n", 1)[0])
+    return -1
+
+
+@contextmanager
+def opened_directory(name: str, parent: int, origin: Origin | None = None) -> Iterator[int]:
+    """Open the directory ``name`` in ``parent`` without following a link; raise Unsafe."""
+    fd = _open(name, parent, os.O_DIRECTORY)
+    try:
+        if origin is not None:
+            _check_origin(os.fstat(fd), fd, origin)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def opened_file(
+    root: int, parts: tuple[str, ...], origin: Origin
+) -> Iterator[tuple[int, os.stat_result]]:
+    """Open the plain file ``parts`` below ``root`` for reading, with its attributes; raise Unsafe.
+
+    Never blocks, and never follows a link in any component.
+    """
+    here = os.dup(root)
+    try:
+        for part in parts[:-1]:
+            below = _open(part, here, os.O_DIRECTORY)
+            os.close(here)
+            here = below
+        fd = _open(parts[-1], here, 0)
+    finally:
+        os.close(here)
+    try:
+        yield fd, _checked(fd, origin)
+    finally:
+        os.close(fd)
+
+
+def _open(name: str, parent: int, kind: int) -> int:
+    with _judged():
+        return os.open(name, _COMMON | kind, dir_fd=parent)
+
+
+@contextmanager
+def _judged() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = _MEANING.get(error.errno or 0)
+        if why is None:
+            raise
+        raise Unsafe(why) from error
+
+
+def _checked(fd: int, origin: Origin) -> os.stat_result:
+    """Return what is open at ``fd`` when it is a plain file of ours, else raise Unsafe."""
+    seen = os.fstat(fd)
+    if not stat.S_ISREG(seen.st_mode):
+        raise Unsafe(Why.CHANGED if stat.S_ISDIR(seen.st_mode) else Why.SPECIAL)
+    _check_origin(seen, fd, origin)
+    if seen.st_nlink != 1:
+        raise Unsafe(Why.HARD_LINK if seen.st_nlink else Why.GONE)
+    return seen
+
+
+def _check_origin(seen: os.stat_result, fd: int, origin: Origin) -> None:
+    if seen.st_dev != origin.device or mount_of(fd) != origin.mount:
+        raise Unsafe(Why.OTHER_DEVICE)
+    if seen.st_uid != origin.owner:
+        raise Unsafe(Why.OWNER)
+
+
+def survey(root: int, caps: CollectCaps, monotonic: Callable[[], float]) -> Collected:
+    """Return the plain files below ``root`` by name and size, in order, and what is not plain."""
+    walk = _Walk(origin_of(root), caps, monotonic)
+    try:
+        walk.enter(root, ())
+    except _Over as over:
+        return Collected(
+            withheld=tuple(walk.withheld), unlisted=walk.unlisted, faults=(over.fault,)
+        )
+    return Collected(found=tuple(walk.found), withheld=tuple(walk.withheld), unlisted=walk.unlisted)
+
+
+class _Walk:
+    """One walk: what it has seen, and how much more it may see. Open descriptors: one a level."""
+
+    def __init__(self, origin: Origin, caps: CollectCaps, monotonic: Callable[[], float]) -> None:
+        self.found: list[Found] = []
+        self.withheld: list[Withheld] = []
+        self.unlisted = 0
+        self._origin = origin
+        self._caps = caps
+        self._monotonic = monotonic
+        self._end = monotonic() + caps.max_seconds
+        self._entries = 0
+        self._name_bytes = 0
+
+    def enter(self, fd: int, parts: tuple[str, ...]) -> None:
+        for name in self._names(fd):
+            self._check_time()
+            try:
+                self._look(fd, (*parts, name))
+            except Unsafe as unsafe:
+                self._withhold((*parts, name), unsafe.why)
+
+    def _names(self, fd: int) -> list[str]:
+        """Return the names in ``fd``, sorted: all of them, or raise _Over before one is touched."""
+        names = []
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                names.append(entry.name)
+                self._entries += 1
+                self._name_bytes += len(os.fsencode(entry.name))
+                if self._entries > self._caps.max_entries:
+                    raise _Over("entries", self._caps.max_entries)
+                if self._name_bytes > self._caps.max_name_bytes:
+                    raise _Over("names", self._caps.max_name_bytes)
+        return sorted(names)
+
+    def _check_time(self) -> None:
+        if self._monotonic() > self._end:
+            raise _Over("time", int(self._caps.max_seconds))
+
+    def _look(self, fd: int, parts: tuple[str, ...]) -> None:
+        with _judged():
+            mode = os.stat(parts[-1], dir_fd=fd, follow_symlinks=False).st_mode
+        if stat.S_ISLNK(mode):
+            raise Unsafe(Why.SYMLINK)
+        if stat.S_ISDIR(mode):
+            self._look_into(fd, parts)
+        elif stat.S_ISREG(mode):
+            self._measure(fd, parts)
+        else:
+            raise Unsafe(Why.SPECIAL)  # not even opened: to open a device can be to use it
+
+    def _look_into(self, fd: int, parts: tuple[str, ...]) -> None:
+        if len(parts) >= self._caps.max_depth:
+            raise Unsafe(Why.TOO_DEEP)
+        _path_of(parts)
+        with opened_directory(parts[-1], fd, self._origin) as below:
+            self.enter(below, parts)
+
+    def _measure(self, fd: int, parts: tuple[str, ...]) -> None:
+        path = _path_of(parts)
+        with opened_file(fd, parts[-1:], self._origin) as (_, seen):
+            if seen.st_size > self._caps.max_file_bytes:
+                raise Unsafe(Why.TOO_LARGE)
+            self.found.append(Found(path, seen.st_size))
+
+    def _withhold(self, parts: tuple[str, ...], why: Why) -> None:
+        if len(self.withheld) < self._caps.max_withheld:
+            self.withheld.append(Withheld(printable("/".join(parts)), why.value))
+        else:
+            self.unlisted += 1
+
+
+def _path_of(parts: tuple[str, ...]) -> RelPath:
+    try:
+        return RelPath(parts)
+    except UsageError as error:
+        raise Unsafe(Why.NAME) from error
+
+
+def printable(name: str) -> str:
+    """Return ``name`` with whatever is not plainly visible written as an escape.
+
+    Names of a job may hold any byte; the site's log and terminal are to show them, not obey them.
+    """
+    plain = (c if _visible(c) else c.encode("unicode_escape").decode() for c in name[:4096])
+    return "".join(plain)
+
+
+def _visible(character: str) -> bool:
+    return character == " " or unicodedata.category(character)[0] not in "CZ"

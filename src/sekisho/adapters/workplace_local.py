@@ -1,0 +1,216 @@
+"""Work directories on this machine: `<base>/<job>/<attempt>/{work,control,staging}`.
+
+Every directory below the base is private to the site's user, and reached from the base by held
+descriptors only. The job runs as the same user, so whatever is in there may have been replaced.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from sekisho.adapters.durable import no_room, sync
+from sekisho.adapters.removal import remove
+from sekisho.adapters.staging import Copy, Copying, Tail, read_list
+from sekisho.adapters.walk import Unsafe, opened_directory, survey
+from sekisho.domain.egress import STDERR_NAME, STDOUT_NAME, Fault, Found, LogRule, Withheld
+from sekisho.domain.errors import Conflict, Corrupt, StorageFull, Unavailable
+from sekisho.domain.files import RelPath
+from sekisho.domain.ids import JOB_ID_PATTERN, check_job_id
+from sekisho.site.workplace import CollectCaps, Collected, Place, Staged
+from sekisho.transfer.tree import Tree
+
+WORK: Final = "work"
+CONTROL: Final = "control"
+STAGING: Final = "staging"
+LATCH: Final = "latch"
+_LOGS: Final = (("stdout", RelPath.parse(STDOUT_NAME)), ("stderr", RelPath.parse(STDERR_NAME)))
+_NO_CAPS: Final = CollectCaps()
+
+
+class LocalWorkplace:
+    """`Workplace` in a directory of this machine. ``spare_bytes`` of its disk stay free."""
+
+    def __init__(
+        self,
+        base: Path,
+        *,
+        caps: CollectCaps = _NO_CAPS,
+        spare_bytes: int = 64 << 20,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._base = base.absolute()
+        self._caps = caps
+        self._spare_bytes = spare_bytes
+        self._monotonic = monotonic
+
+    def place(self, job: str, attempt: int) -> Place:
+        here = self._base / check_job_id(job) / str(attempt)
+        return Place(
+            job=job,
+            attempt=attempt,
+            work_dir=str(here / WORK),
+            control_dir=str(here / CONTROL),
+            staging_dir=str(here / STAGING),
+        )
+
+    def prepare(self, job: str, attempt: int) -> Place:
+        place = self.place(job, attempt)
+        with self._opened_base() as base:
+            self._check_room(base, 0)
+            with _made(base, job) as above, _made(above, str(attempt)) as here:
+                _check_latch(here)
+                remove(base, here, CONTROL)
+                os.mkdir(CONTROL, 0o700, dir_fd=here)
+                with _made(here, WORK):
+                    sync(here)
+                # up to the base: a latch that a power cut takes away would allow a second run
+                sync(above)
+            sync(base)
+        return place
+
+    def collect(self, place: Place) -> Collected:
+        with self._opened_base() as base:
+            try:
+                with _opened(base, place, WORK) as work:
+                    return survey(work, self._caps, self._monotonic)
+            except Unsafe as unsafe:  # the job has removed or replaced its own directory
+                return Collected(withheld=(Withheld(".", unsafe.why.value),))
+
+    def stage(
+        self, place: Place, release: Sequence[Found], logs: tuple[LogRule, LogRule] | None
+    ) -> Staged:
+        tails = [
+            Tail(name, path, rule.max_bytes)
+            for (name, path), rule in zip(_LOGS, logs or (), strict=False)
+            if rule.release
+        ]
+        over = self._over(release)
+        with self._opened_base() as base, _opened(base, place) as here:
+            self._check_room(base, sum(f.size for f in release) + sum(t.max_bytes for t in tails))
+            remove(base, here, STAGING)
+            if over or not (release or tails):
+                return self._as_staged(place, Tree(), (), over)
+            os.mkdir(STAGING, 0o700, dir_fd=here)
+            with opened_directory(STAGING, here) as staging:
+                copying = Copying(staging)
+                copying.add_tails(here, CONTROL, tails)
+                copying.add_files(here, WORK, release)
+                tree = copying.finish()
+            os.fsync(here)
+        return self._as_staged(place, tree, tuple(copying.withheld), tuple(copying.faults))
+
+    def staged(self, place: Place) -> Staged:
+        with self._opened_base() as base, _opened(base, place, STAGING) as staging:
+            tree = read_list(staging)
+        return self._as_staged(place, tree, (), ())
+
+    def purge(self, job: str) -> bool:
+        with self._opened_base() as base:
+            return remove(base, base, check_job_id(job))
+
+    def jobs(self) -> list[str]:
+        """Return the jobs that have a directory, in the order of their making."""
+        with self._opened_base() as base, os.scandir(base) as entries:
+            return sorted(e.name for e in entries if re.fullmatch(JOB_ID_PATTERN, e.name))
+
+    def free_bytes(self) -> int:
+        """Return how much room there is for jobs."""
+        with self._opened_base() as base:
+            room = os.fstatvfs(base)
+            return max(0, room.f_bavail * room.f_frsize - self._spare_bytes)
+
+    def _as_staged(
+        self,
+        place: Place,
+        tree: Tree,
+        withheld: tuple[Withheld, ...],
+        faults: tuple[Fault, ...],
+    ) -> Staged:
+        @contextmanager
+        def opened() -> Iterator[int]:
+            with self._opened_base() as base, _opened(base, place, STAGING) as staging:
+                yield staging
+
+        read = Copy.of(tree, opened).read
+        return Staged(tree=tree, read=read, withheld=withheld, faults=faults)
+
+    def _over(self, release: Sequence[Found]) -> tuple[Fault, ...]:
+        """Return what is wrong with all that would leave, taken together."""
+        total = sum(f.size for f in release)
+        names = sum(len(str(f.path).encode()) for f in release)
+        limits = self._caps
+        checks = (
+            ("bytes", total, limits.max_released_bytes),
+            ("names", names, limits.max_released_name_bytes),
+        )
+        return tuple(
+            Fault("output.over", (("limit", limit), ("why", why)))
+            for why, amount, limit in checks
+            if amount > limit
+        )
+
+    def _check_room(self, base: int, needed: int) -> None:
+        room = os.fstatvfs(base)
+        if room.f_bavail * room.f_frsize < needed + self._spare_bytes:
+            raise StorageFull("site.disk_full")
+
+    @contextmanager
+    def _opened_base(self) -> Iterator[int]:
+        """Open the base, making it when only it is missing; translate what the disk says."""
+        with _translated():
+            with suppress(FileExistsError):
+                self._base.mkdir(mode=0o700)
+            fd = os.open(self._base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                seen = os.fstat(fd)
+                if seen.st_uid != os.geteuid() or stat.S_IMODE(seen.st_mode) & 0o022:
+                    raise Unavailable("site.work_base", why="owner")
+                yield fd
+            finally:
+                os.close(fd)
+
+
+@contextmanager
+def _opened(base: int, place: Place, *below: str) -> Iterator[int]:
+    """Open a directory of ``place`` from the base on; raise Unsafe when it was replaced."""
+    with ExitStack() as stack:
+        here = base
+        for name in (place.job, str(place.attempt), *below):
+            here = stack.enter_context(opened_directory(name, here))
+        yield here
+
+
+@contextmanager
+def _made(parent: int, name: str) -> Iterator[int]:
+    """Open the directory ``name`` in ``parent``, making it when it is not there."""
+    with suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=parent)
+    with opened_directory(name, parent) as fd:
+        yield fd
+
+
+def _check_latch(here: int) -> None:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        os.stat(f"{CONTROL}/{LATCH}", dir_fd=here, follow_symlinks=False)
+        raise Conflict("site.attempt_started")
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except Unsafe as unsafe:
+        raise Corrupt("site.work_changed", why=unsafe.why.value) from unsafe
+    except OSError as error:
+        if no_room(error):
+            raise StorageFull("site.disk_full") from error
+        why = errno.errorcode.get(error.errno or 0, "unknown")
+        raise Unavailable("site.work_base", why=why) from error
