@@ -1,8 +1,8 @@
 """The egress policy: what may leave a site is what was requested *and* what a rule permits.
 
 Rule 1: `Cleared` is made here and nowhere else, and it is the only thing a mailbox sends.
-Rule 2: a decision looks at names, sizes and kinds only, of files already copied out of the job's
-        reach; whatever it does not release is withheld, and why is for the site's log alone.
+Rule 2: a decision looks at names and sizes only; exactly what it releases is then copied out of
+        the job's reach, and the copy is sent. All else is withheld; why is for the site's log.
 Rule 3: what leaves as a reason is a code and parameters that the submitter gave in the first place.
 """
 
@@ -69,7 +69,7 @@ class Withheld:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a job that ended well has failed all the same. Cleared by its form: no site data in it."""
+    """Why a job that ended well has failed all the same; by its form, no site data is in it."""
 
     code: str
     params: tuple[tuple[str, str | int], ...] = ()

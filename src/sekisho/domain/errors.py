@@ -1,22 +1,22 @@
 """Every error that sekisho raises on purpose.
 
-    SekishoError                 code                    exit  http
-    ├── UsageError               usage                     64   400   asked wrongly; can never work
-    ├── ConfigError              config                    78   500   a file that we read is wrong
-    ├── Unauthenticated          auth.required             77   401   no credential, or not a valid one
-    ├── Refused                  refused                   77   403   a policy said no
-    ├── NotFound                 not_found                 66   404   not there, or not yours to see
-    ├── Conflict                 conflict                  73   409   the thing is not in a state for that
-    │   ├── InvalidTransition    job.invalid_transition    73   409
-    │   └── StaleEpoch           job.stale_epoch           73   409   an offer that is no longer held
-    ├── TooLarge                 message.too_large         65   413
-    ├── IntegrityError           integrity                 76   422   bytes do not match their digest
-    ├── QuotaExceeded            quota.exceeded            75   429   retryable
-    ├── Unavailable              unavailable               75   503   retryable; nothing was changed
-    │   ├── Unreachable          broker.unreachable        69   503   retryable
-    │   └── StorageFull          storage.full              75   507   retryable
-    ├── Corrupt                  state.corrupt             70   500   our own state does not verify
-    └── SyncFailed               storage.sync_failed       74   500   the disk lost a write: stop now
+    SekishoError               code                    exit  http
+    ├── UsageError             usage                     64   400   asked wrongly; can never work
+    ├── ConfigError            config                    78   500   a file that we read is wrong
+    ├── Unauthenticated        auth.required             77   401   no credential, or not a good one
+    ├── Refused                refused                   77   403   a policy said no
+    ├── NotFound               not_found                 66   404   not there, or not yours to see
+    ├── Conflict               conflict                  73   409   it is not in a state for that
+    │   ├── InvalidTransition  job.invalid_transition    73   409
+    │   └── StaleEpoch         job.stale_epoch           73   409   an offer that is no longer held
+    ├── TooLarge               message.too_large         65   413
+    ├── IntegrityError         integrity                 76   422   bytes do not match their digest
+    ├── QuotaExceeded          quota.exceeded            75   429   retryable
+    ├── Unavailable            unavailable               75   503   retryable; nothing was changed
+    │   ├── Unreachable        broker.unreachable        69   503   retryable
+    │   └── StorageFull        storage.full              75   507   retryable
+    ├── Corrupt                state.corrupt             70   500   our own state does not verify
+    └── SyncFailed             storage.sync_failed       74   500   the disk lost a write: stop now
 
 An error carries a stable ``code`` and the ``params`` of its message, never a sentence: sentences
 live in the catalogue (`sekisho.i18n`) and are made by the reader, in the reader's language.

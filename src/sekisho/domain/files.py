@@ -16,7 +16,7 @@ from sekisho.domain.errors import UsageError
 from sekisho.domain.limits import MAX_DEPTH, MAX_NAME_BYTES, MAX_PATH_BYTES
 
 _DEVICE: Final = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
-#: Control, format (bidi, zero width), surrogate, private use, unassigned; line, paragraph separator.
+#: Control, format (bidi, zero width), surrogate, private use, unassigned; line and paragraph end.
 _UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 

@@ -22,7 +22,7 @@ COMMAND_PATTERN: Final = r"[a-z][a-z0-9-]{0,63}"
 
 
 def make_id(prefix: str, *, at_ms: int, entropy: bytes) -> str:
-    """Return ``prefix_`` + 26 characters: 48 bits of milliseconds since 1970, 80 bits of entropy."""
+    """Return ``prefix_`` + 26 characters: 48 bits of milliseconds since 1970, 80 random bits."""
     if len(entropy) != ENTROPY_BYTES:
         raise ValueError(len(entropy))
     number = (at_ms & ((1 << 48) - 1)) << 80 | int.from_bytes(entropy)

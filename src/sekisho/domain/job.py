@@ -2,7 +2,7 @@
 
 Rule 1: every change of a job's state is one row of TRANSITIONS, made by `apply`.
 Rule 2: after `accepted` no timer moves a job: only what its site or a person says.
-Rule 3: whatever a site says carries the epoch of the offer it speaks of; a stale one changes nothing.
+Rule 3: what a site says carries the epoch of the offer it speaks of; a stale one changes nothing.
 Rule 4: an event told twice is answered the same twice (`already`), so a lost reply can be retried.
 Nothing here reads a clock, a disk or a socket; times come in with the event.
 """

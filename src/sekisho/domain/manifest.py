@@ -143,11 +143,11 @@ def bind(command: Command, given: Mapping[str, Value]) -> tuple[str, ...]:
             texts[name] = parameter.render(name, value)
     argv: list[str] = []
     for element in command.argv:
-        argv.extend(_expand(element, texts, command))
+        argv.extend(_expand(element, texts))
     return tuple(argv)
 
 
-def _expand(element: ArgTemplate, texts: Mapping[str, str | None], command: Command) -> list[str]:
+def _expand(element: ArgTemplate, texts: Mapping[str, str | None]) -> list[str]:
     parts = element if isinstance(element, tuple) else (element,)
     names = [name for part in parts for name in _PLACEHOLDER.findall(part)]
     for name in names:
@@ -180,7 +180,7 @@ def _check_inputs(command: Command, inputs: Sequence[Arrival]) -> None:
 
 
 def _check_requested(command: Command, requested: Sequence[Pattern]) -> None:
-    """A file asked for by name that no rule permits is refused now, not after hours of work."""
+    """Refuse now, not after hours of work, a file asked for by name that no rule permits."""
     for pattern in requested:
         if pattern.literal:
             path = RelPath.parse(pattern.text)

@@ -46,7 +46,7 @@ class Integer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Number:
-    """A finite number in ``minimum..maximum``, written as the shortest text that reads back equal."""
+    """A finite number in ``minimum..maximum``: the shortest text that reads back equal."""
 
     minimum: float
     maximum: float
@@ -128,5 +128,5 @@ def _text(name: str, value: Value, max_length: int) -> str:
 
 
 def _invalid(name: str, why: str) -> Refused:
-    """The value itself is not repeated: the caller knows it, and logs need not."""
+    """Return the refusal. The value is not repeated: the caller knows it, and logs need not."""
     return Refused("parameter.invalid", parameter=name, why=why)
