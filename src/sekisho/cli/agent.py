@@ -1,0 +1,124 @@
+"""`sekisho agent`: runs a site's agent until it is told to end.
+
+SIGTERM, SIGINT: take nothing new, finish what is in hand, end. A second one: end now; what runs
+goes on and is adopted by the next agent. SIGHUP, SIGUSR1: look at manifest and wishes at once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Final, NoReturn
+
+import anyio
+import click
+import structlog
+from anyio.abc import TaskStatus
+
+from sekisho.adapters.journal_directory import DirectoryJournal
+from sekisho.adapters.logging_setup import set_up_logging
+from sekisho.adapters.notify_systemd import ServiceManager
+from sekisho.cli.site_home import home_option, open_site
+from sekisho.compose import site as compose
+from sekisho.config.site import SiteFiles
+from sekisho.domain.errors import SekishoError, SyncFailed
+from sekisho.site.agent import Agent
+
+#: Not finished: something is still open, or was left running. Try again later.
+OPEN_STATUS: Final = 75
+_END: Final = frozenset({signal.SIGTERM, signal.SIGINT})
+_LOOK: Final = frozenset({signal.SIGHUP, signal.SIGUSR1})
+log = structlog.get_logger()
+
+
+@click.command("agent")
+@home_option
+@click.option("--once", is_flag=True, help="Do what can be done now, and end; for cron.")
+@click.option("--json", "as_json", is_flag=True, help="With --once: print one JSON object.")
+def agent(home: Path, *, once: bool, as_json: bool) -> None:
+    """Run this site's agent.
+
+    It calls out to the broker and opens no port. With --once, exit status 75 says that jobs are
+    still open: call it again later.
+    """
+    files = open_site(home)
+    set_up_logging(files.settings.log.level, files.settings.log.format)
+    try:
+        still_open = anyio.run(_once, files) if once else anyio.run(_serve, files)
+    except BaseExceptionGroup as group:
+        raise _cause(group) from group
+    if once:
+        click.echo(f'{{"open": {still_open}}}' if as_json else f"open: {still_open}")
+        sys.exit(OPEN_STATUS if still_open else 0)
+
+
+async def _once(files: SiteFiles) -> int:
+    async with compose.agent(files) as the_agent:
+        return await the_agent.once()
+
+
+async def _serve(files: SiteFiles) -> int:
+    manager = ServiceManager()
+    async with (
+        compose.agent(files, alive=manager.alive) as the_agent,
+        anyio.create_task_group() as group,
+    ):
+        await group.start(_obey, the_agent, files, manager)
+        log.info("agent_started", broker=files.settings.broker.url, pid=os.getpid())
+        manager.ready("serving")
+        await the_agent.serve()
+        group.cancel_scope.cancel()
+    return 0
+
+
+async def _obey(
+    the_agent: Agent, files: SiteFiles, manager: ServiceManager, *, task_status: TaskStatus[None]
+) -> None:
+    """Act on signals for as long as the agent serves."""
+    draining = False
+    with anyio.open_signal_receiver(*_END, *_LOOK) as signals:
+        task_status.started()
+        async for number in signals:
+            if number in _LOOK:
+                the_agent.wake()
+            elif draining:
+                _end_now()
+            else:
+                draining = True
+                manager.stopping()
+                _say(_waiting_for(files))
+                the_agent.drain()
+
+
+def _waiting_for(files: SiteFiles) -> str:
+    owed = [run.job for run in DirectoryJournal(files.state).runs() if not run.settled]
+    if not owed:
+        return "stopping: nothing is in hand"
+    return f"stopping: no new work; waiting for {len(owed)} to finish: {', '.join(owed)}"
+
+
+def _end_now() -> NoReturn:
+    """End without any clean-up: this must work whatever the rest of the process is doing."""
+    _say("ending now: what runs goes on, and the next agent adopts it")
+    os._exit(OPEN_STATUS)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error that says most about why the agent ended."""
+    errors = list(_leaves(group))
+    for kind in (SyncFailed, SekishoError):
+        if found := next((e for e in errors if isinstance(e, kind)), None):
+            return found
+    return errors[0]
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
