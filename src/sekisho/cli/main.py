@@ -1,49 +1,138 @@
-"""The program `sekisho`: finds a command by its name, and turns an error into a status.
+"""`sekisho`: the entry, the global options, and the place where errors become words and a status.
 
-A command's module is imported when the command is called: starting must not cost what is not used.
+A command's module is imported when the command is called, and not before: starting is quick.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
-from typing import Final
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NoReturn
 
 import click
 
 from sekisho import __version__
-from sekisho.domain.errors import SekishoError
+from sekisho.cli import exit as statuses
+from sekisho.cli import output
+from sekisho.cli.session import Session
+from sekisho.cli.words import Group, session_of
+from sekisho.domain.errors import SekishoError, UsageError
+from sekisho.i18n.catalogue import LANGUAGES, text
 
+#: Every command, with the module that has it, in the order of the help.
 COMMANDS: Final = {
+    "run": "sekisho.cli.run",
+    "submit": "sekisho.cli.run",
+    "wait": "sekisho.cli.jobs",
+    "fetch": "sekisho.cli.jobs",
+    "cancel": "sekisho.cli.jobs",
+    "jobs": "sekisho.cli.jobs",
+    "show": "sekisho.cli.jobs",
+    "sites": "sekisho.cli.jobs",
+    "client": "sekisho.cli.client",
+    "site": "sekisho.cli.site",
     "agent": "sekisho.cli.agent",
     "broker": "sekisho.cli.broker",
-    "site": "sekisho.cli.site",
+    "completion": "sekisho.cli.completion",
 }
 
 
-class Lazy(click.Group):
-    """A group whose commands are found in modules named after them."""
+class Entry(Group):
+    """The group of all commands, each imported when it is needed."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 click's signature
-        return sorted(COMMANDS)
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        return list(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in COMMANDS:
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 (click's signature)
+        cmd_name: str,
+    ) -> click.Command | None:
+        place = COMMANDS.get(cmd_name)
+        if place is None:
             return None
-        found: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
-        return found
+        try:
+            module = importlib.import_module(place)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("sekisho"):
+                return None
+            raise UsageError("extra.missing", command=cmd_name, module=error.name) from error
+        found = getattr(module, cmd_name, None)
+        return found if isinstance(found, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        lang = session_of(ctx).lang
+        rows = [(name, text("help", name, lang).split("\n")[0]) for name in COMMANDS]
+        with formatter.section(text("say", "commands", lang)):
+            formatter.write_dl(rows)
 
 
-@click.command("sekisho", cls=Lazy)
-@click.version_option(__version__)
-def root() -> None:
-    """Run one step of a workflow on a computer that you may not reach."""
+def _set_lang(ctx: click.Context, _option: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        session_of(ctx).lang = value
 
 
-def main() -> None:
-    """Run the program; end with the status of what happened."""
+@click.group(name="sekisho", cls=Entry, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--lang",
+    type=click.Choice(LANGUAGES),
+    is_eager=True,
+    expose_value=False,
+    callback=_set_lang,
+)
+@click.option("--config", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--debug", is_flag=True)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.pass_obj
+def cli(session: Session, config: Path | None, debug: bool) -> None:  # noqa: FBT001
+    """Run one step of a workflow on a computer you may not reach."""
+    session.config = config
+    session.debug = debug
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status."""
+    session = Session()
     try:
-        root(prog_name="sekisho")
+        status = cli.main(
+            args=None if argv is None else list(argv),
+            prog_name="sekisho",
+            standalone_mode=False,
+            obj=session,
+        )
+    except click.ClickException as error:
+        _click_error(session, error)
+        return statuses.USAGE
+    except click.Abort:
+        return statuses.SIGNAL_BASE + 2
     except SekishoError as error:
-        click.echo(f"error[{error.code}]: {error.params or ''}", err=True)
-        sys.exit(error.exit_status)
+        if session.debug:
+            raise
+        output.error(session, error)
+        return error.exit_status
+    return status if isinstance(status, int) else statuses.DONE
+
+
+def _click_error(session: Session, error: click.ClickException) -> None:
+    context = getattr(error, "ctx", None)
+    if context is not None and not session.json:
+        output.note(session, context.get_usage())
+    output.error(session, UsageError("usage.arguments", why=error.format_message()))
+
+
+def main() -> NoReturn:
+    """Run the command line of this process."""
+    try:
+        status = run()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        status = statuses.SIGNAL_BASE + 2
+    except BrokenPipeError:  # the reader of our output is gone: nobody is left to be told
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = statuses.DONE
+    sys.exit(status)

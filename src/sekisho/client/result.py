@@ -60,17 +60,19 @@ class Result:
             return 0
         if self.signal:
             return _SIGNAL_BASE + self.signal
-        return self.exit_code or self._error().exit_status
+        return self.exit_code or self.error().exit_status
 
     def check(self) -> Result:
         """Return this result if the job succeeded, else raise the error that says how it ended."""
         if self.ok:
             return self
-        raise self._error()(self)
+        raise self.error()
 
-    def _error(self) -> type[JobError]:
+    def error(self) -> JobError:
+        """Return the error that a job which ended like this means; only if it is not `ok`."""
         unable = self.exit_code is None and not self.signal
-        return _ERRORS.get(self.state, SiteUnable if unable else CommandFailed)
+        kind = _ERRORS.get(self.state, SiteUnable if unable else CommandFailed)
+        return kind(self)
 
 
 def result_of(view: JobView) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,9 +48,7 @@ TEMPLATE: Final = """\
 # How `sekisho run` and sekisho.connect() reach the broker. File names begin at this directory.
 
 [broker]
-url = {url}
-token_file = {token_file}          # readable by you alone
-{ca_file}
+{lines}
 # proxy = "http://proxy.example:8080"   # default: https_proxy and no_proxy of the environment
 # first_contact_s = 30                  # give up after this when the broker never answered
 """
@@ -73,3 +72,17 @@ def load_client(file: Path | None = None, environ: Mapping[str, str] | None = No
     broker, base = settings.broker, file.parent
     ca = None if broker.ca_file is None else base / broker.ca_file
     return ClientFiles(settings=settings, file=file, token=base / broker.token_file, ca=ca)
+
+
+def settings_text(*, url: str, token_file: str, ca_file: str | None, proxy: str | None) -> str:
+    """Return the text of a settings file with these values, each written as TOML."""
+    lines = [f"url = {_quoted(url)}", f"token_file = {_quoted(token_file)}"]
+    lines.append('# ca_file = "ca.pem"' if ca_file is None else f"ca_file = {_quoted(ca_file)}")
+    if proxy is not None:
+        lines.append(f"proxy = {_quoted(proxy)}")
+    return TEMPLATE.format(lines="\n".join(lines))
+
+
+def _quoted(text: str) -> str:
+    """Return ``text`` as a basic string of TOML, whose escapes are those of JSON."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

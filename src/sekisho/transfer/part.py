@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from sekisho.domain.errors import Conflict, Corrupt, StorageFull, Unavailable
+from sekisho.domain.errors import Conflict, StorageFull, SyncFailed, Unavailable
 from sekisho.domain.files import RelPath
 from sekisho.domain.limits import CHUNK_BYTES
 from sekisho.transfer.tree import Tree, TreeFile
@@ -217,7 +217,7 @@ def _sync(number: int, folder: int) -> None:
         os.fsync(fd)
     except OSError as error:
         os.unlink(str(number), dir_fd=folder)
-        raise Corrupt("fetch.sync_failed") from error
+        raise SyncFailed from error
     finally:
         os.close(fd)
 

@@ -1,0 +1,85 @@
+"""Staying with a job until its end: wait, fetch, print, and the exit status of it all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sekisho.cli import exit as statuses
+from sekisho.cli import output
+from sekisho.cli.interrupt import Interrupted, choose, interruptible
+from sekisho.cli.progress import Reporter
+
+if TYPE_CHECKING:
+    from sekisho.cli.session import Session
+    from sekisho.client.job import Job
+    from sekisho.client.result import Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Following:
+    """How to stay with a job. ``into`` None: do not fetch."""
+
+    into: Path | None
+    timeout_s: float | None = None
+    on_interrupt: str | None = None
+
+
+def following(words: Mapping[str, Any]) -> Following:
+    """Return what the options of `run` or `wait` say."""
+    timeout: timedelta | None = words["timeout"]
+    return Following(
+        into=None if words.get("no_fetch") else words["into"],
+        timeout_s=None if timeout is None else timeout.total_seconds(),
+        on_interrupt=words["on_interrupt"],
+    )
+
+
+def follow(session: Session, show: Reporter, job: Job, how: Following) -> int:
+    """Return the exit status of a job, after its files are here; or detach from it."""
+    while True:
+        try:
+            with interruptible():
+                return finish(session, _ended(show, job, how))
+        except Interrupted as stop:
+            show.stop()
+            with interruptible():
+                choice = choose(session, stop, how.on_interrupt)
+            if choice == "detach":
+                output.note(session, session.say("detached", job=job.id))
+                return statuses.GOES_ON
+            if choice == "cancel":
+                how = replace(how, on_interrupt="detach")
+                job.cancel()
+                output.note(session, session.say("cancelling", job=job.id))
+
+
+def _ended(show: Reporter, job: Job, how: Following) -> Result:
+    result = job.wait(how.timeout_s, show.changed)
+    return result if how.into is None else job.fetch(how.into, show.fetching)
+
+
+def finish(session: Session, result: Result) -> int:
+    """Print the result of an ended job and return its exit status."""
+    if session.json:
+        output.result_json(session, described(result))
+    else:
+        for file in result.files:
+            output.result(session, str(file))
+        if not result.ok:
+            output.error(session, result.error())
+    return result.exit_status
+
+
+def described(result: Result) -> dict[str, object]:
+    """Return ``result`` for programs."""
+    names = ("job", "site", "state", "exit_code", "signal", "code", "started_at", "ended_at")
+    shown: dict[str, object] = {name: getattr(result, name) for name in names}
+    return shown | {
+        "params": dict(result.params),
+        "files": [str(file) for file in result.files],
+        "exit_status": result.exit_status,
+    }

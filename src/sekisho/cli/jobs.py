@@ -1,0 +1,155 @@
+"""Jobs submitted before: wait for one, fetch, cancel, look; and the sites that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from sekisho.cli import output
+from sekisho.cli.progress import reporter
+from sekisho.cli.run import INTO, ON_INTERRUPT, TIMEOUT
+from sekisho.cli.session import Session
+from sekisho.cli.words import Command, json_option, quiet_option
+from sekisho.i18n.catalogue import text
+
+if TYPE_CHECKING:
+    from sekisho.wire.v1 import JobView, SiteView
+
+JOB: Final = click.argument("job_id", metavar="JOB")
+
+
+@click.command(cls=Command)
+@JOB
+@INTO
+@TIMEOUT
+@ON_INTERRUPT
+@click.option("--no-fetch", is_flag=True)
+@quiet_option
+@json_option
+@click.pass_obj
+def wait(session: Session, /, job_id: str, **words: Any) -> int:
+    """Wait for a job submitted before, as `run` does, and fetch its files."""
+    from sekisho.cli.follow import follow, following  # noqa: PLC0415
+
+    with reporter(session) as show, session.client(show.pausing) as client:
+        return follow(session, show, client.job(job_id), following(words))
+
+
+@click.command(cls=Command)
+@JOB
+@INTO
+@quiet_option
+@json_option
+@click.pass_obj
+def fetch(session: Session, job_id: str, into: Path) -> int:
+    """Fetch the files of an ended job."""
+    from sekisho.cli.follow import finish  # noqa: PLC0415
+
+    with reporter(session) as show, session.client(show.pausing) as client:
+        return finish(session, client.job(job_id).fetch(into, show.fetching))
+
+
+@click.command(cls=Command)
+@JOB
+@quiet_option
+@json_option
+@click.pass_obj
+def cancel(session: Session, job_id: str) -> None:
+    """Ask that a job be stopped; its outcome is told by `wait`."""
+    with session.client() as client:
+        view = client.job(job_id).cancel()
+    if session.json:
+        output.result_json(session, view)
+    else:
+        output.result(session, text("state", view.state, session.lang))
+        if view.cancel_requested:
+            output.note(session, session.say("cancelling", job=view.id))
+
+
+@click.command(cls=Command)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+@json_option
+@click.pass_obj
+def jobs(session: Session, limit: int) -> None:
+    """List your jobs, newest first."""
+    from itertools import islice  # noqa: PLC0415
+
+    with session.client() as client:
+        found = list(islice(client.jobs(), limit))
+    if session.json:
+        output.result_json(session, found)
+    else:
+        output.columns(session, [_job_row(session, view) for view in found])
+
+
+@click.command(cls=Command)
+@JOB
+@json_option
+@click.pass_obj
+def show(session: Session, job_id: str) -> None:
+    """Show one job."""
+    from sekisho.cli.follow import described  # noqa: PLC0415
+    from sekisho.client.result import result_of  # noqa: PLC0415
+
+    with session.client() as client:
+        job = client.job(job_id)
+    facts: dict[str, object] = {name: getattr(job.view, name) for name in _FACTS}
+    if job.ended:
+        facts |= {k: v for k, v in described(result_of(job.view)).items() if k != "files"}
+    if session.json:
+        output.result_json(session, facts)
+    else:
+        output.columns(session, [(name, _shown(value)) for name, value in facts.items()])
+
+
+@click.command(cls=Command)
+@json_option
+@click.pass_obj
+def sites(session: Session) -> None:
+    """List the sites that serve you."""
+    with session.client() as client:
+        found = client.sites()
+    if session.json:
+        output.result_json(session, found)
+    else:
+        output.columns(session, [_site_row(session, site) for site in found])
+
+
+_FACTS: Final = (
+    "id",
+    "site",
+    "submitter",
+    "state",
+    "attention",
+    "cancel_requested",
+    "created_at",
+    "changed_at",
+    "expires_at",
+    "received",
+    "lost_by",
+)
+
+
+def _job_row(session: Session, view: JobView) -> tuple[str, ...]:
+    state = text("state", view.state, session.lang)
+    if view.attention is not None:
+        state += f" ({text('state', view.attention, session.lang)})"
+    return view.id, view.site, state, view.changed_at.isoformat(timespec="seconds")
+
+
+def _site_row(session: Session, site: SiteView) -> tuple[str, ...]:
+    if site.disabled:
+        state = session.say("site_disabled")
+    else:
+        state = session.say("site_connected" if site.connected else "site_away")
+    seen = "" if site.last_seen_at is None else site.last_seen_at.isoformat(timespec="seconds")
+    return site.id, state, session.say("site_jobs", waiting=site.waiting, active=site.active), seen
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={item}" for name, item in value.items())
+    return "" if value is None else str(value)

@@ -1,0 +1,93 @@
+"""What a command prints. Names and words of others never steer the terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sekisho.i18n.catalogue import sentence
+
+if TYPE_CHECKING:
+    from sekisho.cli.session import Session
+    from sekisho.domain.errors import SekishoError
+
+#: Control, format (bidi, zero width), surrogate, private use, unassigned; line separators.
+_UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
+
+
+def safe(text: str) -> str:
+    """Return ``text`` without what could move a cursor, hide or reorder characters."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_REPLACEMENT if unicodedata.category(c) in _UNSAFE else c for c in text)
+
+
+def safe_lines(text: str) -> str:
+    return "\n".join(safe(line) for line in text.split("\n"))
+
+
+def result(session: Session, text: str) -> None:
+    """Print a line of the result."""
+    print(safe(text), file=session.out, flush=True)
+
+
+def note(session: Session, text: str) -> None:
+    """Tell the user something that is not the result."""
+    if not session.silent:
+        print(safe_lines(text), file=session.err, flush=True)
+
+
+def result_json(session: Session, value: object) -> None:
+    """Print one JSON value on one line."""
+    import msgspec  # noqa: PLC0415
+
+    encoded = msgspec.json.encode(value, enc_hook=_encoded).decode()
+    print(encoded, file=session.out, flush=True)
+
+
+def _encoded(value: object) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise NotImplementedError
+
+
+def columns(session: Session, rows: Sequence[Sequence[str]]) -> None:
+    """Print ``rows`` with their columns aligned, wide characters counted as two."""
+    cells = [[safe(cell) for cell in row] for row in rows]
+    widths = [max(map(_width, column), default=0) for column in zip(*cells, strict=True)]
+    for row in cells:
+        padded = (c + " " * (w - _width(c)) for c, w in zip(row, widths, strict=True))
+        result(session, "  ".join(padded).rstrip())
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def error(session: Session, failure: SekishoError) -> None:
+    """Print an error: what happened, the site's reason if any, and what to do next."""
+    lines = list(_lines(session, failure.code, failure.params, "error"))
+    reason = getattr(failure, "result", None)
+    if reason is not None and reason.code is not None:
+        lines[1:1] = _lines(session, reason.code, reason.params, "reason")
+    if session.json:
+        what = sentence(failure.code, failure.params, session.lang).what
+        params = {
+            k: v if isinstance(v, int | float | list) else str(v) for k, v in failure.params.items()
+        }
+        result_json(session, {"error": {"code": failure.code, "params": params, "what": what}})
+        return
+    for line in lines:
+        print(safe_lines(line), file=session.err, flush=True)
+
+
+def _lines(session: Session, code: str, params: Mapping[str, object], kind: str) -> Iterable[str]:
+    made = sentence(code, params, session.lang)
+    yield f"{kind}[{code}]: {made.what}"
+    if made.next:
+        yield f"  {made.next}"

@@ -1,0 +1,130 @@
+"""Showing how a job and its files move: a live line at a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from sekisho.cli import output
+from sekisho.cli.session import Session
+from sekisho.i18n.catalogue import sentence, text
+
+if TYPE_CHECKING:
+    from sekisho.domain.errors import SekishoError
+    from sekisho.wire.v1 import JobView
+
+_LINE_EVERY_SECONDS: Final = 10.0
+#: Below this a transfer is over before anybody could read of it.
+_WORTH_SHOWING_BYTES: Final = 4 << 20
+
+
+def reporter(session: Session) -> Reporter:
+    """Return what suits the place that stderr goes to."""
+    if not session.silent and session.err.isatty():
+        return LiveReporter(session)
+    return Reporter(session)
+
+
+class Reporter(AbstractContextManager["Reporter"]):
+    """Plain lines, one for each change; nothing when the session is silent."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._state = ""
+        self._due = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave the terminal as it was."""
+
+    def known(self, job_id: str) -> None:
+        output.note(self.session, self.session.say("submitted", job=job_id))
+
+    def changed(self, view: JobView) -> None:
+        state = text("state", view.state, self.session.lang)
+        if view.attention is not None:
+            state += f" ({text('state', view.attention, self.session.lang)})"
+        if state != self._state:
+            self._state = state
+            self.show_state(state)
+
+    def show_state(self, state: str) -> None:
+        output.note(self.session, state)
+
+    def sending(self, done: int, total: int) -> None:
+        self.moved("sending", done, total)
+
+    def fetching(self, done: int, total: int) -> None:
+        self.moved("fetching", done, total)
+
+    def moved(self, way: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if total >= _WORTH_SHOWING_BYTES and (now >= self._due or done == total):
+            self._due = now + _LINE_EVERY_SECONDS
+            line = self.session.say(way, done=_mib(done), total=_mib(total))
+            output.note(self.session, line)
+
+    def pausing(self, error: SekishoError, seconds: float) -> None:
+        if seconds >= 1:
+            what = sentence(error.code, error.params, self.session.lang).what
+            output.note(self.session, self.session.say("pausing", what=what, s=round(seconds)))
+
+
+class LiveReporter(Reporter):
+    """One live line with a bar while files move. Loads its library when there is time to look."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._live: Any = None
+        self._task: Any = None
+        self._way = ""
+
+    def show_state(self, state: str) -> None:
+        if self._live is not None:
+            self._live.update(self._task, description=state, completed=0, total=None)
+        else:
+            super().show_state(state)
+
+    def moved(self, way: str, done: int, total: int) -> None:
+        if total < _WORTH_SHOWING_BYTES:
+            return
+        if self._live is None:
+            self._start()
+        label = self.session.say(way, done=_mib(done), total=_mib(total))
+        self._live.update(self._task, description=label, completed=done, total=total)
+        if done == total:
+            self.stop()
+
+    def stop(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _start(self) -> None:
+        from rich.console import Console  # noqa: PLC0415 (only at a terminal, only if it takes time)
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TimeRemainingColumn(),
+        )
+        self._live = Progress(*columns, console=Console(file=self.session.err), transient=True)
+        self._task = self._live.add_task("", total=None)
+        self._live.start()
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.1f}"

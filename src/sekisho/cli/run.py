@@ -1,0 +1,134 @@
+"""`sekisho run` and `sekisho submit`: one command of a site, with files in and files out."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from sekisho.cli import output
+from sekisho.cli.interrupt import Interrupted, interruptible
+from sekisho.cli.progress import Reporter, reporter
+from sekisho.cli.session import Session
+from sekisho.cli.words import Command, json_option, quiet_option
+from sekisho.domain.errors import NotFound, UsageError
+
+C = TypeVar("C", bound=Callable[..., Any])
+_DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd]?)")
+_SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class Duration(click.ParamType[timedelta]):
+    """A time such as 90s, 30m, 2h or 7d; a bare number counts seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        found = _DURATION.fullmatch(str(value))
+        if found is None:
+            self.fail(f"{value!r}: 90s, 30m, 2h, 7d", param, ctx)
+        return timedelta(seconds=float(found[1]) * _SECONDS[found[2]])
+
+
+DURATION: Final = Duration()
+INTO: Final = click.option(
+    "--into", type=click.Path(path_type=Path, file_okay=False), default=Path(), show_default=True
+)
+TIMEOUT: Final = click.option("--timeout", type=DURATION)
+ON_INTERRUPT: Final = click.option("--on-interrupt", type=click.Choice(["cancel", "detach"]))
+
+
+def _job_options(function: C) -> C:
+    """Add what says which job to submit."""
+    for decorate in (
+        click.argument("site"),
+        click.argument("command"),
+        click.option("--input", "-i", "inputs", multiple=True, metavar="[NAME=]PATH"),
+        click.option("--output", "-o", "outputs", multiple=True, metavar="PATTERN"),
+        click.option("--parameter", "-p", "parameters", multiple=True, metavar="NAME=VALUE"),
+        click.option("--queue-limit", type=DURATION),
+        click.option("--id", "job_id", metavar="JOB"),
+        quiet_option,
+        json_option,
+    )[::-1]:
+        function = decorate(function)
+    return function
+
+
+@click.command(cls=Command)
+@_job_options
+@INTO
+@TIMEOUT
+@ON_INTERRUPT
+@click.pass_obj
+def run(session: Session, /, **words: Any) -> int:
+    """Run a command at a site, wait for it, and fetch what the site lets go."""
+    from sekisho.cli.follow import follow, following  # noqa: PLC0415
+
+    with reporter(session) as show, session.client(show.pausing) as client:
+        job = _submitted(session, show, client, words)
+        return follow(session, show, job, following(words))
+
+
+@click.command(cls=Command)
+@_job_options
+@click.pass_obj
+def submit(session: Session, /, **words: Any) -> None:
+    """Submit a job and its inputs, print its id, and do not wait."""
+    with reporter(session) as show, session.client(show.pausing) as client:
+        job = _submitted(session, show, client, words)
+        if session.json:
+            output.result_json(session, {"job": job.id, "state": job.view.state})
+        else:
+            output.result(session, job.id)
+
+
+def _submitted(session: Session, show: Reporter, client: Any, words: dict[str, Any]) -> Any:
+    """Submit; when interrupted before the job is complete, cancel it: nothing has started."""
+    from sekisho.client.client import new_job_id  # noqa: PLC0415
+    from sekisho.client.spec import JobSpec  # noqa: PLC0415
+
+    spec = JobSpec(
+        site=words["site"],
+        command=words["command"],
+        parameters=dict(_pair(text, "parameter") for text in words["parameters"]),
+        inputs=_inputs(words["inputs"]),
+        outputs=words["outputs"],
+        queue_limit=words["queue_limit"],
+    )
+    job_id = words["job_id"] or new_job_id()
+    try:
+        with interruptible():
+            return client.submit(spec, job_id=job_id, progress=show.sending, on_known=show.known)
+    except Interrupted:
+        with contextlib.suppress(NotFound), interruptible():
+            client.job(job_id).cancel()
+        output.note(session, session.say("withdrawn", job=job_id))
+        raise
+
+
+def _pair(text: str, kind: str) -> tuple[str, str]:
+    name, mark, value = text.partition("=")
+    if not mark or not name:
+        raise UsageError("argument.pair", kind=kind, text=text)
+    return name, value
+
+
+def _inputs(texts: Sequence[str]) -> dict[str, str]:
+    """Return the inputs by the name that they shall have at the site."""
+    inputs: dict[str, str] = {}
+    for text in texts:
+        name, mark, place = text.partition("=")
+        if not mark:
+            name, place = Path(text).absolute().name, text
+        if name in inputs:
+            raise UsageError("input.named_twice", input=name)
+        inputs[name] = place
+    return inputs

@@ -1,0 +1,43 @@
+"""What one call of the command line knows: language, form of output, where the settings are."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from sekisho.i18n.catalogue import language, text
+
+if TYPE_CHECKING:
+    from sekisho.client.client import Client
+    from sekisho.domain.errors import SekishoError
+
+
+@dataclass
+class Session:
+    """Filled by the options as they are read; passed to every command as its context's object."""
+
+    lang: str = field(default_factory=lambda: language(os.environ))
+    debug: bool = False
+    json: bool = False
+    quiet: bool = False
+    config: Path | None = None
+    out: TextIO = field(default_factory=lambda: sys.stdout)
+    err: TextIO = field(default_factory=lambda: sys.stderr)
+
+    @property
+    def silent(self) -> bool:
+        return self.json or self.quiet
+
+    def say(self, key: str, **params: object) -> str:
+        """Return a line of the command line in the user's language."""
+        return text("say", key, self.lang, **params)
+
+    def client(self, on_pause: Callable[[SekishoError, float], None] | None = None) -> Client:
+        """Return a client for the user's settings."""
+        from sekisho.compose.client import client  # noqa: PLC0415 (HTTP only when needed)
+
+        return client(self.config) if on_pause is None else client(self.config, on_pause=on_pause)

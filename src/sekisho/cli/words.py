@@ -1,0 +1,84 @@
+"""Click's commands with help texts from the catalogue, in the user's language.
+
+A command's help is the entry of its name in the table `help`, an option's that of
+`<command>.<option>`, or of `any.<option>` where several commands share it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from sekisho.cli.session import Session
+from sekisho.i18n.catalogue import catalogue
+
+
+def session_of(ctx: click.Context) -> Session:
+    """Return the session of this call."""
+    found = ctx.find_object(Session)
+    return found if found is not None else Session()
+
+
+class Command(click.Command):
+    """A command whose words are in the catalogue."""
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        localise(self, ctx)
+        super().format_help(ctx, formatter)
+
+
+class Group(click.Group):
+    """A group of such commands."""
+
+    command_class = Command
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        localise(self, ctx)
+        for name, command in self.commands.items():
+            key = f"{self.name}.{name}"
+            command.short_help = _words(ctx).get(key, command.short_help)
+        super().format_help(ctx, formatter)
+
+
+def localise(command: click.Command, ctx: click.Context) -> None:
+    """Give ``command`` and its options their help texts."""
+    words = _words(ctx)
+    key = _key(ctx)
+    command.help = words.get(key, command.help)
+    for option in command.params:
+        if isinstance(option, click.Option):
+            shared = words.get(f"any.{option.name}", option.help)
+            option.help = words.get(f"{key}.{option.name}", shared)
+
+
+def _words(ctx: click.Context) -> dict[str, Any]:
+    words: dict[str, Any] = catalogue(session_of(ctx).lang)["help"]
+    return words
+
+
+def _key(ctx: click.Context) -> str:
+    """Return the names of the commands that lead here, without that of the program."""
+    names: list[str] = []
+    here: click.Context | None = ctx
+    while here is not None and here.parent is not None:
+        names.insert(0, here.info_name or "")
+        here = here.parent
+    return ".".join(names) or "sekisho"
+
+
+def _set_json(ctx: click.Context, _option: click.Parameter, value: bool) -> None:  # noqa: FBT001
+    session_of(ctx).json = value
+
+
+def _set_quiet(ctx: click.Context, _option: click.Parameter, value: bool) -> None:  # noqa: FBT001
+    session_of(ctx).quiet = value
+
+
+#: Options that mean the same wherever they occur. Eager: errors of other options obey them too.
+json_option = click.option(
+    "--json", is_flag=True, is_eager=True, expose_value=False, callback=_set_json
+)
+quiet_option = click.option(
+    "--quiet", "-q", is_flag=True, is_eager=True, expose_value=False, callback=_set_quiet
+)

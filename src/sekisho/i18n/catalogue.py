@@ -1,0 +1,68 @@
+"""The catalogue: from a code and its parameters to a sentence in the reader's language."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+LANGUAGES: Final = ("en", "ja")
+DEFAULT_LANGUAGE: Final = "en"
+#: Tables of the catalogue that are not error codes.
+TABLES: Final = ("help", "say", "state", "exit")
+_VARIABLES: Final = ("LC_ALL", "LC_MESSAGES", "LANG")
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """``what`` happened, and what the reader can do ``next`` (or nothing)."""
+
+    what: str
+    next: str
+
+
+def language(environ: Mapping[str, str]) -> str:
+    """Return the language that a user's environment asks for."""
+    wanted = next((environ[name] for name in _VARIABLES if environ.get(name)), "")
+    return next((tag for tag in LANGUAGES if wanted.startswith(tag)), DEFAULT_LANGUAGE)
+
+
+@cache
+def catalogue(lang: str) -> Mapping[str, Any]:
+    """Return the whole catalogue of one language."""
+    return tomllib.loads(Path(__file__).with_name(f"{lang}.toml").read_text("utf-8"))
+
+
+def sentence(code: str, params: Mapping[str, object], lang: str) -> Sentence:
+    """Return what ``code`` means. An unknown code, of a newer other side, is shown as it is."""
+    entry = None if code in TABLES else catalogue(lang).get(code)
+    if entry is None:
+        shown = ", ".join(f"{name}={_shown(value)}" for name, value in sorted(params.items()))
+        return Sentence(f"{code} ({shown})" if shown else code, "")
+    words = _Words(params)
+    return Sentence(entry["what"].format_map(words), entry["next"].format_map(words))
+
+
+def text(table: str, key: str, lang: str, **params: object) -> str:
+    """Return a text of the command line; ``key`` itself when the catalogue has none."""
+    found = catalogue(lang)[table].get(key)
+    return key if found is None else str(found).format_map(_Words(params))
+
+
+class _Words(dict[str, str]):
+    """Parameters as words. One that was not given is an ellipsis: a sentence never fails."""
+
+    def __init__(self, params: Mapping[str, object]) -> None:
+        super().__init__({name: _shown(value) for name, value in params.items()})
+
+    def __missing__(self, name: str) -> str:
+        return "…"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return "".join(f"\n  {item}" for item in value)
+    return "" if value is None else str(value)
