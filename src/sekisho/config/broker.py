@@ -5,10 +5,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
+
+from sekisho.config.load import fault_at, invalid, load, read_text
 
 GIB: Final = 1 << 30
 Days = Annotated[float, Meta(gt=0, le=3660)]
@@ -103,6 +108,45 @@ port = {port}
 """
 
 
-def place(base: Path, name: str) -> Path:
-    """Return where ``name`` in the settings points, from the directory of the settings file."""
-    return (base / name).absolute()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerFiles:
+    """The settings, and where the files stand that they speak of."""
+
+    config: Path
+    settings: BrokerSettings
+    data: Path
+    database_url: str | None = field(default=None, repr=False)
+
+    @property
+    def pid(self) -> Path:
+        return self.data / "broker.pid"
+
+    @property
+    def tls_cert(self) -> Path | None:
+        return self._place(self.settings.http.tls_cert)
+
+    @property
+    def tls_key(self) -> Path | None:
+        return self._place(self.settings.http.tls_key)
+
+    def _place(self, name: str | None) -> Path | None:
+        return None if name is None else (self.config.parent / name).absolute()
+
+
+def load_broker(config: Path, environ: Mapping[str, str] | None = None) -> BrokerFiles:
+    """Return the settings in ``config`` under the environment; raise ConfigError."""
+    config = config.absolute()
+    settings = load(config, BrokerSettings, environ=os.environ if environ is None else environ)
+    http, store = settings.http, settings.store
+    if (http.tls_cert is None) is not (http.tls_key is None):
+        text = read_text(config)
+        raise invalid([fault_at(text, config.name, ("http", "tls_cert"), "tls_cert and tls_key")])
+    url = None
+    if store.database_url_file is not None:
+        url = read_text(config.parent / store.database_url_file).strip()
+    return BrokerFiles(
+        config=config,
+        settings=settings,
+        data=(config.parent / store.data_dir).absolute(),
+        database_url=url,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -19,6 +19,8 @@ from sekisho.wire.v1 import Done
 
 log = structlog.get_logger()
 
+#: Anybody may ask whether we are ready; the checks themselves are made no more often than this.
+_LOOK_SECONDS: Final = 1.0
 #: The numbers that the meter keeps, each with its kind and what it says.
 NUMBERS: Final[Mapping[str, tuple[str, str]]] = {
     "requests": ("counter", "Requests answered, by route and status."),
@@ -28,20 +30,26 @@ NUMBERS: Final[Mapping[str, tuple[str, str]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OpenCalls:
     """Health and metrics. ``checks`` raise when the broker cannot do its work."""
 
     desk: Desk
     polls: LongPoll
     checks: Mapping[str, Callable[[], None]]
+    _looked_at: float | None = None
+    _failed: list[str] = field(default_factory=list)
 
     def live(self, _: Call) -> Done:
         return Done()
 
     def ready(self, _: Call) -> Done:
         """Answer when database, migrations and disk are fit for work; else Unavailable."""
-        failed = [name for name, check in self.checks.items() if not _passes(name, check)]
+        now = self.desk.ports.clock.monotonic()
+        if self._looked_at is None or now - self._looked_at >= _LOOK_SECONDS:
+            self._failed = [n for n, check in self.checks.items() if not _passes(n, check)]
+            self._looked_at = now
+        failed = list(self._failed)
         if self.polls.draining:
             failed.append("draining")
         if failed:
