@@ -18,7 +18,7 @@ import msgspec
 
 from sekisho.adapters.walk import Origin, Unsafe, opened_directory, opened_file, origin_of
 from sekisho.domain.egress import Fault, Found, Withheld
-from sekisho.domain.errors import Corrupt, SekishoError
+from sekisho.domain.errors import Corrupt, IntegrityError, UsageError
 from sekisho.domain.files import RelPath
 from sekisho.site.workplace import Why
 from sekisho.transfer.source import cut
@@ -145,22 +145,17 @@ def _state(seen: os.stat_result) -> tuple[int, ...]:
 
 def _torn(head: bytes) -> int:
     """Return how many bytes at the beginning belong to a character that began before them."""
-    return next((n for n, byte in enumerate(head) if byte not in _CONTINUATION), 0)
+    return next((n for n, byte in enumerate(head) if byte not in _CONTINUATION), len(head))
 
 
 def read_list(staging: int) -> Tree:
     """Return the tree that was copied into ``staging``; raise Corrupt."""
-    try:
-        fd = os.open(LIST_NAME, _OLD, dir_fd=staging)
-    except FileNotFoundError as error:
-        raise Corrupt("site.staging_changed") from error
-    try:
+    with _reopened(LIST_NAME, staging) as fd:
         head, _, text = _read_all(fd, os.fstat(fd).st_size, 0).partition(b"\n")
+    try:
         return read_tree(text, msgspec.json.decode(head, type=TreeRef))
-    except (SekishoError, msgspec.MsgspecError) as error:
+    except (UsageError, IntegrityError, msgspec.MsgspecError) as error:
         raise Corrupt("site.staging_changed") from error
-    finally:
-        os.close(fd)
 
 
 @contextmanager
@@ -170,6 +165,18 @@ def _created(name: str, staging: int) -> Iterator[int]:
     try:
         yield fd
         os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _reopened(name: str, staging: int) -> Iterator[int]:
+    try:
+        fd = os.open(name, _OLD, dir_fd=staging)
+    except FileNotFoundError as error:
+        raise Corrupt("site.staging_changed") from error
+    try:
+        yield fd
     finally:
         os.close(fd)
 
@@ -213,12 +220,8 @@ class Copy:
     def read(self, chunk: Chunk) -> bytes:
         """Return the bytes of ``chunk``; raise Corrupt when the copy does not hold them."""
         name, offset = self.places[chunk]
-        with self.opened() as staging:
-            fd = os.open(name, _OLD, dir_fd=staging)
-            try:
-                data = _read_all(fd, chunk.size, offset)
-            finally:
-                os.close(fd)
+        with self.opened() as staging, _reopened(name, staging) as fd:
+            data = _read_all(fd, chunk.size, offset)
         if digest_of(data) != chunk.digest:
             raise Corrupt("site.staging_changed")
         return data
