@@ -18,11 +18,11 @@ _SYNC: Final = ("SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC")
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise our errors for a database's own; broken constraints pass, for the caller to judge."""
+    """Raise our errors for a database's own. A constraint only breaks when the program is wrong."""
     try:
         yield
-    except sqlalchemy.exc.IntegrityError:
-        raise
+    except sqlalchemy.exc.IntegrityError as error:
+        raise Corrupt("store.constraint") from error
     except sqlalchemy.exc.DBAPIError as error:
         raise _meaning(error.orig) from error
     except sqlalchemy.exc.TimeoutError as error:

@@ -81,12 +81,12 @@ class SqlJobs:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._new_job = database.insert(jobs).on_conflict_do_nothing()
+        self._new_job = database.insert(jobs).on_conflict_do_nothing().returning(jobs.c.id)
         self._hold = holding(database)
 
     def add(self, job: Job) -> Job:
         with self._database.writing() as tx:
-            if not tx.execute(self._new_job, _values(job)).rowcount:
+            if tx.execute(self._new_job, _values(job)).first() is None:
                 return _same_submission(_job(tx.execute(_BY_ID, {"id": job.id}).one()), job)
             # After the insertion, so that it sees a purge for which the insertion waited.
             if tx.execute(_FORGOTTEN, {"id": job.id}).first() is not None:
