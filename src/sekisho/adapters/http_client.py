@@ -64,7 +64,7 @@ def _settings(address: Address) -> dict[str, Any]:
             "Accept": "application/json, application/problem+json, application/octet-stream",
             "Accept-Encoding": "identity",
         },
-        "verify": _trust(address.ca_file),
+        "verify": trust(address.ca_file),
         "proxy": address.proxy,
         "trust_env": address.proxy is None,
         "timeout": httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS),
@@ -80,7 +80,8 @@ def base_url(url: str) -> str:
     return url.rstrip("/") + "/"
 
 
-def _trust(ca_file: Path | None) -> ssl.SSLContext | bool:
+def trust(ca_file: Path | None) -> ssl.SSLContext | bool:
+    """Return what decides whom to believe; True: the system's authorities, as httpx2 finds them."""
     if ca_file is None:
         return True
     import ssl  # noqa: PLC0415
