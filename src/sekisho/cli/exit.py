@@ -16,9 +16,10 @@ GOES_ON: Final = 81
 USAGE: Final = 64
 SIGNAL_BASE: Final = 128
 
-STATUSES: Final = (0, 1, 64, 65, 66, 69, 70, 71, 73, 75, 76, 77, 78, 80, 81, 82)
+STATUSES: Final = (0, 1, 64, 65, 66, 69, 70, 71, 73, 74, 75, 76, 77, 78, 80, 81, 82)
 
 
 def table(lang: str) -> list[tuple[str, str]]:
     """Return every status with its meaning."""
-    return [(str(status), text("exit", str(status), lang)) for status in STATUSES]
+    keys = [*map(str, STATUSES), "128+n"]
+    return [(key, text("exit", key, lang)) for key in keys]

@@ -12,7 +12,7 @@ from sekisho.cli import output
 from sekisho.cli.progress import reporter
 from sekisho.cli.run import INTO, ON_INTERRUPT, TIMEOUT
 from sekisho.cli.session import Session
-from sekisho.cli.words import Command, json_option, quiet_option
+from sekisho.cli.words import Command, JobCommand, json_option, quiet_option
 from sekisho.i18n.catalogue import text
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 JOB: Final = click.argument("job_id", metavar="JOB")
 
 
-@click.command(cls=Command)
+@click.command(cls=JobCommand)
 @JOB
 @INTO
 @TIMEOUT
@@ -38,7 +38,7 @@ def wait(session: Session, /, job_id: str, **words: Any) -> int:
         return follow(session, show, client.job(job_id), following(words))
 
 
-@click.command(cls=Command)
+@click.command(cls=JobCommand)
 @JOB
 @INTO
 @quiet_option
@@ -66,7 +66,7 @@ def cancel(session: Session, job_id: str) -> None:
     else:
         output.result(session, text("state", view.state, session.lang))
         if view.cancel_requested:
-            output.note(session, session.say("cancelling", job=view.id))
+            output.note(session, session.say("cancel_asked", job=view.id))
 
 
 @click.command(cls=Command)

@@ -15,7 +15,7 @@ from sekisho.cli import output
 from sekisho.cli.interrupt import Interrupted, interruptible
 from sekisho.cli.progress import Reporter, reporter
 from sekisho.cli.session import Session
-from sekisho.cli.words import Command, json_option, quiet_option
+from sekisho.cli.words import Command, JobCommand, json_option, quiet_option
 from sekisho.domain.errors import NotFound, UsageError
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -62,7 +62,7 @@ def _job_options(function: C) -> C:
     return function
 
 
-@click.command(cls=Command)
+@click.command(cls=JobCommand)
 @_job_options
 @INTO
 @TIMEOUT

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from sekisho.cli import exit as statuses
 from sekisho.cli.session import Session
 from sekisho.i18n.catalogue import catalogue
 
@@ -26,6 +27,16 @@ class Command(click.Command):
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         localise(self, ctx)
         super().format_help(ctx, formatter)
+
+
+class JobCommand(Command):
+    """A command that ends as the job does; its help tells the exit statuses."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        session = session_of(ctx)
+        with formatter.section(session.say("exit_statuses")):
+            formatter.write_dl(statuses.table(session.lang))
+        super().format_epilog(ctx, formatter)
 
 
 class Group(click.Group):
