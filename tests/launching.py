@@ -6,12 +6,15 @@ from __future__ import annotations
 import os
 import secrets
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 
-from sekisho.adapters.hosts.process_tree import look
+from sekisho.adapters.hosts.process_tree import look, open_process
+from sekisho.adapters.hosts.spawn_local import LocalSpawner
+from sekisho.adapters.schedulers.local import LocalScheduler
 from sekisho.site.scheduler import (
     LaunchLimits,
     LaunchSpec,
@@ -73,6 +76,32 @@ async def filled(path: Path) -> str:
 def runs(pid: int) -> bool:
     process = look(pid)
     return process is not None and not process.dead
+
+
+class SweepingScheduler(LocalScheduler):
+    """Remembers what it started, so that a test that fails leaves nothing behind."""
+
+    started: list[Ticket]
+    spawner: LocalSpawner
+
+    async def submit(self, spec: LaunchSpec) -> Ticket:
+        ticket = await super().submit(spec)
+        self.started.append(ticket)
+        return ticket
+
+
+@asynccontextmanager
+async def a_scheduler(
+    *, shell: tuple[str, ...] = ("/bin/sh",), hold: Callable[[int], int | None] = open_process
+) -> AsyncIterator[SweepingScheduler]:
+    """Return a scheduler of this machine; at the end everything that it started is ended."""
+    async with LocalSpawner() as spawner:
+        scheduler = SweepingScheduler(spawner, shell=shell, hold=hold)
+        scheduler.started, scheduler.spawner = [], spawner
+        yield scheduler
+        for ticket, seen in (await scheduler.observe(scheduler.started)).items():
+            if isinstance(seen, Pending | Running):
+                await scheduler.cancel(ticket, force=True)
 
 
 def a_gate(spec: LaunchSpec) -> Path:

@@ -13,8 +13,6 @@ import anyio
 import pytest
 
 from sekisho.adapters.hosts.process_tree import open_process
-from sekisho.adapters.hosts.spawn_local import LocalSpawner
-from sekisho.adapters.schedulers.local import LocalScheduler
 from sekisho.domain.errors import Corrupt
 from sekisho.site.scheduler import (
     Exited,
@@ -28,15 +26,20 @@ from sekisho.site.scheduler import (
     Scheduler,
     Ticket,
 )
-from tests.launching import PYTHON, SHELL, a_gate, a_launch, filled, over, release, runs
+from tests.launching import (
+    PYTHON,
+    SHELL,
+    a_gate,
+    a_launch,
+    a_scheduler,
+    filled,
+    over,
+    release,
+    runs,
+)
 
 IGNORE_TERM = "trap '' TERM; echo $$ >pid; while :; do read -r line <gate; done"
 POLITE = "echo $$ >pid; read -r line <gate"
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 async def ended(scheduler: Scheduler, spec: LaunchSpec) -> tuple[int, int]:
@@ -141,14 +144,16 @@ class SchedulerContract:
         await scheduler.changed([], 0.05)
         assert time.monotonic() - before >= 0.05
 
-    async def test_a_start_is_news(self, scheduler: Scheduler, tmp_path: Path) -> None:
+    async def test_a_submitted_command_is_soon_seen_running(
+        self, scheduler: Scheduler, tmp_path: Path
+    ) -> None:
         spec = a_launch(tmp_path, *SHELL, POLITE)
         a_gate(spec)
         ticket = await scheduler.submit(spec)
         seen: Observation = Pending()
         with anyio.fail_after(20):
             while seen == Pending():
-                await scheduler.changed([ticket], 60)
+                await scheduler.changed([ticket], 0.5)
                 seen = (await scheduler.observe([ticket]))[ticket]
         assert seen == Running()
         await scheduler.cancel(ticket, force=True)
@@ -311,9 +316,10 @@ class TestLocalScheduler(SchedulerContract):
     async def scheduler(self, request: pytest.FixtureRequest) -> AsyncIterator[Scheduler]:
         shell = ("/bin/bash", "--posix") if request.param == "bash" else ("/bin/sh",)
         old = request.param == "no process descriptors"
-        async with LocalSpawner() as spawner:
-            hold = (lambda _: None) if old else open_process
-            yield LocalScheduler(spawner, shell=shell, hold=hold)
+        async with a_scheduler(
+            shell=shell, hold=(lambda _: None) if old else open_process
+        ) as scheduler:
+            yield scheduler
 
     def never_submitted(self, spec: LaunchSpec) -> Ticket:
         return Ticket(

@@ -132,7 +132,7 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class NotStarted:
-    """Nothing of it runs and the latch was never taken: the command has certainly not started."""
+    """Nothing of it runs and no wrapper came as far as a start: it may be submitted again."""
 
 
 Observation = Pending | Running | Exited | Gone | NotStarted
@@ -179,6 +179,7 @@ class Scheduler(Protocol):
     async def changed(self, tickets: Collection[Ticket], timeout_s: float) -> None:
         """Return when a look at one of ``tickets`` may say something new, or after ``timeout_s``.
 
-        A hint, which may come early. Give it no ticket that is over: it would return at once.
+        A hint, which may come early. An end is never missed; a start that falls between a look and
+        this call may be. Give it no ticket that is over: it would return at once.
         """
         ...

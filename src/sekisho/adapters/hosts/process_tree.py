@@ -23,6 +23,7 @@ _MARK: Final = b"CALC_DIR="
 _MAX_READ: Final = 4 << 20
 _STOP_ROUNDS: Final = 30
 _PAUSE_S: Final = 0.002
+_GRACE_S: Final = 0.5
 
 Table = Mapping[int, "Process"]
 
@@ -145,30 +146,21 @@ def terminate(trace: Trace) -> None:
 
 
 def kill(trace: Trace, within_s: float) -> bool:
-    """End every process of the job; say whether all were seen dead in time.
+    """End every process of the job; say whether all and the wrapper were seen dead in time.
 
-    They are stopped first, all of them, before any is killed: what is stopped forks no more, and
-    fills the user's process limit meanwhile. A wrapper that the job has stopped is woken.
+    A wrapper that lives ends by itself what is left after one blow, and then writes the record with
+    a few programs, which are not to be hit: it gets time before the next. One that has not come
+    to start the command is met by the next; one that the job has stopped is woken.
     """
     deadline = time.monotonic() + within_s
-    stopped: set[Process] = set()
-    for round_number in range(1 << 30):
-        rows = table()
-        living = set(members(trace, rows))
-        _wake_wrapper(trace, rows)
-        if not living:
-            return True
-        fresh = {p for p in living if not any(_same(p, known) for known in stopped)}
-        for process in fresh:
-            send(process, signal.SIGSTOP)
-        stopped |= fresh
-        if not fresh or round_number > _STOP_ROUNDS:
-            for process in living:
-                send(process, signal.SIGKILL)
+    while _strike(trace) or alive(trace.wrapper):
+        next_blow = time.monotonic() + _GRACE_S
+        time.sleep(_PAUSE_S)
+        while alive(trace.wrapper) and time.monotonic() < min(next_blow, deadline):
             time.sleep(_PAUSE_S)
-        if time.monotonic() > deadline:
-            break
-    return False
+        if time.monotonic() >= deadline:
+            return False
+    return True
 
 
 def open_process(pid: int) -> int | None:
@@ -201,14 +193,27 @@ def send(process: Process, number: int, hold: Callable[[int], int | None] = open
                 os.close(descriptor)
 
 
-def _same(one: Process, other: Process) -> bool:
-    return (one.pid, one.start_ticks) == (other.pid, other.start_ticks)
+def _strike(trace: Trace) -> bool:
+    """Kill the job's processes of this moment; False when there are none.
 
-
-def _wake_wrapper(trace: Trace, rows: Table) -> None:
-    row = rows.get(trace.wrapper.pid)
-    if row is not None and row.start_ticks == trace.wrapper.start_ticks:
-        send(row, signal.SIGCONT)
+    All are stopped before any is killed: what is stopped forks no more, and fills the user's
+    process limit meanwhile.
+    """
+    stopped: dict[tuple[int, int], Process] = {}
+    for _ in range(_STOP_ROUNDS):
+        found = {(p.pid, p.start_ticks): p for p in members(trace, table())}
+        fresh = found.keys() - stopped.keys()
+        for key in fresh:
+            send(found[key], signal.SIGSTOP)
+        stopped |= found
+        if not fresh:
+            break
+    for process in stopped.values():
+        send(process, signal.SIGKILL)
+    wrapper = look(trace.wrapper.pid)
+    if wrapper is not None and alive(trace.wrapper):
+        send(wrapper, signal.SIGCONT)
+    return bool(stopped)
 
 
 def _by_kin(trace: Trace, row: Process, rows: Table) -> bool:

@@ -63,8 +63,20 @@ sekisho_end_orphans() {
 }
 
 sekisho_not_started() { # a fault before the command: give the latch back, so that it can be tried again
-    sekisho_tool rm -r "$sekisho_control/latch"
+    sekisho_tool rm -rf "$sekisho_control/exit.new" "$sekisho_control/latch"
     exit 74
+}
+
+sekisho_write_record() {
+    if [ -z "$sekisho_named" ]; then
+        sekisho_ended=$(sekisho_tool date +%s) || return 1
+        sekisho_words="exit $sekisho_token $sekisho_code $sekisho_started $sekisho_ended ."
+        printf '%-199s\n' "$sekisho_words" 1<>"$sekisho_control/exit.new" || return 1
+        sekisho_tool sync "$sekisho_control/exit.new" || return 1
+        sekisho_tool mv -f "$sekisho_control/exit.new" "$sekisho_control/exit" || return 1
+        sekisho_named=yes
+    fi
+    sekisho_tool sync "$sekisho_control"
 }
 
 sekisho_tool mkdir "$sekisho_control/latch" || exit 75
@@ -73,7 +85,7 @@ read -r sekisho_boot </proc/sys/kernel/random/boot_id
 read -r sekisho_host </proc/sys/kernel/hostname
 read -r sekisho_stat </proc/$$/stat
 sekisho_start_ticks "$sekisho_stat"
-sekisho_started=$(sekisho_tool date +%s)
+sekisho_started=$(sekisho_tool date +%s) || sekisho_not_started
 # The room for the exit record is taken now: the command may fill the disk.
 printf '%-199s\n' reserved >"$sekisho_control/exit.new" || sekisho_not_started
 printf 'start %s %s %s %s %s %s .\n' "$sekisho_token" "$$" "$sekisho_ticks" "$sekisho_boot" \
@@ -95,9 +107,8 @@ sekisho_tool sync "$sekisho_control/exit.new" "$sekisho_control/latch/start" \
 sekisho_code=$?
 
 sekisho_end_orphans
-sekisho_record=$(printf 'exit %s %s %s %s .' "$sekisho_token" "$sekisho_code" "$sekisho_started" \
-    "$(sekisho_tool date +%s)")
-printf '%-199s\n' "$sekisho_record" 1<>"$sekisho_control/exit.new" &&
-    sekisho_tool sync "$sekisho_control/exit.new" &&
-    sekisho_tool mv -f "$sekisho_control/exit.new" "$sekisho_control/exit" &&
-    sekisho_tool sync "$sekisho_control"
+sekisho_named=
+sekisho_tries=0
+until sekisho_write_record || [ "$sekisho_tries" -ge 50 ]; do # a signal for the command hit a tool
+    sekisho_tries=$((sekisho_tries + 1))
+done

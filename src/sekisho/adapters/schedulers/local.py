@@ -137,6 +137,8 @@ def _trace(ticket: Ticket) -> Trace:
 
 
 def _stop(ticket: Ticket, force: bool) -> None:  # noqa: FBT001 called by position in a thread
+    if _wrapped(ticket) == Pending():
+        return  # a wrapper that is hit while it takes the latch could not say that nothing ran
     if force:
         process_tree.kill(_trace(ticket), _KILL_WITHIN_S)
     else:
@@ -166,7 +168,7 @@ def _after_wrapper(ticket: Ticket, rows: process_tree.Table) -> Observation:
     ended = record.read_exit(ticket.control_dir, ticket.token)
     if ended is not None:
         return Exited(ended)
-    return Gone() if record.latched(ticket.control_dir) else NotStarted()
+    return NotStarted() if record.untouched(ticket.control_dir) else Gone()
 
 
 def _watched(tickets: Collection[Ticket]) -> list[ProcessRef] | None:

@@ -18,6 +18,7 @@ from sekisho.adapters.hosts.process_tree import ProcessRef
 from sekisho.domain.run import Exit
 
 _MAX_RECORD: Final = 1024
+_TRACES: Final = ("latch", "exit.new", "exit", "stdout", "stderr")
 _SIGNAL_BASE: Final = 128
 _START: Final = re.compile(r"start (\S+) (\d{1,10}) (\d{1,20}) (\S{1,64}) (\d{1,11}) (\S+) \.\s*")
 _EXIT: Final = re.compile(r"exit (\S+) (\d{1,3}) (\d{1,11}) (\d{1,11}) \.\s*")
@@ -32,9 +33,11 @@ class Start:
     started_at: datetime
 
 
-def latched(control_dir: str) -> bool:
-    """Say whether a wrapper has taken the latch."""
-    return Path(control_dir, "latch").is_dir()
+def untouched(control_dir: str) -> bool:
+    """Say whether the directory is there and no wrapper has ever come as far as a start in it."""
+    return Path(control_dir).is_dir() and not any(
+        os.path.lexists(Path(control_dir, name)) for name in _TRACES
+    )
 
 
 def read_start(control_dir: str, token: str) -> Start | None:
