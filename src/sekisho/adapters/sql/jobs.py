@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from sekisho.adapters.sql.engine import AnyRow, Database
 from sekisho.adapters.sql.tables import (
+    LIVE,
     OFFERED,
     QUEUED,
     WAITING,
@@ -22,7 +23,7 @@ from sekisho.adapters.sql.tables import (
 )
 from sekisho.broker.ports import JobFilter, Tenant
 from sekisho.domain.errors import Conflict, NotFound
-from sekisho.domain.job import Job, JobState, Offered, apply
+from sekisho.domain.job import TRANSITIONS, Job, JobState, Offered, apply
 from sekisho.domain.limits import DRAFT_TIME
 
 _KEPT: Final = tuple(column for column in jobs.c if column.name != "stored_bytes")
@@ -136,6 +137,8 @@ class SqlJobs:
             statement = statement.where(jobs.c.submitter == which.submitter)
         if which.states is not None:
             statement = statement.where(jobs.c.state.in_(which.states))
+            if which.states <= TRANSITIONS.keys():
+                statement = statement.where(LIVE)  # redundant, but names the small index
         if after is not None:
             statement = statement.where(jobs.c.id < after)
         return read_jobs(self._database, statement)

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator
 
 from sekisho.domain.access import Role
-from sekisho.domain.job import Attention, JobState
+from sekisho.domain.job import TRANSITIONS, Attention, JobState
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -108,11 +108,11 @@ def among(*states: JobState) -> sa.ColumnElement[bool]:
 
 sa.Index("jobs_site", jobs.c.site, jobs.c.id)
 sa.Index("jobs_submitter", jobs.c.submitter, jobs.c.id)
-sa.Index("jobs_state", jobs.c.state, jobs.c.site, jobs.c.id)
 
 QUEUED: Final = among(JobState.QUEUED)
 WAITING: Final = among(JobState.DRAFT, JobState.QUEUED)
 OFFERED: Final = among(JobState.OFFERED)
+LIVE: Final = among(*TRANSITIONS)
 ENDED: Final = among(*(state for state in JobState if state.terminal))
 
 
@@ -123,6 +123,7 @@ def _partial(name: str, where: sa.ColumnElement[bool], *columns: sa.Column[Any])
 _partial("jobs_queue", QUEUED, jobs.c.site, jobs.c.created_at, jobs.c.id)
 _partial("jobs_waiting_end", WAITING, jobs.c.expires_at)
 _partial("jobs_offer_end", OFFERED, jobs.c.offer_until)
+_partial("jobs_live", LIVE, jobs.c.id)
 _partial("jobs_ended", ENDED, jobs.c.changed_at)
 _partial("jobs_received", jobs.c.received_at.is_not(None), jobs.c.received_at)
 

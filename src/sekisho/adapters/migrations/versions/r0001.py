@@ -10,6 +10,7 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
+_LIVE: Final = "state IN ('draft', 'queued', 'offered', 'accepted', 'running', 'returning')"
 _ENDED: Final = "state IN ('succeeded', 'failed', 'refused', 'cancelled', 'expired', 'lost')"
 
 
@@ -45,10 +46,10 @@ def _make_jobs() -> None:
     )
     op.create_index("jobs_site", "jobs", ["site", "id"])
     op.create_index("jobs_submitter", "jobs", ["submitter", "id"])
-    op.create_index("jobs_state", "jobs", ["state", "site", "id"])
     _partial("jobs_queue", ["site", "created_at", "id"], "state IN ('queued')")
     _partial("jobs_waiting_end", ["expires_at"], "state IN ('draft', 'queued')")
     _partial("jobs_offer_end", ["offer_until"], "state IN ('offered')")
+    _partial("jobs_live", ["id"], _LIVE)
     _partial("jobs_ended", ["changed_at"], _ENDED)
     _partial("jobs_received", ["received_at"], "received_at IS NOT NULL")
 
