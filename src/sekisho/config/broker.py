@@ -26,7 +26,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 50443
-    prefix: Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9._~-]+)*$")] = ""
+    prefix: Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9._~-]+)*$(?!\n)")] = ""
     tls_cert: str | None = None
     tls_key: str | None = None
     trusted_proxies: list[str] = []

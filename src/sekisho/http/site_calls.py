@@ -26,7 +26,10 @@ class SiteCalls:
         return self.desk.tokens.join(call.principal, call.message)
 
     async def poll(self, call: Call) -> PollAnswer | None:
-        """Answer when there is an offer, a cancel, or a change in what is disabled."""
+        """Answer when there is an offer, a cancel, or a change in what is disabled.
+
+        Whatever is answered tells all that is disabled; 204 says that it is as told before.
+        """
         site, message = call.user, call.message
         known = await self.threads.run(self.desk.offers.seen, site, message)
         disabled = sorted(known.disabled_commands)
@@ -47,7 +50,8 @@ class SiteCalls:
             )
         finally:
             self.desk.meter.add("polling", -1)
-        return None if answer == PollAnswer() else answer
+        silent = not news(answer) and not disabled
+        return None if silent else answer
 
     def accept(self, call: Call) -> Done:
         self.desk.offers.accept(call.user, call.id, call.message)

@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 from sekisho.domain.errors import UsageError
 from sekisho.domain.limits import MAX_ENVELOPE_BYTES, MAX_PARAMETERS, MAX_REQUESTED
 
-Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 Text = Annotated[str, Meta(max_length=4096)]
 
 

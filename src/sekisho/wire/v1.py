@@ -14,12 +14,14 @@ from msgspec import Meta, Struct
 from sekisho.domain.ids import COMMAND_PATTERN, JOB_ID_PATTERN, SITE_PATTERN, USER_PATTERN
 from sekisho.domain.limits import MAX_ENVELOPE_BYTES, MAX_QUEUE_TIME, POLL_SECONDS
 
-JobId = Annotated[str, Meta(pattern=f"^{JOB_ID_PATTERN}$")]
-SiteName = Annotated[str, Meta(pattern=f"^{SITE_PATTERN}$")]
-UserName = Annotated[str, Meta(pattern=f"^{USER_PATTERN}$")]
-CommandName = Annotated[str, Meta(pattern=f"^{COMMAND_PATTERN}$")]
-Instance = Annotated[str, Meta(pattern=r"^ins_[0-9a-hjkmnp-tv-z]{26}$")]
-Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+#: The end of a text: `$` alone would let a line feed follow.
+END = r"$(?!\n)"
+JobId = Annotated[str, Meta(pattern=f"^{JOB_ID_PATTERN}{END}")]
+SiteName = Annotated[str, Meta(pattern=f"^{SITE_PATTERN}{END}")]
+UserName = Annotated[str, Meta(pattern=f"^{USER_PATTERN}{END}")]
+CommandName = Annotated[str, Meta(pattern=f"^{COMMAND_PATTERN}{END}")]
+Instance = Annotated[str, Meta(pattern=f"^ins_[0-9a-hjkmnp-tv-z]{{26}}{END}")]
+Digest = Annotated[str, Meta(pattern=f"^[0-9a-f]{{64}}{END}")]
 Envelope = Annotated[bytes, Meta(max_length=MAX_ENVELOPE_BYTES)]  # base64 in JSON
 Epoch = Annotated[int, Meta(ge=1, le=2**31)]
 

@@ -1,0 +1,192 @@
+"""Who may call what: every route, every credential, every owner, generated from the route table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import msgspec
+import pytest
+
+from sekisho.domain.access import SCOPES, Role, Scope
+from sekisho.domain.job import Job
+from sekisho.domain.token import hash_token, make_token
+from sekisho.http.call import Anything, Chunks, Digests, Frames, Row
+from sekisho.http.query import Hold
+from sekisho.wire import v1
+from sekisho.wire.frames import frame, pack_chunks, pack_digests
+from tests.component.broker_world import AGENT, World, a_submission
+from tests.integration.http_world import PREFIX, HttpWorld, code_of
+from tests.world import a_chunk, an_id
+
+pytestmark = pytest.mark.anyio
+
+ROWS = HttpWorld().rows()
+NAMES = [row.route for row in ROWS]
+#: Whom a token of each role stands for: of the job's own tenant, and of another one.
+TENANTS = {
+    Role.SUBMITTER: ("alice", "bob"),
+    Role.SITE: ("one", "two"),
+    Role.INVITATION: ("one", "two"),
+    Role.MONITOR: ("watcher", "watcher"),
+    Role.ADMIN: ("operator", "operator"),
+}
+CHUNK, DATA = a_chunk("matrix")
+HELD: dict[str, Any] = {"epoch": 1, "instance": AGENT}
+
+BODIES: dict[type | None, Callable[[], bytes]] = {
+    None: lambda: b"",
+    Chunks: lambda: pack_chunks([CHUNK]),
+    Digests: lambda: pack_digests([CHUNK.digest]),
+    Frames: lambda: frame(CHUNK.digest, DATA),
+    Anything: lambda: b"anything",
+    v1.SubmitJob: lambda: msgspec.json.encode(a_submission()),
+    v1.JoinSite: lambda: msgspec.json.encode(
+        v1.JoinSite(
+            instance=AGENT, token_hash=hash_token(make_token(Role.SITE, b"j" * 32).reveal())
+        )
+    ),
+    v1.Poll: lambda: msgspec.json.encode(v1.Poll(instance=AGENT, free=0, wait_s=0.0)),
+    v1.Accept: lambda: msgspec.json.encode(v1.Accept(**HELD)),
+    v1.Report: lambda: msgspec.json.encode(v1.Report(**HELD, steps=["started"])),
+    v1.Verdict: lambda: msgspec.json.encode(v1.Verdict(**HELD, verdict="unable", result=b"")),
+    v1.SiteSwitch: lambda: msgspec.json.encode(v1.SiteSwitch(disabled=True)),
+    v1.DeclareLost: lambda: msgspec.json.encode(v1.DeclareLost(by="operator")),
+}
+
+
+def job_for(world: World, row: Row) -> Job:
+    """Return a job of alice's at site `one`, in a state in which the route works."""
+    if row.route.startswith(("POST /v1/site", "PUT /v1/site")) or "/lost" in row.path:
+        offer = world.held()
+        world.put(world.claim(offer), world.job(offer.job), ["matrix"])
+        if "accept" in row.path or "report" in row.path:
+            return world.job(offer.job)
+        return world.job(offer.job)
+    if "received" in row.path:
+        job = world.submit()
+        return world.desk.submissions.cancel("alice", job.id)
+    return world.draft("matrix")
+
+
+async def call(http: httpx2.AsyncClient, row: Row, named: str, prefix: str = "") -> httpx2.Response:
+    query = HELD if row.query is Hold else {}
+    path = prefix + row.path.replace("{id}", named)
+    return await http.request(row.method, path, params=query, content=BODIES[row.takes]())
+
+
+def named_by(row: Row, job: Job) -> str:
+    return "one" if "/sites/{id}" in row.path else job.id
+
+
+def test_every_row_names_its_scope_and_can_be_called_by_some_role() -> None:
+    assert len(set(NAMES)) == len(NAMES)
+    for row in ROWS:
+        assert row.takes in BODIES
+        roles = [role for role in Role if row.scope in SCOPES[role]]
+        assert roles or row.scope is Scope.OPEN
+
+
+def test_only_health_and_the_description_are_open() -> None:
+    opened = {row.path for row in ROWS if row.scope is Scope.OPEN}
+    assert opened == {"/health/live", "/health/ready", "/v1/openapi.json"}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=NAMES)
+async def test_the_right_caller_is_served(row: Row) -> None:
+    http_world = HttpWorld()
+    world = http_world.world
+    role = next((r for r in Role if row.scope in SCOPES[r]), Role.ADMIN)
+    named = named_by(row, job_for(world, row))
+    async with http_world.as_role(role, TENANTS[role][0]) as http:
+        response = await call(http, row, named)
+        assert response.is_success, response.text
+        assert response.headers["cache-control"] == "no-store"
+        assert response.headers["x-content-type-options"] == "nosniff"
+        again = await call(http, row, named, PREFIX)
+        assert again.is_success, again.text
+
+
+@pytest.mark.parametrize("row", ROWS, ids=NAMES)
+async def test_no_credential_and_a_wrong_one_are_told_the_same(row: Row) -> None:
+    http_world = HttpWorld()
+    world = http_world.world
+    job = job_for(world, row)
+    token, secret = world.desk.tokens.create(Role.ADMIN, "operator")
+    world.desk.tokens.revoke(token.id)
+    answers = set()
+    wrong = [None, "nonsense", make_token(Role.ADMIN, b"x" * 32).reveal(), secret.reveal()]
+    for text in wrong:
+        for named in (named_by(row, job), an_id("job")):
+            async with http_world.client(text) as http:
+                response = await call(http, row, named)
+                answers.add((response.status_code, response.content))
+    if row.scope is Scope.OPEN:
+        assert {status for status, _ in answers} == {200}
+    else:
+        assert len(answers) == 1
+        assert {status for status, _ in answers} == {401}
+
+
+@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("row", ROWS, ids=NAMES)
+async def test_a_role_without_the_scope_is_refused_whatever_it_names(row: Row, role: Role) -> None:
+    if row.scope in SCOPES[role] or row.scope is Scope.OPEN:
+        return
+    http_world = HttpWorld()
+    world = http_world.world
+    job = job_for(world, row)
+    before = world.job(job.id)
+    async with http_world.as_role(role, TENANTS[role][0]) as http:
+        for named in (named_by(row, job), an_id("job")):
+            response = await call(http, row, named)
+            assert (response.status_code, code_of(response)) == (403, "auth.scope")
+    assert world.job(job.id) == before
+
+
+@pytest.mark.parametrize("row", [r for r in ROWS if "/jobs/{id}" in r.path], ids=lambda r: r.route)
+async def test_anothers_job_answers_like_one_that_does_not_exist(row: Row) -> None:
+    http_world = HttpWorld()
+    world = http_world.world
+    job, unknown = job_for(world, row), an_id("job")
+    before = world.job(job.id)
+    role = next(r for r in Role if row.scope in SCOPES[r])
+    named = [unknown] if role is Role.ADMIN else [job.id, unknown]
+    async with http_world.as_role(role, TENANTS[role][1]) as http:
+        for name in named:
+            response = await call(http, row, name)
+            assert (response.status_code, code_of(response)) == (404, "job.not_found")
+            assert response.json()["params"] == {"job": name}
+    assert world.job(job.id) == before
+
+
+@pytest.mark.parametrize("path", sorted({row.path for row in ROWS}))
+async def test_no_other_method_is_understood(path: str) -> None:
+    http_world = HttpWorld()
+    known = {row.method for row in ROWS if row.path == path}
+    methods = {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE", "TRACE", "X"} - known
+    async with http_world.as_role(Role.ADMIN, "operator") as http:
+        for method in sorted(methods):
+            response = await http.request(method, path.replace("{id}", an_id("job")))
+            assert response.status_code == 405
+            assert set(response.headers["allow"].split(", ")) == known
+
+
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/jobs/", "/v1/jobs/a/b", "//v1/jobs", "/v2/jobs"])
+async def test_other_paths_do_not_exist(path: str) -> None:
+    async with HttpWorld().client() as http:
+        response = await http.get(f"http://broker{path}")
+        assert (response.status_code, code_of(response)) == (404, "http.path")
+
+
+async def test_no_parameter_says_who_the_caller_is() -> None:
+    http_world = HttpWorld()
+    job = http_world.world.submit()
+    async with http_world.as_role(Role.SUBMITTER, "bob") as http:
+        for name in ("submitter", "user", "tenant", "site"):
+            query = {name: "alice" if name != "site" else "one"}
+            assert (await http.get("/v1/jobs", params=query)).json() == {"jobs": []}
+            assert (await http.get(f"/v1/jobs/{job.id}", params=query)).status_code == 404
+        headers = {"X-Forwarded-User": "alice", "Remote-User": "alice", "X-Submitter": "alice"}
+        assert (await http.get(f"/v1/jobs/{job.id}", headers=headers)).status_code == 404
