@@ -108,7 +108,7 @@ def read_tree(text: bytes, ref: TreeRef) -> Tree:
         raise UsageError("tree.invalid", why="version")
     try:
         lines = [msgspec.json.decode(x, type=_Line) for x in text[len(_HEADER) :].splitlines()]
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError("tree.invalid", why="form") from error
     tree = Tree(tuple(_file(line) for line in lines))
     if tree.text != text or (len(tree.files), tree.size) != (ref.files, ref.size):

@@ -1,0 +1,144 @@
+"""The catalogue and the source agree: every code has its sentences, and every sentence a code."""
+
+from __future__ import annotations
+
+import ast
+import re
+import string
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import sekisho
+from sekisho.cli import exit as statuses
+from sekisho.client import errors as client_errors
+from sekisho.domain import errors
+from sekisho.domain.job import Attention, JobState
+from sekisho.i18n.catalogue import LANGUAGES, TABLES, catalogue, sentence
+
+SOURCE = Path(sekisho.__file__).parent
+CODE = re.compile(r"[a-z_]+(\.[a-z_]+)+")
+#: Calls that make an error or a reason without being a class of the tree.
+MAKERS = {"Fault", "plain_problem"}
+
+
+def _trees() -> list[ast.Module]:
+    return [ast.parse(p.read_text("utf-8")) for p in sorted(SOURCE.rglob("*.py"))]
+
+
+def _error_classes(trees: list[ast.Module]) -> list[ast.ClassDef]:
+    """The class SekishoError and everything below it, found by the names of their bases."""
+    classes = [n for t in trees for n in ast.walk(t) if isinstance(n, ast.ClassDef)]
+    found: list[ast.ClassDef] = [c for c in classes if c.name == "SekishoError"]
+    while True:
+        names = {c.name for c in found}
+        more = [c for c in classes if names & {getattr(b, "id", "") for b in c.bases}]
+        if len(more) + 1 == len(found):
+            return found
+        found = [*(c for c in classes if c.name == "SekishoError"), *more]
+
+
+def _class_codes(classes: list[ast.ClassDef]) -> Iterator[str]:
+    for line in (line for c in classes for line in c.body):
+        target = line.targets[0] if isinstance(line, ast.Assign) else None
+        target = line.target if isinstance(line, ast.AnnAssign) else target
+        if getattr(target, "id", "") == "code":
+            yield from _texts(getattr(line, "value", None))
+
+
+def _call_codes(tree: ast.Module, makers: set[str]) -> Iterator[str]:
+    """First words of calls that make errors, and what is kept in a variable named `code`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            arguments = node.args[:2] if name in makers else []
+            yield from (t for a in arguments for t in _texts(a) if CODE.fullmatch(t))
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "code":
+            yield from (t for t in _texts(node.value) if CODE.fullmatch(t))
+
+
+def _texts(node: ast.AST | None) -> list[str]:
+    """The texts that an expression may be: itself, or either side of a choice."""
+    if isinstance(node, ast.IfExp):
+        return _texts(node.body) + _texts(node.orelse)
+    return [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
+
+
+def codes() -> set[str]:
+    trees = _trees()
+    classes = _error_classes(trees)
+    makers = {c.name for c in classes} | MAKERS
+    return {*_class_codes(classes), *(code for t in trees for code in _call_codes(t, makers))}
+
+
+def entries(lang: str) -> dict[str, dict[str, str]]:
+    return {k: v for k, v in catalogue(lang).items() if k not in TABLES}
+
+
+def fields(text: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+
+
+def test_the_search_finds_codes_of_classes_and_of_calls() -> None:
+    assert {"job.stale_epoch", "job.lost", "command.unknown", "output.missing"} <= codes()
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_code_of_the_source_has_a_sentence(lang: str) -> None:
+    assert sorted(codes() - entries(lang).keys()) == []
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_sentence_has_a_code_in_the_source(lang: str) -> None:
+    assert sorted(entries(lang).keys() - codes()) == []
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_a_sentence_says_what_happened_and_what_to_do(lang: str) -> None:
+    wrong = [
+        c
+        for c, e in entries(lang).items()
+        if not (e.keys() == {"what", "next"} and all(e.values()))
+    ]
+    assert wrong == []
+
+
+def test_both_languages_use_the_same_parameters() -> None:
+    english, japanese = entries("en"), entries("ja")
+    for code, entry in english.items():
+        for part in ("what", "next"):
+            assert fields(entry[part]) == fields(japanese[code][part]), (code, part)
+
+
+def test_both_languages_have_the_same_words_of_the_command_line() -> None:
+    for table in TABLES:
+        assert catalogue("en")[table].keys() == catalogue("ja")[table].keys()
+        for key, text in catalogue("en")[table].items():
+            assert fields(text) == fields(catalogue("ja")[table][key]), (table, key)
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_state_and_every_exit_status_has_a_word(lang: str) -> None:
+    words = {*map(str, JobState), *map(str, Attention)}
+    assert catalogue(lang)["state"].keys() == words
+    assert catalogue(lang)["exit"].keys() == {*map(str, statuses.STATUSES), "128+n"}
+
+
+def test_every_error_ends_with_a_status_of_the_table() -> None:
+    kinds = [v for m in (errors, client_errors) for v in vars(m).values() if isinstance(v, type)]
+    used = {k.exit_status for k in kinds if issubclass(k, errors.SekishoError)}
+    assert len(used) > 10
+    assert used <= set(statuses.STATUSES)
+
+
+def test_a_code_of_a_newer_other_side_is_shown_as_it_is() -> None:
+    assert sentence("new.code", {"b": 2, "a": 1}, "en").what == "new.code (a=1, b=2)"
+
+
+def test_a_sentence_never_fails_for_want_of_a_parameter() -> None:
+    assert "…" in sentence("site.not_found", {}, "ja").what
+
+
+def test_a_parameter_is_never_read_as_a_template() -> None:
+    assert "{job.__class__}" in sentence("job.not_found", {"job": "{job.__class__}"}, "en").what
