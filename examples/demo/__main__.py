@@ -1,0 +1,115 @@
+"""`python -m examples.demo`: exit status 0 only when every check held."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from examples.demo.places import Places
+from examples.demo.screen import Screen
+from examples.demo.shell import DemoFault, Shell
+from examples.demo.story import Story, Told
+from sekisho.i18n.catalogue import LANGUAGES, language
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    line = argparse.ArgumentParser(
+        prog="./dev demo",
+        description="Run the whole story on this machine: a broker, a site, a computation.",
+        allow_abbrev=False,
+    )
+    line.add_argument("--keep", type=Path, metavar="DIR", help="keep everything in the new DIR")
+    line.add_argument("--solver", choices=("auto", "calculix", "scikit-fem"), default="auto")
+    line.add_argument("--lang", choices=LANGUAGES, default=language(os.environ))
+    line.add_argument("--json", action="store_true", help="print one JSON object; story on stderr")
+    return line
+
+
+def main() -> int:
+    """Run the demo and return its exit status."""
+    line = parser()
+    arguments = line.parse_args()
+    if arguments.keep is not None and arguments.keep.exists():
+        line.error(f"{arguments.keep} exists")
+    out = sys.stderr if arguments.json else sys.stdout
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    signal.signal(signal.SIGTERM, _interrupt)
+    screen = Screen(out, arguments.lang)
+    begun = time.monotonic()
+    told = None
+    with _directory(arguments.keep) as root:
+        screen.title("title", place=root)
+        told = _tell(screen, root, arguments)
+    seconds = time.monotonic() - begun
+    ok = told is not None and screen.ok
+    screen.title("good" if ok else "bad", seconds=seconds, checks=len(screen.checks))
+    if arguments.keep is not None:
+        screen.say("kept", place=arguments.keep.absolute())
+    if arguments.json:
+        print(json.dumps(_summary(screen, told, ok=ok, seconds=seconds), ensure_ascii=False))
+    return 0 if ok else 1
+
+
+def _tell(screen: Screen, root: Path, arguments: argparse.Namespace) -> Told | None:
+    shell = Shell(screen, arguments.lang)
+    try:
+        return Story(screen, shell, Places(root, _free_port())).tell(arguments.solver)
+    except DemoFault as fault:
+        screen.failure(str(fault))
+    except KeyboardInterrupt:
+        screen.failure(screen.words("interrupted"))
+    finally:
+        shell.stop()
+    return None
+
+
+@contextmanager
+def _directory(keep: Path | None) -> Iterator[Path]:
+    """Give the directory of the demo; one that nobody wants to keep is removed."""
+    if keep is not None:
+        keep.mkdir(mode=0o700, parents=True)
+        yield keep.absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="sekisho-demo-") as made:
+        yield Path(made)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """End as Ctrl+C does: with the servers stopped and the directory removed."""
+    raise KeyboardInterrupt
+
+
+def _summary(screen: Screen, told: Told | None, *, ok: bool, seconds: float) -> dict[str, object]:
+    checks = [{"name": c.name, "ok": c.ok, "seen": c.seen} for c in screen.checks]
+    whole: dict[str, object] = {"ok": ok, "seconds": round(seconds, 3), "checks": checks}
+    if told is not None:
+        whole |= {
+            "job": told.answer.job,
+            "run_seconds": round(told.answer.seconds, 3),
+            "command_seconds": round(told.command_seconds, 3),
+            "solver": told.life.solver,
+            "life_cycles": told.life.cycles,
+        }
+    return whole
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""Where everybody keeps what is theirs: three directories, as if they were three machines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROGRAMS = REPOSITORY / "examples" / "fatigue"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The directories of one demo below ``root``, and the port of its broker."""
+
+    root: Path
+    port: int
+
+    @property
+    def broker(self) -> Path:
+        return self.root / "broker"
+
+    @property
+    def site(self) -> Path:
+        return self.root / "site"
+
+    @property
+    def workflow(self) -> Path:
+        return self.root / "workflow"
+
+    @property
+    def secrets(self) -> Path:
+        """The site's mesh and material model."""
+        return self.site / "secrets"
+
+    @property
+    def work_base(self) -> Path:
+        """Where the site's work directories are."""
+        return self.site / "work"
+
+    @property
+    def results(self) -> Path:
+        return self.workflow / "results"
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    def make(self) -> None:
+        """Make the three directories, for the user alone."""
+        for place in (self.root, self.broker, self.site, self.workflow):
+            place.mkdir(mode=0o700, exist_ok=True)

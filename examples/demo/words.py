@@ -1,0 +1,123 @@
+"""What the demo says, in English and in Japanese."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Name of a text → (English, Japanese).
+WORDS: Final[dict[str, tuple[str, str]]] = {
+    "title": (
+        "sekisho: one workflow, one site, one broker between them   ({place})",
+        "関所 (sekisho): ワークフロー側と拠点、その間に立つ中継サーバー   ({place})",
+    ),
+    "operator": ("operator", "運用者"),
+    "engineer": ("engineer", "拠点"),
+    "author": ("author", "依頼者"),
+    "broker": (
+        "The operator sets up a broker: TLS, one site, one submitter",
+        "運用者が中継サーバーを用意します (TLS、拠点 1 つ、依頼者 1 人)",
+    ),
+    "site": (
+        "The site keeps a secret mesh and a secret material model, and writes its manifest",
+        "拠点には秘匿データ (メッシュと材料モデル) があり、何を許すかを登録簿に書きます",
+    ),
+    "manifest": (
+        "the manifest allows one command, two typed parameters, three inputs, three outputs",
+        "登録簿が許すもの: 登録コマンド 1 つ、型付きパラメータ 2 つ、入力 3 つ、出力 3 つ",
+    ),
+    "workflow": (
+        "The workflow sends three property files and gets a stress distribution back",
+        "ワークフローが物性ファイル 3 つを送り、応力分布を受け取ります",
+    ),
+    "came_back": (
+        "came back, and nothing else: {files}",
+        "返ってきたのは次のファイルだけです: {files}",
+    ),
+    "timing": (
+        "{total:.2f} s in all: the computation {command:.2f} s, sekisho itself {rest:.2f} s",
+        "全体 {total:.2f} 秒、うち計算 {command:.2f} 秒、関所の所要時間 {rest:.2f} 秒",
+    ),
+    "life": (
+        "the next module: {cycles} cycles to crack initiation (from stresses of {solver})",
+        "次のモジュールの結果: き裂発生寿命 {cycles} サイクル (応力解析: {solver})",
+    ),
+    "refusals": ("What the site does not give", "拠点が渡さないもの"),
+    "curious": (
+        "asked for every file (**): the same {files} files came, no mesh, no log",
+        "全ファイル (**) を要求しても、返るのは同じ {files} ファイルだけです",
+    ),
+    "refuse_file": (
+        "asked for the solver's deck, which holds the mesh: refused ({code}, status {status})",
+        "メッシュを含む解析入力ファイルを要求: 拒否 ({code}、終了コード {status})",
+    ),
+    "refuse_value": (
+        "a parameter with a shell command in it: refused ({code}, status {status})",
+        "シェルのコマンドを混ぜたパラメータ: 拒否 ({code}、終了コード {status})",
+    ),
+    "refuse_range": (
+        "a parameter out of its range: refused ({code}, status {status})",
+        "範囲外のパラメータ: 拒否 ({code}、終了コード {status})",
+    ),
+    "refuse_parameter": (
+        "a parameter that the manifest does not have: refused ({code}, status {status})",
+        "登録簿にないパラメータ: 拒否 ({code}、終了コード {status})",
+    ),
+    "refuse_command": (
+        "a command that the manifest does not have: refused ({code}, status {status})",
+        "登録簿にないコマンド: 拒否 ({code}、終了コード {status})",
+    ),
+    "broker_saw": ("What the broker saw of the job", "中継サーバーから見えたもの"),
+    "broker_knows": (
+        "it tells who, where, when and how much; the content is in envelopes that it does not open",
+        "わかるのは誰が・どこへ・いつ・どれだけ、まで。中身は封筒に入ったまま運ばれます",
+    ),
+    "site_saw": ("What the site recorded", "拠点の記録に残ったもの"),
+    "log_tells": (
+        "the site's log says what ran, what left and at whose request",
+        "何を実行し、何を搬出し、誰の依頼だったかが拠点の記録からわかります",
+    ),
+    "log_verifies": ("its chain of records is unbroken", "記録の連鎖に改ざんはありません"),
+    "secrets": ("Did a secret leave?", "秘匿データは出ていったか"),
+    "no_leak": (
+        "no secret in {files} files ({size} bytes) of broker and workflow: "
+        "database, write-ahead log, chunks, logs, results",
+        "中継サーバーとワークフロー側の {files} ファイル ({size} バイト: データベース、WAL、"
+        "チャンク、ログ、結果) に秘匿データはありません",
+    ),
+    "found_inside": (
+        "the same search finds the secrets at the site ({files})",
+        "同じ検索で、拠点の中では見つかります ({files})",
+    ),
+    "found_chunk": (
+        "the same search finds {file}, which was allowed, in the broker's chunks",
+        "同じ検索で、搬出許可済みの {file} は中継サーバーのチャンクに見つかります",
+    ),
+    "sockets": ("Did the site open a port?", "拠点はポートを開いたか"),
+    "no_port": (
+        "no process of the site listened at any of {looks} looks",
+        "拠点のプロセスに待ち受けソケットはありません ({looks} 回調査)",
+    ),
+    "port_found": (
+        "the same look finds the broker's port {port}",
+        "同じ調査で、中継サーバーのポート {port} は見つかります",
+    ),
+    "end": ("The end", "後始末"),
+    "stopped": (
+        "agent and broker ended by themselves within {seconds:.1f} s of being asked to",
+        "エージェントと中継サーバーは {seconds:.1f} 秒で正常に終了しました",
+    ),
+    "nothing_runs": (
+        "no process of the demo is left",
+        "デモのプロセスは残っていません",
+    ),
+    "good": (
+        "\nAll {checks} checks held. {seconds:.1f} s.",
+        "\n{checks} 項目の確認はすべて成立しました ({seconds:.1f} 秒)。",
+    ),
+    "bad": (
+        "\nThe demo did not hold. {seconds:.1f} s, {checks} checks made.",
+        "\n成立しない項目があります ({seconds:.1f} 秒、確認 {checks} 項目)。",
+    ),
+    "kept": ("everything is kept in {place}", "すべてのファイルを残しました: {place}"),
+    "interrupted": ("interrupted", "中断しました"),
+}
