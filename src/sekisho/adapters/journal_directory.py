@@ -55,10 +55,10 @@ class DirectoryJournal:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, f"{os.getpid()}\n".encode())
         self._lock_file = descriptor
-        for leftover in self._runs.glob(f"{durable.TEMPORARY}*"):
-            leftover.unlink(missing_ok=True)
-        if self._forgotten_file.exists():
-            self._forgotten = set(self._forgotten_file.read_text("ascii").split())
+        for folder in (self._state, self._runs):
+            for leftover in folder.glob(f"{durable.TEMPORARY}*"):
+                leftover.unlink(missing_ok=True)
+        self._forgotten = self._read_forgotten()
         self._keep_reserve()
 
     def unlock(self) -> None:
@@ -98,14 +98,25 @@ class DirectoryJournal:
         self._with_reserve(lambda: durable.write_file(path, data))
 
     def forget(self, job: str) -> None:
+        line = f"{check_job_id(job)}\n".encode()
         with self._guard:
-            durable.append(self._forgotten_file, f"{check_job_id(job)}\n".encode())
+            self._with_reserve(lambda: durable.append(self._forgotten_file, line))
             self._forgotten.add(job)
             (self._runs / f"{job}.json").unlink(missing_ok=True)
             durable.sync_directory(self._runs)
 
     def knew(self, job: str) -> bool:
         return job in self._forgotten
+
+    def _read_forgotten(self) -> set[str]:
+        """Return the ids; cut off one that a crash tore, or it would swallow the next."""
+        if not self._forgotten_file.exists():
+            return set()
+        data = self._forgotten_file.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if whole != data:
+            os.truncate(self._forgotten_file, len(whole))
+        return set(whole.decode("ascii", "replace").split())
 
     def append(self, records: Sequence[Record]) -> Link:
         with self._guard:
@@ -131,9 +142,8 @@ class DirectoryJournal:
         months = log_files(self._log)
         if not months:
             return 0, ORIGIN
-        data = months[-1].read_bytes()
-        whole, newline, torn = data.rpartition(b"\n")
-        last = self._last_line(months, whole) if newline or torn else self._last_line(months, b"")
+        whole, newline, torn = months[-1].read_bytes().rpartition(b"\n")
+        last = self._last_line(months, whole)
         head = (0, ORIGIN) if last is None else _number_and_digest(last)
         if not torn:
             return head
@@ -141,7 +151,7 @@ class DirectoryJournal:
         facts = {"bytes": len(torn)}
         record = Record(at=first.at, kind=Kind.RECOVERED, job="", facts=facts)
         mended = link(record, seq=head[0] + 1, previous=head[1])
-        durable.append(months[-1], mended.line + b"\n")
+        self._with_reserve(lambda: durable.append(months[-1], mended.line + b"\n"))
         return mended.seq, mended.digest
 
     @staticmethod
@@ -161,7 +171,7 @@ class DirectoryJournal:
             reserve = self._state / "reserve"
             if not durable.no_room(error) or not reserve.exists():
                 raise durable.translated(error) from error
-            reserve.unlink()
+            reserve.unlink(missing_ok=True)
             try:
                 write()
             except OSError as again:

@@ -6,7 +6,9 @@ end now; what runs goes on without us and is adopted by the next agent. Restart 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from typing import Final, Protocol
 
 import anyio
@@ -15,10 +17,10 @@ from anyio.abc import TaskGroup
 
 from sekisho.domain.backoff import delay
 from sekisho.domain.errors import SekishoError, SyncFailed
-from sekisho.domain.limits import MIN_POLL_SECONDS, POLL_SECONDS
+from sekisho.domain.limits import MAX_QUEUE_TIME, MIN_POLL_SECONDS, POLL_SECONDS
 from sekisho.domain.run import Run
-from sekisho.site.desk import Control, Desk, in_thread
-from sekisho.site.runner import Runner
+from sekisho.site.desk import Control, Desk, in_thread, together
+from sekisho.site.runner import Runner, never_started
 from sekisho.wire.v1 import Offer, PollAnswer
 
 HYGIENE_SECONDS: Final = 600.0
@@ -60,7 +62,8 @@ class Agent:
         self._told: set[str] = set()  #: cancels that were passed on
         self._draining = False
         self._poll_scope: anyio.CancelScope | None = None
-        self._idle = anyio.Event()
+        self._asked = 0  #: how many offers the poll that is under way may bring
+        self._moving: set[str] = set()  #: jobs that are being taken or purged
 
     def drain(self) -> None:
         """Take nothing new; end when everything in hand is settled."""
@@ -73,57 +76,73 @@ class Agent:
             self._poll_scope.cancel()
 
     async def serve(self) -> None:
-        """Work until drained."""
-        async with anyio.create_task_group() as group:
-            await self._adopt(group, patient=True)
+        """Work until drained. Raise SyncFailed when the disk cannot be trusted any more."""
+        async with together() as group:
+            await self._remember(patient=True)
+            self._carry_all(group)
             group.start_soon(self._hygiene)
             failures = 0
             while not (self._draining and not self._controls):
                 self._alive()
                 failures = await self._turn(group, failures)
             group.cancel_scope.cancel()
-        log.info("agent_stopped", unsettled=sum(not r.settled for r in self._runs.values()))
+        log.info("agent_stopped", unsettled=self._unsettled())
 
     async def once(self) -> int:
-        """Do everything that can be done without waiting; return how many runs are still open."""
-        async with anyio.create_task_group() as group:
-            await self._adopt(group, patient=False)
-            answer = PollAnswer()
-            if self._free():
-                answer = await self._poll(0.0)
-            await self._heed(group, answer, patient=False)
+        """Do everything that can be done without waiting; return how many runs are still open.
+
+        Without a broker the site's own part is done all the same; then its error is raised.
+        """
+        await self._remember(patient=False)
+        answer, failed = PollAnswer(), None
+        try:
+            answer = await self._poll(0.0)
+        except SekishoError as error:
+            failed = error
+        async with together() as group:
+            self._heed(answer)
+            self._carry_all(group)
+            await self._take_all(group, answer, patient=False)
         await self._purge()
+        if failed is not None:
+            raise failed
+        return self._unsettled()
+
+    def _unsettled(self) -> int:
         return sum(not run.settled for run in self._runs.values())
 
-    async def _adopt(self, group: TaskGroup, *, patient: bool) -> None:
+    async def _remember(self, *, patient: bool) -> None:
         for run in await in_thread(self._desk.journal.runs):
             self._runs[run.job] = run
             if not run.settled:
                 log.info("run_adopted", job=run.job, epoch=run.epoch, stage=run.stage.value)
-                self._start(group, run, patient=patient)
+                self._controls[run.job] = Control(patient=patient)
 
-    def _start(self, group: TaskGroup, run: Run, *, patient: bool) -> None:
-        control = Control(patient=patient)
-        self._controls[run.job] = control
-        group.start_soon(self._carry, run, control)
+    def _carry_all(self, group: TaskGroup) -> None:
+        for job, control in self._controls.items():
+            group.start_soon(self._carry, self._runs[job], control)
 
     async def _carry(self, run: Run, control: Control) -> None:
+        crashed = False
         while True:
             try:
+                if crashed:
+                    run = await self._remembered(run)
                 run = await self._runner.carry(run, control)
+                break
             except SyncFailed:  # what the disk says cannot be trusted any more: end, look afresh
                 raise
             except Exception:  # boundary: a fault in one run must not stop the others
+                crashed = True
                 log.exception("run_crashed", job=run.job, epoch=run.epoch)
+                if not control.patient:
+                    break
                 await self._desk.sleep(CRASH_SECONDS)
-                run = await self._remembered(run)
-            else:
-                break
         self._runs[run.job] = run
-        self._controls.pop(run.job, None)
+        del self._controls[run.job]
         self._told.discard(run.job)
-        if self._draining or run.settled:
-            self.wake()
+        if self._draining or not self._asked:
+            self.wake()  # there is room now; a poll that may bring an offer is not broken off
 
     async def _remembered(self, run: Run) -> Run:
         """Return what the journal has of ``run``: the truth after a fault of our own."""
@@ -141,14 +160,16 @@ class Agent:
             with anyio.CancelScope() as self._poll_scope:
                 await self._desk.sleep(seconds)
             return failures
-        await self._heed(group, answer, patient=True)
+        self._heed(answer)
+        await self._take_all(group, answer, patient=True)
         return 0
 
     async def _poll(self, wait_s: float) -> PollAnswer:
         """Ask the broker; an empty answer when `wake` broke the waiting off."""
+        self._asked = self._free()
         with anyio.CancelScope() as self._poll_scope:
             return await self._desk.mailbox.poll(
-                free=self._free(),
+                free=self._asked,
                 holds=tuple(self._controls),
                 cancelling=tuple(self._told & self._controls.keys()),
                 wait_s=wait_s,
@@ -160,7 +181,7 @@ class Agent:
             return 0
         return max(0, self._capacity() - len(self._controls))
 
-    async def _heed(self, group: TaskGroup, answer: PollAnswer, *, patient: bool) -> None:
+    def _heed(self, answer: PollAnswer) -> None:
         if answer.disabled_commands is not None:
             self._desires.deny(frozenset(answer.disabled_commands))
         for job in answer.cancel:
@@ -168,23 +189,37 @@ class Agent:
                 log.info("cancel_heard", job=job)
                 self._told.add(job)
                 control.cancel()
-        for offer in answer.offers:
-            await self._take(group, offer, patient=patient)
 
-    async def _take(self, group: TaskGroup, offer: Offer, *, patient: bool) -> None:
-        if offer.job in self._controls:
-            return  # still busy with it: the broker will offer again
+    async def _take_all(self, group: TaskGroup, answer: PollAnswer, *, patient: bool) -> None:
+        for offer in answer.offers:
+            if offer.job in self._controls or offer.job in self._moving:
+                continue  # busy with it: the broker will offer again
+            with self._moved(offer.job):
+                run = await self._take(offer)
+            if run is not None:
+                log.info("offer_taken", job=run.job, epoch=run.epoch, stage=run.stage.value)
+                control = Control(patient=patient)
+                self._runs[run.job], self._controls[run.job] = run, control
+                group.start_soon(self._carry, run, control)
+
+    async def _take(self, offer: Offer) -> Run | None:
         try:
-            run = await self._runner.take(offer, self._runs.get(offer.job))
+            return await self._runner.take(offer, self._runs.get(offer.job))
         except SyncFailed:
             raise
         except SekishoError as error:
             log.warning("offer_not_taken", job=offer.job, epoch=offer.epoch, code=error.code)
-            return
-        if run is not None:
-            log.info("offer_taken", job=run.job, epoch=run.epoch, stage=run.stage.value)
-            self._runs[run.job] = run
-            self._start(group, run, patient=patient)
+        except Exception:  # boundary: no offer, whatever it holds, stops the agent
+            log.exception("offer_crashed", job=offer.job, epoch=offer.epoch)
+        return None
+
+    @contextmanager
+    def _moved(self, job: str) -> Iterator[None]:
+        self._moving.add(job)
+        try:
+            yield
+        finally:
+            self._moving.discard(job)
 
     async def _hygiene(self) -> None:
         while True:
@@ -194,12 +229,20 @@ class Agent:
     async def _purge(self) -> None:
         """Drop the work directories, then the runs, that are past their retention."""
         now = self._desk.clock.now()
-        for run in [r for r in self._runs.values() if r.settled]:
-            if run.keep_until is None or run.keep_until < now:
+        for run in [run for run in self._runs.values() if run.settled]:
+            if run.job in self._moving or (run.keep_until is not None and now <= run.keep_until):
+                continue
+            with self._moved(run.job):
                 try:
-                    await in_thread(self._desk.workplace.purge, run.job)
-                    await in_thread(self._desk.journal.forget, run.job)
+                    await self._drop(run, now)
+                except SyncFailed:
+                    raise
                 except SekishoError as error:
                     log.warning("purge_failed", job=run.job, code=error.code)
-                else:
-                    del self._runs[run.job]
+
+    async def _drop(self, run: Run, now: datetime) -> None:
+        if not await in_thread(self._desk.workplace.purge, run.job):
+            log.warning("purge_incomplete", job=run.job)
+        elif not (never_started(run) and now <= (run.finished_at or now) + MAX_QUEUE_TIME):
+            await in_thread(self._desk.journal.forget, run.job)
+            del self._runs[run.job]

@@ -6,14 +6,17 @@ outlive it is in `Run`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import anyio
 from anyio import to_thread
+from anyio.abc import TaskGroup
 
 from sekisho.domain.clock import Clock
+from sekisho.domain.errors import SekishoError, SyncFailed
 from sekisho.domain.manifest import Command, Manifest
 from sekisho.domain.run import Run, Stop
 from sekisho.domain.sitelog import Kind, Link, Record
@@ -71,6 +74,9 @@ class Control:
     started: anyio.Event = field(default_factory=anyio.Event)
     changed: anyio.Event = field(default_factory=anyio.Event)
     force_at: float | None = None  #: monotonic time at which a stop stops asking nicely
+    began_at: float | None = None  #: monotonic time at which the command began
+    disowned: SekishoError | None = None  #: the broker's word that the job is not ours any more
+    copied_again: bool = False  #: a damaged copy of what leaves was made anew once
 
     def cancel(self) -> None:
         """Ask for the run to be stopped on behalf of its submitter."""
@@ -94,14 +100,31 @@ async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     return await to_thread.run_sync(function, *arguments)
 
 
-async def first_of(control: Control, waiting: Callable[[], Awaitable[None]]) -> None:
-    """Return when ``waiting`` returns or when ``control`` is woken, whichever is first."""
+async def first_of(control: Control, *waits: Callable[[], Awaitable[None]]) -> None:
+    """Return when one of ``waits`` returns or when ``control`` is woken, whichever is first."""
     woken = control.changed
-    async with anyio.create_task_group() as group:
+    async with together() as group:
 
         async def one(wait: Callable[[], Awaitable[Any]]) -> None:
             await wait()
             group.cancel_scope.cancel()
 
-        group.start_soon(one, woken.wait)
-        group.start_soon(one, waiting)
+        for wait in (woken.wait, *waits):
+            group.start_soon(one, wait)
+
+
+@asynccontextmanager
+async def together() -> AsyncIterator[TaskGroup]:
+    """Give a task group whose error comes out as itself; a failed sync before any other."""
+    try:
+        async with anyio.create_task_group() as group:
+            yield group
+    except BaseExceptionGroup as errors:
+        leaves = _leaves(errors)
+        raise next((e for e in leaves if isinstance(e, SyncFailed)), leaves[0]) from None
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]

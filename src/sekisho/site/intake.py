@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from typing import Any
 
-from sekisho.domain.egress import clear_reason
+from sekisho.domain.egress import Fault, clear_reason
 from sekisho.domain.errors import (
     Conflict,
+    IntegrityError,
     NotFound,
     Refused,
     SekishoError,
-    StaleEpoch,
     StorageFull,
-    SyncFailed,
-    Unavailable,
+    TooLarge,
     UsageError,
 )
 from sekisho.domain.files import Pattern
@@ -26,7 +26,7 @@ from sekisho.domain.manifest import Admission, Arrival, Order, admit
 from sekisho.domain.run import Run, Stage, advance
 from sekisho.domain.sitelog import Kind
 from sekisho.site.desk import Control, Desk, hold_of, in_thread
-from sekisho.site.outcome import DISK_FULL, FATE_UNKNOWN
+from sekisho.site.outcome import DISK_FULL, FATE_UNKNOWN, REPLAYED
 from sekisho.site.release import Release
 from sekisho.transfer.tree import Tree
 from sekisho.wire.envelope import Request, open_request
@@ -42,19 +42,8 @@ class Intake:
 
     async def take(self, offer: Offer) -> Run:
         """Return the run of a new ``offer``, journaled: taken, or refused with the reason why."""
-        run = Run(
-            job=offer.job,
-            epoch=offer.epoch,
-            submitter=offer.submitter,
-            request=offer.request,
-            taken_at=self._desk.clock.now(),
-        )
-        facts = {
-            "submitter": offer.submitter,
-            "epoch": offer.epoch,
-            "request": hashlib.sha256(offer.request).hexdigest(),
-            "manifest": self._desk.word().manifest.digest,
-        }
+        run = self._run(offer)
+        facts = self._facts(run)
         try:
             await self._check_new(run)
             request = self._request(run)
@@ -67,6 +56,29 @@ class Intake:
         await self._desk.log(run, (Kind.OFFERED, facts), (Kind.ACCEPTED, {}))
         return await self._desk.save(run)
 
+    async def refuse_replay(self, offer: Offer) -> None:
+        """Refuse an ``offer`` of a job that ended here, leaving what is remembered of it."""
+        run = self._run(offer)
+        await self._desk.log(run, (Kind.OFFERED, self._facts(run)))
+        await self._release.refuse(run, REPLAYED)
+
+    def _run(self, offer: Offer) -> Run:
+        return Run(
+            job=offer.job,
+            epoch=offer.epoch,
+            submitter=offer.submitter,
+            request=offer.request,
+            taken_at=self._desk.clock.now(),
+        )
+
+    def _facts(self, run: Run) -> dict[str, Any]:
+        return {
+            "submitter": run.submitter,
+            "epoch": run.epoch,
+            "request": hashlib.sha256(run.request).hexdigest(),
+            "manifest": self._desk.word().manifest.digest,
+        }
+
     async def accept(self, run: Run, _: Control) -> Run:
         """Tell the broker that the job is ours; it is then nobody else's, ever."""
         await self._desk.mailbox.accept(hold_of(run))
@@ -77,37 +89,49 @@ class Intake:
         if control.stop is not None:
             return await self._release.close(run, Stage.CANCELLED, None)
         try:
-            await self._fetch(run)
-        except (StaleEpoch, NotFound, SyncFailed):
-            raise
+            tree = await self._listed(run)
+            if refusal := self._refusal(run, tree):
+                return await self._release.close(run, Stage.REFUSED, refusal)
+            await self._fetch(run, tree)
         except SekishoError as reason:
             return await self._not_staged(run, reason)
         return advance(run, Stage.STAGED)
 
     async def _not_staged(self, run: Run, reason: SekishoError) -> Run:
-        """End ``run`` for ``reason``, or raise it when it may pass."""
+        """End ``run`` when ``reason`` is about its inputs or our disk; else raise it."""
         match reason:
-            case Refused():
-                return await self._release.close(run, Stage.REFUSED, clear_reason(reason))
             case StorageFull():
                 return await self._release.close(run, Stage.FAILED, DISK_FULL)
             case Conflict(code="site.attempt_started"):  # the journal was lost, the latch was not
                 return await self._release.close(run, Stage.LOST, FATE_UNKNOWN)
-            case Unavailable():
-                raise reason
-            case _:
+            case (
+                IntegrityError()
+                | UsageError()
+                | TooLarge()
+                | NotFound(code="chunk.not_found")
+                | Conflict(code="fetch.blocked")
+            ):
                 return await self._release.close(run, Stage.FAILED, clear_reason(reason))
+            case _:  # the line, the credential, the broker's word: not a matter of these inputs
+                raise reason
 
-    async def _fetch(self, run: Run) -> None:
-        request = self._request(run)
-        hold = hold_of(run)
-        tree = Tree()
-        if request.inputs is not None:
-            tree = await self._desk.mailbox.list_inputs(hold, request.inputs)
-        self._admit(run, request, tree)
+    async def _listed(self, run: Run) -> Tree:
+        inputs = self._request(run).inputs
+        if inputs is None:
+            return Tree()
+        return await self._desk.mailbox.list_inputs(hold_of(run), inputs)
+
+    async def _fetch(self, run: Run, tree: Tree) -> None:
         place = await in_thread(self._desk.workplace.prepare, run.job, run.attempt)
         if tree.files:
-            await self._desk.mailbox.fetch(hold, tree, place.work_dir)
+            await self._desk.mailbox.fetch(hold_of(run), tree, place.work_dir)
+
+    def _refusal(self, run: Run, tree: Tree) -> Fault | None:
+        try:
+            self._admit(run, self._request(run), tree)
+        except Refused as reason:
+            return clear_reason(reason)
+        return None
 
     def admission(self, run: Run) -> Admission:
         """Return what the manifest allows for ``run`` at this moment, or raise Refused."""
@@ -115,7 +139,7 @@ class Intake:
 
     async def _check_new(self, run: Run) -> None:
         if await in_thread(self._desk.journal.knew, run.job):
-            raise Refused("job.replayed")
+            raise Refused(REPLAYED.code)
 
     def _request(self, run: Run) -> Request:
         return open_request(run.request)

@@ -12,7 +12,7 @@ from sekisho.domain.sitelog import Link, Record
 class Journal(Protocol):
     """Durable memory of a site. Synchronous; durable when a method returns.
 
-    A failed sync is fatal (`FsyncFailed` ends the process): what is on the disk is then unknown.
+    A failed sync is fatal (`SyncFailed` ends the process): what is on the disk is then unknown.
     No room raises StorageFull, and nothing has changed.
     """
 

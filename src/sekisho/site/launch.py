@@ -8,21 +8,20 @@ unless the manifest calls the command idempotent.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import replace
-from datetime import datetime
 from typing import Final
 
 import anyio
 
 from sekisho.domain.egress import Fault, clear_reason
 from sekisho.domain.errors import Refused, SekishoError
-from sekisho.domain.manifest import environment
+from sekisho.domain.manifest import Admission, environment
 from sekisho.domain.run import Run, Stage, Stop, advance
 from sekisho.domain.sitelog import Kind
 from sekisho.site.desk import Control, Desk, first_of
 from sekisho.site.intake import Intake
-from sekisho.site.outcome import FATE_UNKNOWN, LIMIT_TIME
+from sekisho.site.outcome import FATE_UNKNOWN, LIMIT_TIME, NOT_LAUNCHED
 from sekisho.site.release import Release
 from sekisho.site.scheduler import (
     Exited,
@@ -57,17 +56,19 @@ class Launch:
         self._desk = desk
         self._intake = intake
         self._release = release
-        self._busy: Counter[str] = Counter()
+        self._running: defaultdict[str, set[str]] = defaultdict(set)  #: jobs by command
         self._freed = anyio.Event()
 
     def adopt(self, run: Run) -> None:
-        """Count a run that an earlier process of the agent started."""
+        """Count ``run`` among the running ones of its command, or not, as the journal has it."""
         if run.stage in (Stage.SUBMITTED, Stage.RUNNING):
-            self._busy[run.command] += 1
+            self._running[run.command].add(run.job)
+        else:
+            self.leave(run)
 
     def leave(self, run: Run) -> None:
-        """Give back the place that ``run`` had among the running ones of its command."""
-        self._busy[run.command] -= 1
+        """Give back the place that ``run`` may have among the running ones of its command."""
+        self._running[run.command].discard(run.job)
         self._freed.set()
         self._freed = anyio.Event()
 
@@ -75,19 +76,24 @@ class Launch:
         """Record that the command is going to be started, once its turn has come."""
         while True:
             if control.stop is not None:
-                return await self._release.close(run, Stage.CANCELLED, None)
+                return await self._closed(run, Stage.CANCELLED, None)
             try:
                 admission = self._intake.admission(run)
             except Refused as reason:  # the site's word has changed since the job was accepted
-                return await self._release.close(run, Stage.REFUSED, clear_reason(reason))
-            if self._busy[run.command] < admission.command.max_running:
+                return await self._closed(run, Stage.REFUSED, clear_reason(reason))
+            others = self._running[run.command] - {run.job}
+            if len(others) < admission.command.max_running:
                 break
             if not control.patient:
                 raise NotNow
-            await first_of(control, self._freed.wait)
-        self._busy[run.command] += 1
+            await first_of(control, self._freed.wait, lambda: self._desk.sleep(LOOK_SECONDS))
+        self._running[run.command].add(run.job)
+        return await self._intended(run, admission, control)
+
+    async def _intended(self, run: Run, admission: Admission, control: Control) -> Run:
         command = admission.command
         now = self._desk.clock.now()
+        control.began_at = self._desk.clock.monotonic()
         place = self._desk.workplace.place(run.job, run.attempt)
         run = advance(
             run,
@@ -99,9 +105,9 @@ class Launch:
             ticket=None,
             keep_until=now + command.time_limit + command.retention,
         )
-        await self._desk.save(run)
-        await self._desk.log(run, (Kind.STARTED, {"command": command.name, "argv": run.argv}))
-        return run
+        facts = {"command": command.name, "argv": run.argv, "attempt": run.attempt}
+        await self._desk.log(run, (Kind.STARTED, facts))
+        return await self._desk.save(run)
 
     async def submit(self, run: Run, _: Control) -> Run:
         """Start the command, or find that it was started; either way exactly one start remains."""
@@ -112,7 +118,7 @@ class Launch:
             except SekishoError as reason:
                 if reason.retryable:
                     raise
-                return await self._unable(run, clear_reason(reason))
+                return await self._closed(run, Stage.FAILED, clear_reason(reason))
         return advance(run, Stage.RUNNING, ticket=ticket.encode())
 
     def _spec(self, run: Run) -> LaunchSpec:
@@ -128,6 +134,8 @@ class Launch:
 
     async def watch(self, run: Run, control: Control) -> Run:
         """Look at the command; return what the look says, or wait for a change and return."""
+        if control.disowned is not None:
+            raise control.disowned
         ticket = Ticket.decode(run.ticket or "")
         look = (await self._desk.scheduler.observe([ticket]))[ticket]
         match look:
@@ -136,27 +144,27 @@ class Launch:
             case Exited(end):
                 self.leave(run)
                 return advance(run, Stage.ENDED, exit=end)
-            case NotStarted():
-                return self._again(run)
             case Gone():
-                return await self._gone(run)
+                return await self._without_end(run, started=True)
+            case NotStarted():
+                return await self._without_end(run, started=False)
 
     async def _wait(self, run: Run, ticket: Ticket, look: Observation, control: Control) -> Run:
-        limit = self._limit(run)
-        if run.stop is None and (stop := control.stop or self._overdue(limit)) is not None:
+        left = self._time_left(run, control)
+        if run.stop is None and (stop := control.stop or _overdue(left)) is not None:
             control.force_at = None
             return await self._desk.save(replace(run, stop=stop))
         if run.stop is not None:
             await self._press(ticket, control)
         elif not control.patient:
             raise NotNow
-        if isinstance(look, Running) and not control.started.is_set():
+        runs = isinstance(look, Running)
+        timeout = self._patience(run, left, control)
+        if runs and not control.started.is_set():
             timeout = ANNOUNCE_SECONDS
-        else:
-            timeout = self._patience(limit, control)
         before = self._desk.clock.monotonic()
         await first_of(control, lambda: self._desk.scheduler.changed([ticket], timeout))
-        if self._desk.clock.monotonic() - before >= timeout:
+        if runs and self._desk.clock.monotonic() - before >= timeout:
             control.started.set()
         return run
 
@@ -166,55 +174,58 @@ class Launch:
             control.force_at = now + GRACE_SECONDS
         await self._desk.scheduler.cancel(ticket, force=now >= control.force_at)
 
-    def _limit(self, run: Run) -> datetime | None:
+    def _time_left(self, run: Run, control: Control) -> float:
+        """Return how long ``run`` may still go on, in seconds.
+
+        The wall clock counts only for the time before this process of the agent first looked. A
+        command that the manifest has lost in the meantime may stay as long as its directory.
+        """
+        clock = self._desk.clock
+        now, monotonic = clock.now(), clock.monotonic()
+        began = run.started_at or now
+        if control.began_at is None:
+            control.began_at = monotonic - max(0.0, (now - began).total_seconds())
         command = self._desk.word().command(run)
-        if command is None or run.started_at is None:
-            return None
-        return run.started_at + command.time_limit
+        limit = command.time_limit if command else (run.keep_until or now) - began
+        return limit.total_seconds() - (monotonic - control.began_at)
 
-    def _overdue(self, limit: datetime | None) -> Stop | None:
-        return Stop.TIME_LIMIT if limit and self._desk.clock.now() >= limit else None
+    def _patience(self, run: Run, left: float, control: Control) -> float:
+        if run.stop is None:
+            return max(0.01, min(LOOK_SECONDS, left))
+        force_at = control.force_at or 0.0
+        return max(1.0, force_at - self._desk.clock.monotonic())
 
-    def _patience(self, limit: datetime | None, control: Control) -> float:
-        waits = [LOOK_SECONDS]
-        if limit is not None:
-            waits.append((limit - self._desk.clock.now()).total_seconds())
-        if control.force_at is not None:
-            waits.append(max(1.0, control.force_at - self._desk.clock.monotonic()))
-        return max(0.01, min(waits))
-
-    async def _gone(self, run: Run) -> Run:
+    async def _without_end(self, run: Run, *, started: bool) -> Run:
+        """Decide on a command of which nothing runs and that left no record of its end."""
         if run.stop is Stop.CANCEL:
             return await self._closed(run, Stage.CANCELLED, None)
         if run.stop is Stop.TIME_LIMIT:
-            return await self._unable(run, LIMIT_TIME)
+            return await self._closed(run, Stage.FAILED, LIMIT_TIME)
         command = self._desk.word().command(run)
-        if command is not None and command.idempotent and run.attempt < MAX_ATTEMPTS:
-            return self._again(run)
-        return await self._closed(run, Stage.LOST, FATE_UNKNOWN)
+        harmless = not started or (command is not None and command.idempotent)
+        if harmless and run.attempt < MAX_ATTEMPTS:
+            self.leave(run)
+            return advance(
+                run, Stage.ACCEPTED, attempt=run.attempt + 1, token="", argv=(), ticket=None
+            )
+        if started:
+            return await self._closed(run, Stage.LOST, FATE_UNKNOWN)
+        return await self._closed(run, Stage.FAILED, NOT_LAUNCHED)
 
-    async def end(self, run: Run, control: Control) -> Run:
-        """Stop what runs and return when nothing of it does, without asking what came of it."""
-        if run.stage is Stage.SUBMITTED:
-            run = await self.submit(run, control)
-        if run.stage is not Stage.RUNNING:
-            return run
+    async def end(self, run: Run, control: Control) -> None:
+        """Stop the command and return when nothing of it runs, without asking what came of it."""
         ticket = Ticket.decode(run.ticket or "")
-        while True:
-            look = (await self._desk.scheduler.observe([ticket]))[ticket]
-            if not isinstance(look, Pending | Running):
-                self.leave(run)
-                return run
+        control.force_at = None
+        while isinstance((await self._desk.scheduler.observe([ticket]))[ticket], Pending | Running):
             await self._press(ticket, control)
             await self._desk.scheduler.changed([ticket], 1.0)
-
-    def _again(self, run: Run) -> Run:
         self.leave(run)
-        return advance(run, Stage.ACCEPTED, attempt=run.attempt + 1, token="", ticket=None)
-
-    async def _unable(self, run: Run, fault: Fault) -> Run:
-        return await self._closed(run, Stage.FAILED, fault)
 
     async def _closed(self, run: Run, stage: Stage, fault: Fault | None) -> Run:
+        run = await self._release.close(run, stage, fault)
         self.leave(run)
-        return await self._release.close(run, stage, fault)
+        return run
+
+
+def _overdue(left: float) -> Stop | None:
+    return Stop.TIME_LIMIT if left <= 0 else None

@@ -21,6 +21,8 @@ VERDICTS: Final[dict[Stage, VerdictWord]] = {
 LIMIT_TIME: Final = Fault("limit.time")
 DISK_FULL: Final = Fault("site.disk_full")
 FATE_UNKNOWN: Final = Fault("site.fate_unknown")
+NOT_LAUNCHED: Final = Fault("launch.failed")
+REPLAYED: Final = Fault("job.replayed")
 
 
 def verdict_of(run: Run, stage: Stage) -> VerdictWord:

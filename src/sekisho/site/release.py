@@ -7,11 +7,11 @@ P4: what is sent is the staged copy that the recorded digest names, however ofte
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sekisho.domain.egress import Cleared, Decision, Fault, clear, decide
-from sekisho.domain.errors import IntegrityError, StorageFull
+from sekisho.domain.egress import Cleared, Decision, Fault, Withheld, clear, decide
+from sekisho.domain.errors import Corrupt, IntegrityError, StorageFull
 from sekisho.domain.files import Pattern
 from sekisho.domain.run import Run, Stage, Stop, advance
 from sekisho.domain.sitelog import Kind
@@ -29,6 +29,23 @@ _KINDS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """What was found, what was decided, and the copy of what leaves."""
+
+    collected: Collected
+    decision: Decision
+    staged: Staged
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        return self.collected.faults + self.decision.faults + self.staged.faults
+
+    @property
+    def withheld(self) -> tuple[Withheld, ...]:
+        return self.collected.withheld + self.decision.withheld + self.staged.withheld
+
+
 class Release:
     """The steps after the command, and every word that leaves the site."""
 
@@ -37,54 +54,78 @@ class Release:
 
     async def close(self, run: Run, stage: Stage, fault: Fault | None) -> Run:
         """End ``run`` without outputs: refused, unable, cancelled, lost. Logged, then journaled."""
-        facts: dict[str, Any] = {"code": fault.code if fault else None}
-        link = await self._desk.log(run, (_KINDS[stage], facts))
-        word = verdict_of(run, stage)
-        result = envelope(run, word, fault, tree=None, receipt=link.digest)
+        result = await self._recorded(run, stage, fault)
         run = advance(run, stage, result=result, finished_at=self._desk.clock.now())
         return await self._desk.save(run)
+
+    async def refuse(self, run: Run, fault: Fault) -> None:
+        """Tell the broker that ``run``, which the journal does not know, is refused."""
+        result = await self._recorded(run, Stage.REFUSED, fault)
+        word = verdict_of(run, Stage.REFUSED)
+        last = LastWord(verdict=word, result=result, tree=None, steps=())
+        await self._desk.mailbox.tell(hold_of(run), clear(last))
+
+    async def _recorded(self, run: Run, stage: Stage, fault: Fault | None) -> bytes:
+        """Log an end without outputs; return the outcome that may be told of it."""
+        facts: dict[str, Any] = {"code": fault.code if fault else None}
+        link = await self._desk.log(run, (_KINDS[stage], facts))
+        return envelope(run, verdict_of(run, stage), fault, tree=None, receipt=link.digest)
 
     async def collect(self, run: Run, _: Control) -> Run:
         """Copy what may leave out of the job's reach, and record the decision."""
         if run.stop is Stop.CANCEL and run.exit is not None and run.exit.code != 0:
             return await self.close(run, Stage.CANCELLED, None)
         try:
-            collected, decision, staged = await in_thread(self._stage, run)
+            copy = await in_thread(self._copy, run)
         except StorageFull:
             return await self.close(run, Stage.FAILED, DISK_FULL)
-        faults = collected.faults + decision.faults + staged.faults
-        run = replace(run, ok=went_well(run, faults))
-        word = verdict_of(run, Stage.COLLECTED)
-        fault = reason_of(run, faults)
-        link = await self._desk.log(
-            run,
-            (Kind.ENDED, _end_facts(run)),
-            (Kind.RELEASED, _release_facts(word, fault, collected, decision, staged)),
-        )
-        tree = staged.tree if staged.tree.files else None
-        result = envelope(run, word, fault, tree=tree, receipt=link.digest)
-        run = advance(run, Stage.COLLECTED, result=result, tree=tree.digest if tree else None)
-        return await self._desk.save(run)
+        run = await self._decided(run, copy)
+        return await self._desk.save(advance(run, Stage.COLLECTED))
 
-    def _stage(self, run: Run) -> tuple[Collected, Decision, Staged]:
+    def _copy(self, run: Run) -> _Copy:
         """Walk, decide, copy. A command that the manifest no longer has may release nothing."""
         place = self._desk.workplace.place(run.job, run.attempt)
         collected = self._desk.workplace.collect(place)
         command = self._desk.word().command(run)
         requested = [Pattern(text) for text in open_request(run.request).outputs]
         decision = decide(command.outputs if command else (), requested, collected.found)
+        if command is None:
+            gone = Fault("command.unknown", (("command", run.command),))
+            decision = replace(decision, faults=(gone, *decision.faults))
         logs = (command.stdout, command.stderr) if command else None
         released = set(decision.release)
         files = [file for file in collected.found if file.path in released]
-        return collected, decision, self._desk.workplace.stage(place, files, logs)
+        return _Copy(collected, decision, self._desk.workplace.stage(place, files, logs))
 
-    async def deliver(self, run: Run, _: Control) -> Run:
+    async def _decided(self, run: Run, copy: _Copy) -> Run:
+        """Log what leaves, by digest; return ``run`` with the outcome that may be told of it."""
+        run = replace(run, ok=went_well(run, copy.faults))
+        word = verdict_of(run, Stage.COLLECTED)
+        fault = reason_of(run, copy.faults)
+        link = await self._desk.log(
+            run,
+            (Kind.ENDED, _end_facts(run)),
+            (Kind.RELEASED, _release_facts(word, fault, copy)),
+        )
+        tree = copy.staged.tree if copy.staged.tree.files else None
+        result = envelope(run, word, fault, tree=tree, receipt=link.digest)
+        return replace(run, result=result, tree=tree.digest if tree else None)
+
+    async def deliver(self, run: Run, control: Control) -> Run:
         """Send the staged copy and the last word; both may be repeated."""
         if run.tree is not None:
-            staged = await in_thread(self._restage, run)
+            try:
+                staged = await in_thread(self._restage, run)
+            except (IntegrityError, Corrupt):
+                if control.copied_again:
+                    raise
+                control.copied_again = True
+                run = await self._decided(run, await in_thread(self._copy, run))
+                return await self._desk.save(run)
             run = await self.announce(run)
             await self._desk.mailbox.send(hold_of(run), clear(staged))
-        run = advance(await self._speak(run), Stage.RETURNED)
+        await self._desk.mailbox.tell(hold_of(run), _last_word(run))
+        run = advance(run, Stage.RETURNED)
         await self._desk.log(run, (Kind.RETURNED, {"tree": run.tree}))
         return await self._settle(run)
 
@@ -105,25 +146,23 @@ class Release:
 
     async def give_verdict(self, run: Run, _: Control) -> Run:
         """Tell the broker the end of a run that was closed without outputs."""
-        return await self._settle(await self._speak(run))
-
-    async def _speak(self, run: Run) -> Run:
-        await self._desk.mailbox.tell(hold_of(run), self._last_word(run))
-        return run
-
-    def _last_word(self, run: Run) -> Cleared[LastWord]:
-        return clear(
-            LastWord(
-                verdict=verdict_of(run, run.stage),
-                result=run.result or b"",
-                tree=run.tree,
-                steps=_owed(run),
-            )
-        )
+        await self._desk.mailbox.tell(hold_of(run), _last_word(run))
+        return await self._settle(run)
 
     async def _settle(self, run: Run) -> Run:
         run = replace(run, told=(*run.told, run.stage), finished_at=self._desk.clock.now())
         return await self._desk.save(run)
+
+
+def _last_word(run: Run) -> Cleared[LastWord]:
+    return clear(
+        LastWord(
+            verdict=verdict_of(run, run.stage),
+            result=run.result or b"",
+            tree=run.tree,
+            steps=_owed(run),
+        )
+    )
 
 
 _STAGE_OF: dict[Step, Stage] = {"started": Stage.RUNNING, "ended": Stage.ENDED}
@@ -148,16 +187,14 @@ def _end_facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _release_facts(
-    word: str, fault: Fault | None, collected: Collected, decision: Decision, staged: Staged
-) -> dict[str, Any]:
-    withheld = (*collected.withheld, *decision.withheld, *staged.withheld)
+def _release_facts(word: str, fault: Fault | None, copy: _Copy) -> dict[str, Any]:
+    tree = copy.staged.tree
     return {
         "verdict": word,
         "code": fault.code if fault else None,
-        "tree": staged.tree.digest if staged.tree.files else None,
-        "files": [[str(f.path), f.size] for f in staged.tree.files],
-        "bytes": staged.tree.size,
-        "withheld": [[w.path, w.why] for w in withheld[:1000]],
-        "withheld_count": len(withheld) + collected.unlisted,
+        "tree": tree.digest if tree.files else None,
+        "files": [[str(f.path), f.size] for f in tree.files],
+        "bytes": tree.size,
+        "withheld": [[w.path, w.why] for w in copy.withheld[:1000]],
+        "withheld_count": len(copy.withheld) + copy.collected.unlisted,
     }

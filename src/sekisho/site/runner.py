@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-import anyio
 import structlog
 
 from sekisho.domain.backoff import delay
-from sekisho.domain.errors import Conflict, NotFound, SekishoError, StaleEpoch, SyncFailed
+from sekisho.domain.errors import InvalidTransition, SekishoError, StaleEpoch, SyncFailed
 from sekisho.domain.run import Run, Stage, advance
 from sekisho.domain.sitelog import Kind
-from sekisho.site.desk import Control, Desk, first_of
+from sekisho.site.desk import Control, Desk, first_of, together
 from sekisho.site.intake import Intake
 from sekisho.site.launch import Launch, NotNow
 from sekisho.site.release import Release
@@ -46,47 +45,54 @@ class Runner:
         }
 
     async def take(self, offer: Offer, known: Run | None) -> Run | None:
-        """Return the journaled run of ``offer``; None when nothing is to be done about it.
+        """Return the journaled run of ``offer``; None when nothing is to be carried.
 
         ``known`` is what the journal has of this job: taken but never confirmed, it goes on under
-        the new epoch; given up before any start, it begins afresh; anything else is not run again.
+        the new epoch; given up before any start, it begins afresh; ended, it is refused as a
+        replay; anything else is in hand already.
         """
-        if known is None or (known.stage is Stage.DROPPED and not known.token):
+        if known is None or never_started(known):
             return await self._intake.take(offer)
         if known.stage is Stage.TAKEN:
             return await self._desk.save(replace(known, epoch=offer.epoch))
-        log.warning("offer_ignored", job=offer.job, epoch=offer.epoch, stage=known.stage.value)
+        log.warning("offer_not_new", job=offer.job, epoch=offer.epoch, stage=known.stage.value)
+        if known.settled:
+            await self._intake.refuse_replay(offer)
         return None
 
     async def carry(self, run: Run, control: Control) -> Run:
         """Carry ``run`` as far as it goes: until nothing is owed, or nobody wants to wait."""
         self._launch.adopt(run)
         failures = 0
-        async with anyio.create_task_group() as group:
+        async with together() as group:
             group.start_soon(self._announce_started, run, control)
             while not run.settled:
+                stage = run.stage
                 try:
-                    stage, run = run.stage, await self._step(run, control)
-                    failures = 0
-                    if run.stage is not stage:
-                        log.info("run_moved", job=run.job, epoch=run.epoch, stage=run.stage.value)
+                    run = await self._step(run, control)
                 except NotNow:
                     break
                 except SyncFailed:
                     raise
-                except (StaleEpoch, NotFound, Conflict) as error:
-                    run = await self._disown(run, control, error)
                 except SekishoError as error:
                     failures += 1
                     if not await self._pause(run, control, failures, error):
                         break
+                else:
+                    failures = 0
+                    if run.stage is not stage:
+                        log.info("run_moved", job=run.job, epoch=run.epoch, stage=run.stage.value)
             group.cancel_scope.cancel()
         return run
 
     async def _step(self, run: Run, control: Control) -> Run:
-        if run.stage.final:
-            return await self._release.give_verdict(run, control)
-        return await self._steps[run.stage](run, control)
+        step = self._release.give_verdict if run.stage.final else self._steps[run.stage]
+        try:
+            return await step(run, control)
+        except SekishoError as error:
+            if not _disowns(error):
+                raise
+            return await self._disown(run, control, error)
 
     async def _pause(self, run: Run, control: Control, failures: int, error: SekishoError) -> bool:
         """Wait before the next try; say whether there is to be one now."""
@@ -109,9 +115,8 @@ class Runner:
 
         What runs is stopped first. What has been started is never forgotten: the log says so.
         """
-        if run.stage in (Stage.SUBMITTED, Stage.RUNNING):
-            control.cancel()
-            run = await self._launch.end(run, control)
+        if run.stage is Stage.RUNNING:
+            await self._launch.end(run, control)
         if run.stage.final:
             run = replace(run, told=(*run.told, run.stage))
         else:
@@ -128,9 +133,21 @@ class Runner:
             try:
                 await self._release.announce(replace(run, stage=Stage.RUNNING))
             except SekishoError as error:
-                if not error.retryable:
-                    return  # the watch meets the same answer and acts on it
+                if _disowns(error):  # the watch acts on it
+                    control.disowned = error
+                    control.wake()
+                    return
                 failures += 1
                 await self._desk.sleep(delay(failures, self._desk.roll()))
             else:
                 return
+
+
+def never_started(run: Run) -> bool:
+    """Say whether ``run`` was given up before a start was possible: it may be offered anew."""
+    return run.stage is Stage.DROPPED and not run.token
+
+
+def _disowns(error: SekishoError) -> bool:
+    """Say whether the broker means that the job is somebody else's, ended, or unknown to it."""
+    return isinstance(error, StaleEpoch | InvalidTransition) or error.code == "job.not_found"
