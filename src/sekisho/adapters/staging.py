@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -46,6 +46,7 @@ class Copying:
     """A copy in the making, in the open directory ``staging``."""
 
     staging: int
+    settle_s: float
     files: list[TreeFile] = field(default_factory=list)
     withheld: list[Withheld] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -53,8 +54,12 @@ class Copying:
     def add_tails(self, here: int, name: str, tails: Sequence[Tail]) -> None:
         """Copy the ends of logs out of the directory ``name``; a log that is not there is none."""
         with opened_directory(name, here) as control:
+            origin = origin_of(control)
+            with os.scandir(control) as entries:
+                there = {entry.name for entry in entries}
             for tail in tails:
-                self._add_tail(control, tail)
+                if tail.name in there:
+                    self._add_tail(control, tail, origin)
 
     def add_files(self, here: int, name: str, release: Sequence[Found]) -> None:
         """Copy what was released out of the directory ``name``, as far as it is still the same."""
@@ -77,39 +82,43 @@ class Copying:
         return tree
 
     def _add_file(self, work: int, found: Found, origin: Origin) -> None:
-        try:
-            with opened_file(work, found.path.parts, origin) as (fd, seen):
-                if seen.st_size == found.size:
-                    self._copy(fd, seen, 0, found.path)
-                else:
-                    self._refuse(found.path, Why.CHANGED)
-        except Unsafe as unsafe:
-            self._refuse(found.path, unsafe.why)
+        with self._judging(found.path):
+            with opened_file(work, found.path.parts, origin, self.settle_s) as (fd, seen):
+                if seen.st_size != found.size:
+                    raise Unsafe(Why.CHANGED)
+                file = self._copied(fd, seen, 0, found.path)
+            self.files.append(file)
 
-    def _add_tail(self, control: int, tail: Tail) -> None:
-        try:
-            with opened_file(control, (tail.name,), origin_of(control)) as (fd, seen):
+    def _add_tail(self, control: int, tail: Tail, origin: Origin) -> None:
+        with self._judging(tail.path):
+            with opened_file(control, (tail.name,), origin, self.settle_s) as (fd, seen):
                 start = max(0, seen.st_size - tail.max_bytes)
                 start += _torn(os.pread(fd, 3, start)) if start else 0
-                self._copy(fd, seen, start, tail.path)
+                file = self._copied(fd, seen, start, tail.path)
+            self.files.append(file)
+
+    def _copied(self, fd: int, seen: os.stat_result, start: int, path: RelPath) -> TreeFile:
+        size = seen.st_size - start
+        with _created(_name_of(path), self.staging) as out:
+            chunks = tuple(_copied(fd, start, size, out))
+        if sum(c.size for c in chunks) != size:
+            raise Unsafe(Why.CHANGED)
+        return TreeFile(path, bool(seen.st_mode & 0o100), size, chunks)
+
+    @contextmanager
+    def _judging(self, path: RelPath) -> Iterator[None]:
+        """Withhold ``path``, and drop what was copied of it, when it turns out to be unsafe."""
+        try:
+            yield
         except Unsafe as unsafe:
-            if unsafe.why is not Why.GONE:
-                self._refuse(tail.path, unsafe.why)
+            with suppress(FileNotFoundError):
+                os.unlink(_name_of(path), dir_fd=self.staging)
+            self._refuse(path, unsafe.why)
 
     def _refuse(self, path: RelPath, why: Why) -> None:
         """Withhold what was to leave, and say so: the result is not what was decided."""
         self.withheld.append(Withheld(str(path), why.value))
         self.faults.append(Fault("output.changed", (("output", str(path)),)))
-
-    def _copy(self, fd: int, before: os.stat_result, start: int, path: RelPath) -> None:
-        size = before.st_size - start
-        with _created(_name_of(path), self.staging) as out:
-            chunks = tuple(_copied(fd, start, size, out))
-        whole = sum(c.size for c in chunks) == size
-        if not whole or _state(os.fstat(fd)) != _state(before):
-            os.unlink(_name_of(path), dir_fd=self.staging)
-            raise Unsafe(Why.CHANGED)
-        self.files.append(TreeFile(path, bool(before.st_mode & 0o100), size, chunks))
 
 
 def collisions(paths: Collection[RelPath]) -> set[RelPath]:
@@ -136,11 +145,6 @@ def _copied(fd: int, start: int, size: int, out: int) -> Iterator[Chunk]:
         _write_all(out, data)
         yield Chunk(digest_of(data), length)
         start += length
-
-
-def _state(seen: os.stat_result) -> tuple[int, ...]:
-    """Return what a write, a truncation, a new link, a change of owner or mode would change."""
-    return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_nlink
 
 
 def _torn(head: bytes) -> int:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -96,25 +97,46 @@ def opened_directory(name: str, parent: int, origin: Origin | None = None) -> It
 
 @contextmanager
 def opened_file(
-    root: int, parts: tuple[str, ...], origin: Origin
+    root: int, parts: tuple[str, ...], origin: Origin, settle_s: float
 ) -> Iterator[tuple[int, os.stat_result]]:
     """Open the plain file ``parts`` below ``root`` for reading, with its attributes; raise Unsafe.
 
-    Never blocks, and never follows a link in any component.
+    Never blocks, and never follows a link in any component. What was read inside of the block may
+    be used after it only: at its end Unsafe tells that the file changed meanwhile, or that another
+    name than this one leads to it. That is seen from its time of change, which the file system
+    tells apart after ``settle_s``; so a file that changed less long ago is waited for.
     """
-    here = os.dup(root)
-    try:
+    with ExitStack() as held:
+        here = root
         for part in parts[:-1]:
-            below = _open(part, here, os.O_DIRECTORY)
-            os.close(here)
-            here = below
+            here = held.enter_context(opened_directory(part, here))
         fd = _open(parts[-1], here, 0)
-    finally:
-        os.close(here)
-    try:
-        yield fd, _checked(fd, origin)
-    finally:
-        os.close(fd)
+        held.callback(os.close, fd)
+        seen = _checked(fd, origin)
+        yield fd, seen
+        _check_same(parts[-1], here, fd, seen)
+        fresh_s = settle_s - (time.time_ns() - seen.st_ctime_ns) / 1e9
+        if 0 < fresh_s <= settle_s:
+            time.sleep(fresh_s)
+            _check_same(parts[-1], here, fd, seen)
+
+
+def _check_same(name: str, parent: int, fd: int, before: os.stat_result) -> None:
+    """Raise Unsafe unless ``name`` is, and throughout was, the only name of what is at ``fd``.
+
+    A link count of one says nothing by itself: a second name may have been there at the open, and
+    be gone. But no name can come or go without a new time of change.
+    """
+    with _judged():
+        named = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    if not _state(named) == _state(os.fstat(fd)) == _state(before):
+        raise Unsafe(Why.CHANGED)
+
+
+def _state(seen: os.stat_result) -> tuple[int, ...]:
+    """Return what a write, a truncation, a name that comes or goes, or a new mode would change."""
+    identity = (seen.st_dev, seen.st_ino)
+    return (*identity, seen.st_nlink, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
 
 
 def _open(name: str, parent: int, kind: int) -> int:
@@ -224,10 +246,14 @@ class _Walk:
 
     def _measure(self, fd: int, parts: tuple[str, ...]) -> None:
         path = _path_of(parts)
-        with opened_file(fd, parts[-1:], self._origin) as (_, seen):
-            if seen.st_size > self._caps.max_file_bytes:
-                raise Unsafe(Why.TOO_LARGE)
-            self.found.append(Found(path, seen.st_size))
+        file = _open(parts[-1], fd, 0)
+        try:
+            size = _checked(file, self._origin).st_size
+        finally:
+            os.close(file)
+        if size > self._caps.max_file_bytes:
+            raise Unsafe(Why.TOO_LARGE)
+        self.found.append(Found(path, size))
 
     def _withhold(self, parts: tuple[str, ...], why: Why) -> None:
         if len(self.withheld) < self._caps.max_withheld:

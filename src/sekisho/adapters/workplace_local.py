@@ -36,7 +36,11 @@ _NO_CAPS: Final = CollectCaps()
 
 
 class LocalWorkplace:
-    """`Workplace` in a directory of this machine. ``spare_bytes`` of its disk stay free."""
+    """`Workplace` in a directory of this machine. ``spare_bytes`` of its disk stay free.
+
+    ``settle_s`` is how far apart the file system can tell two changes of a file: 10 ms is the
+    coarsest clock of a Linux kernel; a network file system may need a second.
+    """
 
     def __init__(
         self,
@@ -44,11 +48,13 @@ class LocalWorkplace:
         *,
         caps: CollectCaps = _NO_CAPS,
         spare_bytes: int = 64 << 20,
+        settle_s: float = 0.01,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._base = base.absolute()
         self._caps = caps
         self._spare_bytes = spare_bytes
+        self._settle_s = settle_s
         self._monotonic = monotonic
 
     def place(self, job: str, attempt: int) -> Place:
@@ -100,7 +106,7 @@ class LocalWorkplace:
                 return self._as_staged(place, Tree(), (), over)
             os.mkdir(STAGING, 0o700, dir_fd=here)
             with opened_directory(STAGING, here) as staging:
-                copying = Copying(staging)
+                copying = Copying(staging, self._settle_s)
                 copying.add_tails(here, CONTROL, tails)
                 copying.add_files(here, WORK, release)
                 tree = copying.finish()
