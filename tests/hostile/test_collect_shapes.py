@@ -245,7 +245,7 @@ staged = workplace.stage(place, [*collected.found, *released], None)
 gone = workplace.purge(job)
 kept = [p.read_text() for p in (root / "base").glob(".trash/*/tmpfs/kept")]
 for path in (root / "base").glob(".trash/*/*"):
-    subprocess.run(["umount", "--recursive", path], check=True)
+    subprocess.run(["umount", "--lazy", path], check=True)
 print(json.dumps({
     "later": workplace.purge(job),
     "left": [p.name for p in (root / "base").glob(".trash/*")],
