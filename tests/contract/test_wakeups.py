@@ -28,6 +28,16 @@ async def test_a_notice_between_listening_and_waiting_is_heard(wakeups: Wakeups)
         assert await notices.wait(LONG)
 
 
+async def test_a_notice_that_came_while_looking_took_its_time_is_heard(wakeups: Wakeups) -> None:
+    """Kills: forgetting earlier notices at the beginning of a wait."""
+    with wakeups.listen(["one"]) as notices:
+        wakeups.notify("one")
+        for _ in range(10):
+            await anyio.lowlevel.checkpoint()
+        with anyio.fail_after(5):
+            assert await notices.wait(LONG)
+
+
 async def test_any_of_the_topics_wakes(wakeups: Wakeups) -> None:
     with wakeups.listen(["one", "two", "one"]) as notices:
         wakeups.notify("two")
