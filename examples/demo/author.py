@@ -45,7 +45,7 @@ class Author:
     def set_up(self) -> None:
         """Take the three property files, and tell the client where the broker is."""
         shutil.copytree(PROGRAMS / "inputs", self._places.workflow / "inputs")
-        broker = ("--broker", self._places.url, "--ca", "ca.pem", "--token-file", "token")
+        broker = ("--broker", self._places.url, "--ca", "broker-ca.pem", "--token-file", "token")
         self._type("client", "init", *broker)
 
     def stresses(self, solver: str) -> Answer:

@@ -20,4 +20,4 @@ def make_certificates(broker: Path, readers: tuple[Path, ...]) -> None:
     for n, part in enumerate(server.cert_chain_pems):
         part.write_to_path(str(broker / "server.pem"), append=n > 0)
     for reader in readers:
-        authority.cert_pem.write_to_path(str(reader / "ca.pem"))
+        authority.cert_pem.write_to_path(str(reader / "broker-ca.pem"))

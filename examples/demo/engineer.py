@@ -84,7 +84,7 @@ class Engineer:
 
     def join(self) -> str:
         """Make the site, write its manifest, redeem the invitation; return what the check says."""
-        broker = ("--broker", self._places.url, "--ca", "ca.pem")
+        broker = ("--broker", self._places.url, "--ca", "broker-ca.pem")
         self._site("init", "--site", SITE, "--user", USER, *broker)
         self._write_manifest()
         self._site("join", "--invitation-file", "invitation")

@@ -64,7 +64,7 @@ class Operator:
         return told
 
     def _answers(self) -> bool:
-        trust = ssl.create_default_context(cafile=self._places.workflow / "ca.pem")
+        trust = ssl.create_default_context(cafile=self._places.workflow / "broker-ca.pem")
         line = http.client.HTTPSConnection("127.0.0.1", self._places.port, context=trust, timeout=5)
         try:
             line.request("GET", "/health/ready")
