@@ -108,6 +108,6 @@ def error_from(error: httpx2.RequestError) -> Unreachable:
 def _verification(error: BaseException | None) -> str | None:
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
-            return error.verify_message or "certificate"
+            return getattr(error, "verify_message", None) or "certificate"
         error = error.__cause__ or error.__context__
     return None

@@ -1,0 +1,231 @@
+"""From answers and failures of HTTP to errors; patience; what a client is set up with."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from sekisho.adapters.http_client import Address, base_url, http_client
+from sekisho.adapters.http_line import Patience, Pauses
+from sekisho.adapters.http_problem import error_from, error_of, pause_asked_by
+from sekisho.adapters.token_file import read_token
+from sekisho.domain.access import Role
+from sekisho.domain.errors import (
+    ConfigError,
+    Conflict,
+    InvalidTransition,
+    NotFound,
+    QuotaExceeded,
+    Refused,
+    SekishoError,
+    StaleEpoch,
+    StorageFull,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    Unreachable,
+    UsageError,
+)
+from sekisho.domain.token import Secret, make_token
+
+
+def problem(code: str, status: int) -> bytes:
+    return (
+        f'{{"type":"urn:sekisho:{code}","status":{status},"code":"{code}","params":{{"a":1}}}}'
+    ).encode()
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind"),
+    [
+        ("message.invalid", 400, UsageError),
+        ("auth.required", 401, Unauthenticated),
+        ("site.disabled", 403, Refused),
+        ("job.not_found", 404, NotFound),
+        ("job.different_request", 409, Conflict),
+        ("job.stale_epoch", 409, StaleEpoch),
+        ("job.invalid_transition", 409, InvalidTransition),
+        ("chunk.too_large", 413, TooLarge),
+        ("quota.bytes", 429, QuotaExceeded),
+        ("unavailable", 503, Unavailable),
+        ("storage.full", 507, StorageFull),
+        ("internal", 500, Unavailable),
+    ],
+)
+def test_a_problem_becomes_the_error_of_its_code_or_status(
+    code: str, status: int, kind: type[SekishoError]
+) -> None:
+    error = error_of(status, problem(code, status), {})
+    assert (type(error), error.code, error.params) == (kind, code, {"a": 1})
+
+
+@pytest.mark.parametrize("status", [301, 302, 400, 401, 403, 404, 407, 418])
+def test_what_a_portal_on_the_way_says_is_never_the_brokers_word(status: int) -> None:
+    error = error_of(status, b"<html>log in</html>", {})
+    assert (type(error), error.code) == (Unreachable, "broker.strange_answer")
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_a_gateway_in_trouble_means_later(status: int) -> None:
+    assert error_of(status, b"<html>", {}).retryable
+
+
+def test_a_limit_of_a_proxy_means_too_large() -> None:
+    assert isinstance(error_of(413, b"<html>nginx</html>", {}), TooLarge)
+
+
+def test_a_huge_or_deep_problem_is_not_read() -> None:
+    assert error_of(404, b" " * 70_000, {}).code == "broker.strange_answer"
+    assert error_of(404, b"[" * 60_000, {}).code == "broker.strange_answer"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("7", 7.0), ("0", 0.0), ("86400", 60.0), ("9" * 50, 60.0), ("soon", 0.0), ("-5", 0.0)],
+)
+def test_a_server_cannot_make_us_wait_longer_than_a_minute(text: str, seconds: float) -> None:
+    assert pause_asked_by(error_of(503, b"", {"retry-after": text})) == seconds
+
+
+def test_a_certificate_that_does_not_verify_is_told_apart() -> None:
+    failure = httpx2.ConnectError("tls")
+    failure.__cause__ = ssl.SSLCertVerificationError(1, "self-signed")
+    assert error_from(failure).code == "broker.tls"
+    assert error_from(httpx2.ConnectError("no")).code == "broker.unreachable"
+    assert error_from(httpx2.ProxyError("no")).code == "broker.proxy"
+    assert error_from(httpx2.ReadTimeout("late")).params == {"why": "timeout"}
+
+
+class Time:
+    """A clock that moves by being waited on."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.waits: list[float] = []
+
+    def wait(self, seconds: float) -> bool:
+        self.now += seconds
+        self.waits.append(seconds)
+        return False
+
+
+def patience(time: Time) -> Patience:
+    return Patience(wait=time.wait, monotonic=lambda: time.now)
+
+
+def test_pauses_grow_to_a_minute_and_no_further() -> None:
+    time = Time()
+    pauses = Pauses(patience(time), None)
+    for _ in range(200):
+        pauses.after(Unavailable())
+    assert max(time.waits) <= 60
+    assert max(time.waits) > 20
+    assert time.waits[0] <= 0.25
+
+
+def test_patience_ends_with_the_error_itself() -> None:
+    time = Time()
+    pauses = Pauses(patience(time), 100)
+
+    def keep_trying() -> None:
+        while True:
+            pauses.after(Unavailable("mine"))
+
+    with pytest.raises(Unavailable, match="mine"):
+        keep_trying()
+    assert time.now <= 100
+
+
+@pytest.mark.parametrize(
+    "error", [Refused(), Conflict(), QuotaExceeded(), Unreachable("broker.tls", why="x")]
+)
+def test_what_no_repetition_helps_is_told_at_once(error: SekishoError) -> None:
+    time = Time()
+    with pytest.raises(type(error)):
+        Pauses(patience(time), None).after(error)
+    assert time.waits == []
+
+
+def test_what_the_server_asks_for_is_waited() -> None:
+    time = Time()
+    Pauses(patience(time), None).after(Unavailable(retry_after_s=30))
+    assert time.waits == [30.0]
+
+
+def test_a_stopped_wait_ends_with_the_error() -> None:
+    with pytest.raises(Unavailable):
+        Pauses(Patience(wait=lambda _seconds: True), None).after(Unavailable())
+
+
+@pytest.mark.parametrize(
+    "url", ["http://broker.example", "ftp://x", "broker", "http://127.0.0.1.x"]
+)
+def test_plain_http_is_for_this_very_machine_only(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"broker\.url"):
+        base_url(url)
+
+
+def test_a_path_prefix_is_kept() -> None:
+    assert base_url("https://api.example/sekisho") == "https://api.example/sekisho/"
+    address = Address(url="https://api.example/sekisho/", token=Secret("t"))
+    with http_client(address) as client:
+        request = client.build_request("GET", "v1/jobs")
+    assert str(request.url) == "https://api.example/sekisho/v1/jobs"
+    assert request.headers["Accept-Encoding"] == "identity"
+
+
+def test_an_authority_file_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nothing")
+    address = Address(url="https://x", token=Secret("t"), ca_file=tmp_path / "ca.pem")
+    with pytest.raises(ConfigError, match=r"tls\.ca_file"):
+        http_client(address)
+
+
+TOKEN = make_token(Role.SUBMITTER, bytes(32)).reveal()
+
+
+def test_a_private_token_is_read_and_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN + "\n")
+    file.chmod(0o600)
+    secret = read_token(file)
+    assert secret.reveal() == TOKEN
+    assert TOKEN not in f"{secret!r} {secret}"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660])
+def test_a_token_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    file.chmod(mode)
+    with pytest.raises(ConfigError, match=r"token\.file_open"):
+        read_token(file)
+
+
+def test_a_credential_of_the_service_manager_is_accepted_as_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(TOKEN)
+    file.chmod(0o440)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert read_token(file).reveal() == TOKEN
+
+
+@pytest.mark.parametrize("text", ["", "secret", TOKEN[:-1] + "x", TOKEN + TOKEN])
+def test_what_is_no_token_is_refused_without_showing_it(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "token"
+    file.write_text(text)
+    file.chmod(0o600)
+    with pytest.raises(ConfigError, match=r"token\.malformed") as caught:
+        read_token(file)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_token_file_that_is_missing_or_no_file_is_told(tmp_path: Path) -> None:
+    for place in (tmp_path / "absent", tmp_path):
+        with pytest.raises(ConfigError, match=r"token\.file_missing"):
+            read_token(place)

@@ -1,0 +1,285 @@
+"""Fetching a tree: resuming, damage, what is in the way, and room."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from sekisho.adapters.chunks_memory import MemoryChunks
+from sekisho.domain.errors import (
+    Conflict,
+    IntegrityError,
+    NotFound,
+    SekishoError,
+    StorageFull,
+    TooLarge,
+    Unreachable,
+)
+from sekisho.domain.files import RelPath
+from sekisho.domain.limits import CHUNK_BYTES, MAX_CHUNK_BYTES
+from sekisho.transfer.fetch import Caps, fetch_files, fetch_index, fetch_tree
+from sekisho.transfer.part import Part
+from sekisho.transfer.send import send_tree
+from sekisho.transfer.source import LocalTree, scan
+from sekisho.transfer.tree import Tree, TreeFile
+from sekisho.wire.envelope import ChunkRef, TreeRef
+from sekisho.wire.frames import Chunk
+
+BIG = os.urandom(3 * CHUNK_BYTES + 17)
+
+
+class FaultyChunks(MemoryChunks):
+    """Gives at most `allowance` chunks, counting them, then the line is cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.allowance = 1_000_000
+        self.fetched: list[Chunk] = []
+        self.change: Callable[[bytes], bytes] = lambda data: data
+
+    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
+        for chunk, data in super().fetch(chunks):
+            if len(self.fetched) >= self.allowance:
+                raise Unreachable(why="cut")
+            self.fetched.append(chunk)
+            yield chunk, self.change(data)
+
+
+@pytest.fixture
+def port() -> FaultyChunks:
+    return FaultyChunks()
+
+
+@pytest.fixture
+def tree(tmp_path: Path, port: FaultyChunks) -> Tree:
+    here = tmp_path / "here"
+    (here / "sub").mkdir(parents=True)
+    (here / "big").write_bytes(BIG)
+    (here / "sub" / "small").write_bytes(b"small")
+    local = LocalTree(scan([("", here)]))
+    send_tree(local.tree, local.read, port)
+    return local.tree
+
+
+def test_a_cut_fetch_goes_on_where_it_stopped(
+    tmp_path: Path, port: FaultyChunks, tree: Tree
+) -> None:
+    there = tmp_path / "there"
+    port.allowance = 2
+    with pytest.raises(Unreachable):
+        fetch_files(tree, port, there)
+    assert not (there / "big").exists()
+    first, port.fetched, port.allowance = port.fetched, [], 1_000
+    fetch_files(tree, port, there)
+    assert (there / "big").read_bytes() == BIG
+    assert not set(first) & set(port.fetched)
+    assert len(first) + len(port.fetched) == len(tree.chunks())
+
+
+def test_what_is_in_place_is_not_fetched_again(
+    tmp_path: Path, port: FaultyChunks, tree: Tree
+) -> None:
+    fetch_files(tree, port, tmp_path / "there")
+    port.fetched = []
+    fetch_files(tree, port, tmp_path / "there")
+    assert port.fetched == []
+
+
+def test_a_crash_between_two_renames_is_finished_by_the_next_fetch(
+    tmp_path: Path, port: FaultyChunks, tree: Tree
+) -> None:
+    there = tmp_path / "there"
+    with Part.beside(there, tree) as part:
+        part.lacking()
+        for chunk, data in port.fetch(tree.chunks()):
+            part.write(chunk, data)
+        (there / f".sekisho-{tree.digest[:16]}.part" / "0").rename(there / "big")
+    port.fetched = []
+    fetch_files(tree, port, there)
+    assert port.fetched == []
+    assert (there / "big").read_bytes() == BIG
+    assert sorted(p.name for p in there.iterdir()) == ["big", "sub"]
+
+
+def test_damage_of_a_part_is_found_and_fetched_again(
+    tmp_path: Path, port: FaultyChunks, tree: Tree
+) -> None:
+    there = tmp_path / "there"
+    port.allowance = 3
+    with pytest.raises(Unreachable):
+        fetch_files(tree, port, there)
+    part = there / f".sekisho-{tree.digest[:16]}.part" / "0"
+    with part.open("r+b") as file:
+        file.write(b"damage")
+    port.allowance, port.fetched = 1_000, []
+    fetch_files(tree, port, there)
+    assert (there / "big").read_bytes() == BIG
+    assert tree.files[0].chunks[0] in port.fetched
+
+
+def test_a_file_of_the_same_name_is_replaced_as_a_whole(
+    tmp_path: Path, port: FaultyChunks, tree: Tree
+) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "big").write_bytes(b"older")
+    held = (there / "big").open("rb")
+    fetch_files(tree, port, there)
+    assert held.read() == b"older"
+    held.close()
+    assert (there / "big").read_bytes() == BIG
+
+
+def test_a_link_with_the_name_of_a_file_is_replaced_not_followed(
+    tmp_path: Path, port: FaultyChunks, tree: Tree
+) -> None:
+    there, outside = tmp_path / "there", tmp_path / "outside"
+    there.mkdir()
+    outside.write_bytes(b"mine")
+    (there / "big").symlink_to(outside)
+    fetch_files(tree, port, there)
+    assert outside.read_bytes() == b"mine"
+    assert not (there / "big").is_symlink()
+
+
+def test_a_link_in_place_of_a_folder_is_refused_and_nothing_outside_changes(
+    tmp_path: Path, port: FaultyChunks, tree: Tree
+) -> None:
+    there, outside = tmp_path / "there", tmp_path / "outside"
+    there.mkdir()
+    outside.mkdir()
+    (there / "sub").symlink_to(outside)
+    with pytest.raises(Conflict, match=r"fetch\.blocked"):
+        fetch_files(tree, port, there)
+    assert list(outside.iterdir()) == []
+
+
+def test_a_folder_in_place_of_a_file_is_refused(
+    tmp_path: Path, port: FaultyChunks, tree: Tree
+) -> None:
+    (tmp_path / "there" / "big").mkdir(parents=True)
+    with pytest.raises(Conflict, match=r"fetch\.blocked"):
+        fetch_files(tree, port, tmp_path / "there")
+
+
+@pytest.mark.parametrize("kind", ["link", "open"])
+def test_a_part_folder_that_is_not_ours_alone_is_not_used(
+    tmp_path: Path, port: FaultyChunks, tree: Tree, kind: str
+) -> None:
+    there, trap = tmp_path / "there", tmp_path / "trap"
+    there.mkdir()
+    trap.mkdir()
+    (trap / "0").write_bytes(b"victim")
+    part = there / f".sekisho-{tree.digest[:16]}.part"
+    if kind == "link":
+        part.symlink_to(trap)
+    else:
+        part.mkdir()
+        part.chmod(0o777)
+    with pytest.raises(SekishoError, match=r"fetch\.(blocked|io)"):
+        fetch_files(tree, port, there)
+    assert (trap / "0").read_bytes() == b"victim"
+
+
+def test_two_fetches_of_one_tree_to_one_place_do_not_mix(
+    tmp_path: Path, port: FaultyChunks, tree: Tree
+) -> None:
+    with (
+        Part.beside(tmp_path / "there", tree),
+        pytest.raises(Conflict, match=r"fetch\.busy"),
+    ):
+        fetch_files(tree, port, tmp_path / "there")
+
+
+def test_wrong_bytes_from_a_port_that_lies_never_get_a_name(
+    tmp_path: Path, port: FaultyChunks, tree: Tree
+) -> None:
+    port.change = lambda data: b"x" * len(data)
+    with pytest.raises(IntegrityError):
+        fetch_files(tree, port, tmp_path / "there")
+    assert not (tmp_path / "there" / "big").exists()
+
+
+def test_a_chunk_that_was_not_asked_for_is_refused(
+    tmp_path: Path, port: FaultyChunks, tree: Tree
+) -> None:
+    class Pushy(MemoryChunks):
+        def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
+            yield from port.fetch(chunks)
+            yield from port.fetch(chunks[:1])
+
+    with pytest.raises(IntegrityError, match=r"chunk\.unexpected"):
+        fetch_files(tree, Pushy(), tmp_path / "there")
+
+
+def test_a_port_that_gives_too_little_is_found_out(
+    tmp_path: Path, port: FaultyChunks, tree: Tree
+) -> None:
+    class Stingy(MemoryChunks):
+        def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
+            yield from port.fetch(chunks[1:])
+
+    with pytest.raises(IntegrityError, match=r"chunk\.missing"):
+        fetch_files(tree, Stingy(), tmp_path / "there")
+    with pytest.raises(IntegrityError, match=r"chunk\.missing"):
+        fetch_index(tree.ref(), Stingy())
+
+
+def test_a_tree_above_the_caps_is_refused_before_anything_is_written(
+    tmp_path: Path, port: FaultyChunks, tree: Tree
+) -> None:
+    with pytest.raises(TooLarge, match=r"tree\.too_many_files"):
+        fetch_tree(tree.ref(), port, tmp_path / "there", caps=Caps(max_files=1))
+    with pytest.raises(TooLarge, match=r"tree\.too_large"):
+        fetch_tree(tree.ref(), port, tmp_path / "there", caps=Caps(max_bytes=tree.size - 1))
+    assert not (tmp_path / "there").exists()
+    assert port.fetched == []
+
+
+def test_a_list_too_long_to_hold_is_refused_by_its_announced_length(port: FaultyChunks) -> None:
+    pieces = [ChunkRef("0" * 64, CHUNK_BYTES)] * 600
+    ref = TreeRef(digest="0" * 64, files=1, size=1, index=pieces)
+    with pytest.raises(TooLarge, match=r"tree\.too_large"):
+        fetch_index(ref, port)
+
+
+def test_a_list_that_is_not_there_is_not_found(tree: Tree) -> None:
+    with pytest.raises(NotFound):
+        fetch_index(tree.ref(), MemoryChunks())
+
+
+def test_a_tree_larger_than_the_disk_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
+    room = os.statvfs(tmp_path)
+    chunks = (Chunk("0" * 64, MAX_CHUNK_BYTES),) * (
+        room.f_bavail * room.f_frsize // MAX_CHUNK_BYTES + 2
+    )
+    size = MAX_CHUNK_BYTES * len(chunks)
+    files = (TreeFile(RelPath.parse("huge"), executable=False, size=size, chunks=chunks),)
+    port = FaultyChunks()
+    with pytest.raises(StorageFull, match=r"fetch\.disk_full"):
+        fetch_files(Tree(files), port, tmp_path / "there")
+    assert port.fetched == []
+
+
+def test_a_hole_takes_no_room_and_no_time(tmp_path: Path) -> None:
+    here = tmp_path / "sparse"
+    with here.open("wb") as file:
+        file.truncate(64 * CHUNK_BYTES)
+    port = FaultyChunks()
+    local = LocalTree(scan([("sparse", here)]))
+    send_tree(local.tree, local.read, port)
+    fetch_files(local.tree, port, tmp_path / "there")
+    made = (tmp_path / "there" / "sparse").stat()
+    assert (made.st_size, made.st_blocks, port.fetched) == (64 * CHUNK_BYTES, 0, [])
+
+
+def test_progress_never_falls_and_ends_at_the_total(
+    tmp_path: Path, port: FaultyChunks, tree: Tree
+) -> None:
+    seen: list[tuple[int, int]] = []
+    fetch_files(tree, port, tmp_path / "there", lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (tree.size, tree.size)

@@ -1,0 +1,102 @@
+"""Reading local files: what is sent, and what is not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sekisho.adapters.chunks_memory import MemoryChunks
+from sekisho.domain.errors import IntegrityError, UsageError
+from sekisho.domain.limits import CHUNK_BYTES
+from sekisho.transfer.send import send_tree
+from sekisho.transfer.source import LocalTree, scan
+from sekisho.wire.frames import Chunk
+
+
+def names(*entries: tuple[str, Path]) -> list[str]:
+    return [str(source.path) for source in scan(entries)]
+
+
+def test_a_folder_travels_under_the_name_it_is_given(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "c").touch()
+    assert names(("x/y", tmp_path / "a")) == ["x/y/b/c"]
+    assert names(("", tmp_path / "a")) == ["b/c"]
+
+
+def test_links_are_followed_on_the_side_that_sends(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "file").write_text("text")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert names(("in", tmp_path / "link")) == ["in/file"]
+
+
+def test_a_folder_that_contains_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "again").symlink_to(tmp_path)
+    with pytest.raises(UsageError, match=r"input\.loop"):
+        names(("in", tmp_path))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda p: os.mknod(p, 0o600 | 0o140000)])
+def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path: Path, make: object) -> None:
+    make(tmp_path / "special")  # type: ignore[operator]
+    with pytest.raises(UsageError, match=r"input\.not_a_file"):
+        names(("in", tmp_path))
+
+
+def test_what_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"input\.not_found"):
+        names(("in", tmp_path / "absent"))
+
+
+def test_a_name_that_may_not_travel_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad\nname").touch()
+    with pytest.raises(UsageError, match=r"path\.invalid"):
+        names(("in", tmp_path))
+
+
+def test_a_file_changed_after_its_digest_was_taken_is_not_sent(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("before")
+    local = LocalTree(scan([("file", file)]))
+    file.write_text("after!")
+    port = MemoryChunks()
+    with pytest.raises(IntegrityError, match=r"input\.changed"):
+        send_tree(local.tree, local.read, port)
+    assert local.tree.chunks()[0].digest not in port.held
+
+
+def test_a_file_that_shrank_is_not_sent(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("before")
+    local = LocalTree(scan([("file", file)]))
+    file.write_text("")
+    with pytest.raises(IntegrityError, match=r"input\.changed"):
+        local.read(local.tree.chunks()[0])
+
+
+def test_only_what_is_missing_is_read_and_sent(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(os.urandom(CHUNK_BYTES) + b"tail")
+    local = LocalTree(scan([("file", file), ("copy", file)]))
+    port = MemoryChunks()
+    first, tail = local.tree.chunks()
+    port.held[first.digest] = local.read(first)
+    read: list[Chunk] = []
+
+    def reading(chunk: Chunk) -> bytes:
+        read.append(chunk)
+        return local.read(chunk)
+
+    send_tree(local.tree, reading, port)
+    assert read == [tail]
+
+
+def test_progress_of_sending_ends_at_the_total(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    local = LocalTree(scan([("file", tmp_path / "file")]))
+    seen: list[tuple[int, int]] = []
+    send_tree(local.tree, local.read, MemoryChunks(), lambda d, t: seen.append((d, t)))
+    assert seen[-1][0] == seen[-1][1] > 7
