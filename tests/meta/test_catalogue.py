@@ -20,7 +20,7 @@ from sekisho.i18n.catalogue import LANGUAGES, TABLES, catalogue, sentence
 SOURCE = Path(sekisho.__file__).parent
 CODE = re.compile(r"[a-z_]+(\.[a-z_]+)+")
 #: Calls that make an error or a reason without being a class of the tree.
-MAKERS = {"Fault", "plain_problem"}
+MAKERS = {"Fault", "found", "plain_problem"}
 
 
 def _trees() -> list[ast.Module]:

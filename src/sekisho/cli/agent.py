@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -20,7 +19,10 @@ from anyio.abc import TaskStatus
 from sekisho.adapters.journal_directory import DirectoryJournal
 from sekisho.adapters.logging_setup import set_up_logging
 from sekisho.adapters.notify_systemd import ServiceManager
+from sekisho.cli import output
+from sekisho.cli.session import Session
 from sekisho.cli.site_home import home_option, open_site
+from sekisho.cli.words import Command, json_option
 from sekisho.compose import site as compose
 from sekisho.config.site import SiteFiles
 from sekisho.domain.errors import SekishoError, SyncFailed
@@ -33,25 +35,30 @@ _LOOK: Final = frozenset({signal.SIGHUP, signal.SIGUSR1})
 log = structlog.get_logger()
 
 
-@click.command("agent")
+@click.command("agent", cls=Command)
 @home_option
-@click.option("--once", is_flag=True, help="Do what can be done now, and end; for cron.")
-@click.option("--json", "as_json", is_flag=True, help="With --once: print one JSON object.")
-def agent(home: Path, *, once: bool, as_json: bool) -> None:
-    """Run this site's agent.
+@click.option("--once", is_flag=True)
+@json_option
+@click.pass_obj
+def agent(session: Session, *, home: Path, once: bool) -> int:
+    """Run this site's agent. It calls out to the broker and opens no port.
 
-    It calls out to the broker and opens no port. With --once, exit status 75 says that jobs are
-    still open: call it again later.
+    With --once it does what can be done now and ends; exit status 75 says that jobs are still open.
     """
     files = open_site(home)
     set_up_logging(files.settings.log.level, files.settings.log.format)
     try:
-        still_open = anyio.run(_once, files) if once else anyio.run(_serve, files)
+        if not once:
+            anyio.run(_serve, files, session)
+            return 0
+        still_open = anyio.run(_once, files)
     except BaseExceptionGroup as group:
         raise _cause(group) from group
-    if once:
-        click.echo(f'{{"open": {still_open}}}' if as_json else f"open: {still_open}")
-        sys.exit(OPEN_STATUS if still_open else 0)
+    if session.json:
+        output.result_json(session, {"open": still_open})
+    else:
+        output.result(session, session.say("agent_once", open=still_open))
+    return OPEN_STATUS if still_open else 0
 
 
 async def _once(files: SiteFiles) -> int:
@@ -59,22 +66,26 @@ async def _once(files: SiteFiles) -> int:
         return await the_agent.once()
 
 
-async def _serve(files: SiteFiles) -> int:
+async def _serve(files: SiteFiles, session: Session) -> None:
     manager = ServiceManager()
     async with (
         compose.agent(files, alive=manager.alive) as the_agent,
         anyio.create_task_group() as group,
     ):
-        await group.start(_obey, the_agent, files, manager)
+        await group.start(_obey, the_agent, files, manager, session)
         log.info("agent_started", broker=files.settings.broker.url, pid=os.getpid())
         manager.ready("serving")
         await the_agent.serve()
         group.cancel_scope.cancel()
-    return 0
 
 
 async def _obey(
-    the_agent: Agent, files: SiteFiles, manager: ServiceManager, *, task_status: TaskStatus[None]
+    the_agent: Agent,
+    files: SiteFiles,
+    manager: ServiceManager,
+    session: Session,
+    *,
+    task_status: TaskStatus[None],
 ) -> None:
     """Act on signals for as long as the agent serves."""
     draining = False
@@ -84,29 +95,25 @@ async def _obey(
             if number in _LOOK:
                 the_agent.wake()
             elif draining:
-                _end_now()
+                _end_now(session)
             else:
                 draining = True
                 manager.stopping()
-                _say(_waiting_for(files))
+                output.note(session, _waiting_for(files, session))
                 the_agent.drain()
 
 
-def _waiting_for(files: SiteFiles) -> str:
+def _waiting_for(files: SiteFiles, session: Session) -> str:
     owed = [run.job for run in DirectoryJournal(files.state).runs() if not run.settled]
     if not owed:
-        return "stopping: nothing is in hand"
-    return f"stopping: no new work; waiting for {len(owed)} to finish: {', '.join(owed)}"
+        return session.say("agent_idle")
+    return session.say("agent_waits", count=len(owed), jobs=", ".join(owed))
 
 
-def _end_now() -> NoReturn:
+def _end_now(session: Session) -> NoReturn:
     """End without any clean-up: this must work whatever the rest of the process is doing."""
-    _say("ending now: what runs goes on, and the next agent adopts it")
+    output.note(session, session.say("agent_ends"))
     os._exit(OPEN_STATUS)
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -15,8 +15,7 @@ home_option = click.option(
     type=click.Path(path_type=Path, file_okay=False),
     envvar="SEKISHO_SITE_DIR",
     default=lambda: Path("~/.config/sekisho/site").expanduser(),
-    show_default="$SEKISHO_SITE_DIR, else ~/.config/sekisho/site",
-    help="The site's directory.",
+    show_default="$SEKISHO_SITE_DIR, ~/.config/sekisho/site",
 )
 
 

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Final
 
 from sekisho.adapters.clock_system import SystemClock
+from sekisho.adapters.credentials_directory import DirectoryCredentials
 from sekisho.adapters.desires_directory import DirectoryDesires
 from sekisho.adapters.hosts.spawn_local import LocalSpawner
-from sekisho.adapters.http_client import Address
+from sekisho.adapters.http_client import Address, http_client
+from sekisho.adapters.http_line import HttpLine, Patience, message
 from sekisho.adapters.journal_directory import DirectoryJournal
 from sekisho.adapters.mailbox_https import HttpsMailbox
+from sekisho.adapters.mailbox_noted import NotedMailbox, write_note
 from sekisho.adapters.schedulers.local import LocalScheduler
 from sekisho.adapters.token_file import read_token
 from sekisho.adapters.workplace_local import LocalWorkplace
 from sekisho.config.manifest import load_manifest
 from sekisho.config.site import SiteFiles
-from sekisho.domain.errors import ConfigError
+from sekisho.domain.errors import ConfigError, Unauthenticated
+from sekisho.domain.token import Secret, hash_token
 from sekisho.site.agent import Agent
 from sekisho.site.desk import Desk
+from sekisho.wire.v1 import Joined, JoinSite
 
+#: How long `join` repeats its one question: the answer may be lost, the invitation is not.
+JOIN_SECONDS: Final = 60.0
 _DICE: Final = random.SystemRandom()
 
 
@@ -52,13 +60,16 @@ async def agent(
     try:
         desires = DirectoryDesires(files, manifest)
         spawner = LocalSpawner()
-        async with HttpsMailbox(address(files), instance(files)) as mailbox:
+        async with HttpsMailbox(address(files), instance(files)) as line:
+            clock = SystemClock()
             desk = Desk(
-                mailbox=mailbox,
+                mailbox=NotedMailbox(
+                    line, clock, os.getpid(), lambda note: write_note(files.line, note)
+                ),
                 journal=journal,
                 scheduler=LocalScheduler(spawner),
                 workplace=LocalWorkplace(files.work_base),
-                clock=SystemClock(),
+                clock=clock,
                 word=desires.word,
                 roll=_DICE.random,
                 token=lambda: secrets.token_hex(16),
@@ -69,3 +80,25 @@ async def agent(
                 await spawner.aclose()
     finally:
         journal.unlock()
+
+
+def join(files: SiteFiles, invitation: Secret) -> Joined:
+    """Use ``invitation`` up: from now on the site's own token, in its own file, is its credential.
+
+    Repeated with the same invitation it is answered the same.
+    """
+    credentials = DirectoryCredentials(files)
+    asking = JoinSite(
+        instance=credentials.instance(),
+        token_hash=hash_token(credentials.begin(invitation).reveal()),
+    )
+    broker = files.settings.broker
+    where = Address(url=broker.url, token=invitation, ca_file=files.ca, proxy=broker.proxy)
+    patience = Patience(limit_s=JOIN_SECONDS, first_s=0)
+    with closing(HttpLine(http_client(where), patience)) as line:
+        try:
+            joined = line.ask(message("POST", "v1/site/join", asking), Joined)
+        except Unauthenticated as error:
+            raise Unauthenticated("site.invitation_refused") from error
+    credentials.finish(invitation)
+    return joined

@@ -83,6 +83,11 @@ class SiteFiles:
         return self.state / "paused"
 
     @property
+    def line(self) -> Path:
+        """How the agent's line to the broker is, as it noted last."""
+        return self.state / "line.json"
+
+    @property
     def disabled(self) -> Path:
         """One name of a command a line: switched off by the site itself."""
         return self.state / "disabled"

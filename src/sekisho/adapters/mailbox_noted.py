@@ -1,0 +1,95 @@
+"""A mailbox that notes how the line is, for whoever asks about the agent from another process.
+
+The note is a small file; it is information only, so it is neither synced nor ever a reason to fail.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from sekisho.domain.clock import Clock
+from sekisho.domain.egress import Cleared
+from sekisho.domain.errors import SekishoError
+from sekisho.site.mailbox import Hold, LastWord, Mailbox, Step
+from sekisho.site.workplace import Staged
+from sekisho.transfer.tree import Tree
+from sekisho.wire.envelope import TreeRef
+from sekisho.wire.v1 import PollAnswer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineNote:
+    """How an agent's line to its broker is. ``code`` is why the last poll failed, if it did."""
+
+    pid: int
+    asked_at: datetime | None = None
+    answered_at: datetime | None = None
+    failed_at: datetime | None = None
+    code: str | None = None
+
+
+def read_note(file: Path) -> LineNote | None:
+    """Return the note in ``file``; None when there is none that can be read."""
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=LineNote)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+def write_note(file: Path, note: LineNote) -> None:
+    fresh = file.with_name(f".note-{secrets.token_hex(4)}")
+    with suppress(OSError):
+        fresh.write_bytes(msgspec.json.encode(note))
+        fresh.replace(file)
+
+
+class NotedMailbox:
+    """Passes everything on to ``inner``; notes when it asked and how it was answered."""
+
+    def __init__(
+        self, inner: Mailbox, clock: Clock, pid: int, note: Callable[[LineNote], None]
+    ) -> None:
+        self._inner = inner
+        self._clock = clock
+        self._tell = note
+        self._note = LineNote(pid=pid)
+
+    async def poll(
+        self, *, free: int, holds: Sequence[str], cancelling: Sequence[str], wait_s: float
+    ) -> PollAnswer:
+        self._noted(replace(self._note, asked_at=self._clock.now()))
+        try:
+            answer = await self._inner.poll(
+                free=free, holds=holds, cancelling=cancelling, wait_s=wait_s
+            )
+        except SekishoError as error:
+            self._noted(replace(self._note, failed_at=self._clock.now(), code=error.code))
+            raise
+        self._noted(replace(self._note, answered_at=self._clock.now(), code=None))
+        return answer
+
+    def _noted(self, note: LineNote) -> None:
+        self._note = note
+        self._tell(note)
+
+    async def accept(self, hold: Hold) -> None:
+        await self._inner.accept(hold)
+
+    async def list_inputs(self, hold: Hold, ref: TreeRef) -> Tree:
+        return await self._inner.list_inputs(hold, ref)
+
+    async def fetch(self, hold: Hold, tree: Tree, directory: str) -> None:
+        await self._inner.fetch(hold, tree, directory)
+
+    async def send(self, hold: Hold, staged: Cleared[Staged]) -> None:
+        await self._inner.send(hold, staged)
+
+    async def tell(self, hold: Hold, news: Cleared[tuple[Step, ...]] | Cleared[LastWord]) -> None:
+        await self._inner.tell(hold, news)

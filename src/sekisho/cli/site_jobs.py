@@ -1,0 +1,167 @@
+"""What a site's agent is doing, and what it remembers of each job. For the site's own people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from sekisho.adapters.desires_directory import disabled_commands
+from sekisho.adapters.journal_directory import DirectoryJournal
+from sekisho.adapters.mailbox_noted import LineNote, read_note
+from sekisho.adapters.workplace_local import LocalWorkplace
+from sekisho.cli import output
+from sekisho.cli.session import Session
+from sekisho.cli.site_home import home_option, open_site
+from sekisho.cli.site_log import entries, shown
+from sekisho.cli.words import Command, json_option
+from sekisho.config.site import SiteFiles
+from sekisho.domain.errors import NotFound
+from sekisho.domain.ids import check_job_id
+from sekisho.domain.run import Run
+
+#: A line is answered at least this often, by a long poll at its longest and some slack.
+_ANSWERED_WITHIN: Final = timedelta(seconds=60)
+
+
+@click.command(cls=Command)
+@home_option
+@json_option
+@click.pass_obj
+def status(session: Session, home: Path) -> None:
+    """Say whether the agent runs, is paused, is connected, and what it has in hand."""
+    files = open_site(home)
+    facts = _status(files)
+    if session.json:
+        output.result_json(session, facts)
+        return
+    _table(session, "status", facts)
+
+
+def _status(files: SiteFiles) -> dict[str, Any]:
+    journal = DirectoryJournal(files.state)
+    owner = journal.owner()
+    note = read_note(files.line)
+    if note is not None and note.pid != owner:
+        note = None  # of an agent that is no more
+    return {
+        "directory": str(files.home),
+        "running": owner is not None,
+        "pid": owner,
+        "paused": files.paused.exists(),
+        "connected": _connected(note),
+        "last_answer_at": note and note.answered_at,
+        "last_poll_at": note and note.asked_at,
+        "last_fault": note and note.code,
+        "disabled_commands": sorted(disabled_commands(files.disabled)),
+        "open_jobs": [_row(run) for run in journal.runs() if not run.settled],
+    }
+
+
+def _connected(note: LineNote | None) -> bool:
+    if note is None or note.answered_at is None or note.code is not None:
+        return False
+    return datetime.now(UTC) - note.answered_at < _ANSWERED_WITHIN
+
+
+@click.command(cls=Command)
+@home_option
+@click.option("--all", "every", is_flag=True)
+@json_option
+@click.pass_obj
+def jobs(session: Session, *, home: Path, every: bool) -> None:
+    """List the jobs in hand; with --all, those that are remembered as well."""
+    runs = DirectoryJournal(open_site(home).state).runs()
+    rows = [_row(run) for run in runs if every or not run.settled]
+    if session.json:
+        output.result_json(session, rows)
+        return
+    output.columns(session, [_cells(session, row) for row in rows])
+
+
+def _row(run: Run) -> dict[str, Any]:
+    return {
+        "job": run.job,
+        "stage": run.stage.value,
+        "command": run.command,
+        "submitter": run.submitter,
+        "taken_at": run.taken_at,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "exit_code": run.exit.code if run.exit else None,
+        "settled": run.settled,
+    }
+
+
+def _cells(session: Session, row: Mapping[str, Any]) -> tuple[str, ...]:
+    stage = session.say(f"stage_{row['stage']}")
+    return row["job"], stage, row["command"] or "-", row["submitter"], _shown(row["taken_at"])
+
+
+@click.command(cls=Command)
+@click.argument("job_id", metavar="JOB")
+@home_option
+@json_option
+@click.pass_obj
+def show(session: Session, job_id: str, home: Path) -> None:
+    """Show all that this site knows of one job, its work directory too."""
+    files = open_site(home)
+    run = next((r for r in DirectoryJournal(files.state).runs() if r.job == job_id), None)
+    records = [entry for entry in entries(files.state) if entry.body["job"] == job_id]
+    if run is None and not records:
+        raise NotFound("site.no_such_job", job=check_job_id(job_id))
+    facts = {} if run is None else _facts(files, run)
+    if session.json:
+        found = [{**entry.body, "digest": entry.digest} for entry in records]
+        output.result_json(session, {"run": facts or None, "log": found})
+        return
+    _table(session, "job", facts)
+    for entry in records:
+        output.result(session, shown(entry))
+
+
+def _facts(files: SiteFiles, run: Run) -> dict[str, Any]:
+    place = LocalWorkplace(files.work_base).place(run.job, run.attempt)
+    return {
+        **_row(run),
+        "epoch": run.epoch,
+        "attempt": run.attempt,
+        "signal": run.exit.signal if run.exit else None,
+        "stop": run.stop.value if run.stop else None,
+        "argv": list(run.argv),
+        "released_tree": run.tree,
+        "keep_until": run.keep_until,
+        "work_dir": place.work_dir,
+        "control_dir": place.control_dir,
+    }
+
+
+def _table(session: Session, kind: str, facts: Mapping[str, Any]) -> None:
+    rows = [
+        (session.say(f"{kind}_{name}"), _value(session, value))
+        for name, value in facts.items()
+        if name not in ("open_jobs", "stage")
+    ]
+    if "stage" in facts:
+        rows.insert(1, (session.say("job_stage"), session.say(f"stage_{facts['stage']}")))
+    output.columns(session, rows)
+    if open_jobs := facts.get("open_jobs"):
+        output.result(session, session.say("status_open_jobs"))
+        output.columns(session, [("", *_cells(session, row)) for row in open_jobs])
+
+
+def _value(session: Session, value: object) -> str:
+    if isinstance(value, bool):
+        return session.say("yes" if value else "no")
+    return _shown(value)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return " ".join(map(str, value)) or "-"
+    return "-" if value is None or value == "" else str(value)

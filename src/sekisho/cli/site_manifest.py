@@ -1,0 +1,139 @@
+"""The effective manifest in print: for whoever must decide whether it may be in force."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from sekisho.cli.session import Session
+from sekisho.domain.egress import LogRule, OutputRule
+from sekisho.domain.manifest import ArgTemplate, Command, InputRule, Manifest
+from sekisho.domain.parameter import Parameter
+
+
+def described(session: Session, manifest: Manifest) -> Iterator[str]:
+    """Return the lines that say what may run here, what comes in, and what may leave."""
+    served = ", ".join(sorted(manifest.submitters.users)) or "-"
+    yield session.say("manifest_head", site=manifest.site, digest=manifest.digest)
+    yield session.say("manifest_served", users=served, limit=manifest.max_running)
+    for command in manifest.commands.values():
+        yield ""
+        yield _title(session, command)
+        for key, values in _rows(session, command):
+            yield f"    {session.say(f'manifest_{key}')}: {values}"
+
+
+def _title(session: Session, command: Command) -> str:
+    description = command.description.get(session.lang, "")
+    off = "" if command.enabled else f" [{session.say('manifest_off')}]"
+    return f"  {command.name}{off}  {description}".rstrip()
+
+
+def _rows(session: Session, command: Command) -> Iterator[tuple[str, str]]:
+    yield "runs", " ".join(_argument(element) for element in command.argv)
+    for name, parameter in command.parameters.items():
+        yield "takes", f"{name}: {_parameter(parameter)}"
+    for arrival in command.inputs:
+        yield "receives", _input(session, arrival)
+    for rule in command.outputs:
+        yield "releases", _output(session, rule)
+    yield "stdout", _log(session, command.stdout)
+    yield "stderr", _log(session, command.stderr)
+    if command.environment:
+        yield "environment", " ".join(sorted(command.environment))
+    if command.submitters is not None:
+        yield "only", ", ".join(sorted(command.submitters.users)) or "-"
+    yield (
+        "limits",
+        session.say(
+            "manifest_bounds",
+            seconds=f"{command.time_limit.total_seconds():g}",
+            running=command.max_running,
+            days=f"{command.retention.total_seconds() / 86_400:g}",
+            again=session.say("yes" if command.idempotent else "no"),
+        ),
+    )
+
+
+def _argument(element: ArgTemplate) -> str:
+    return element if isinstance(element, str) else f"[{' '.join(element)}]"
+
+
+def _parameter(parameter: Parameter) -> str:
+    kind = type(parameter).__name__.lower()
+    bounds = ", ".join(f"{key}={value}" for key, value in _bounds(parameter).items())
+    return f"{kind} ({bounds})" if bounds else kind
+
+
+def _bounds(parameter: Parameter) -> dict[str, Any]:
+    return {
+        field.name: getattr(parameter, field.name)
+        for field in dataclasses.fields(parameter)
+        if getattr(parameter, field.name) is not None
+    }
+
+
+def _input(session: Session, rule: InputRule) -> str:
+    need = session.say("manifest_required" if rule.required else "manifest_optional")
+    return f"{rule.path.text} ≤ {_size(rule.max_bytes)}, {need}"
+
+
+def _output(session: Session, rule: OutputRule) -> str:
+    need = session.say("manifest_required" if rule.required else "manifest_optional")
+    many = session.say("manifest_files", count=rule.max_files)
+    return f"{rule.path.text} ≤ {_size(rule.max_bytes)}, {many}, {need}"
+
+
+def _log(session: Session, rule: LogRule) -> str:
+    if not rule.release:
+        return session.say("manifest_kept")
+    return session.say("manifest_tail", size=_size(rule.max_bytes))
+
+
+def _size(count: int) -> str:
+    """Return a number of bytes in the largest unit that divides it."""
+    for power, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if count and count % (1 << power) == 0:
+            return f"{count >> power} {unit}"
+    return f"{count} B"
+
+
+def facts_of(manifest: Manifest) -> dict[str, Any]:
+    """Return the same for a program: the manifest's own keys and values."""
+    return {
+        "site": manifest.site,
+        "digest": manifest.digest,
+        "submitters": sorted(manifest.submitters.users),
+        "max_running": manifest.max_running,
+        "commands": [_command_facts(command) for command in manifest.commands.values()],
+    }
+
+
+def _command_facts(command: Command) -> dict[str, Any]:
+    only = command.submitters
+    return {
+        "name": command.name,
+        "enabled": command.enabled,
+        "description": dict(command.description),
+        "argv": [list(e) if isinstance(e, tuple) else e for e in command.argv],
+        "parameters": {
+            name: {"type": type(parameter).__name__.lower(), **_bounds(parameter)}
+            for name, parameter in command.parameters.items()
+        },
+        "inputs": [_rule_facts(rule) for rule in command.inputs],
+        "outputs": [_rule_facts(rule) for rule in command.outputs],
+        "stdout": dataclasses.asdict(command.stdout),
+        "stderr": dataclasses.asdict(command.stderr),
+        "environment": sorted(command.environment),
+        "submitters": None if only is None else sorted(only.users),
+        "time_limit_s": command.time_limit.total_seconds(),
+        "max_running": command.max_running,
+        "retention_days": command.retention.total_seconds() / 86_400,
+        "idempotent": command.idempotent,
+    }
+
+
+def _rule_facts(rule: InputRule | OutputRule) -> dict[str, Any]:
+    fields = {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule)}
+    return {**fields, "path": rule.path.text}
