@@ -80,8 +80,9 @@ def examine(
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        line = _TOML_LINE.search(str(error))
-        raise invalid([Fault(file, int(line[1]) if line else 0, "TOML", str(error))]) from error
+        place = _TOML_LINE.search(str(error))
+        line = int(place[1]) if place else max(1, len(text.splitlines()))  # "at end of document"
+        raise invalid([Fault(file, line, "TOML", str(error))]) from error
     faults = [fault_at(text, file, where, why) for where, why in _faults(document, kind, ())]
     faults += _override(document, kind, environ or {})
     return document, faults

@@ -1,0 +1,110 @@
+"""What deploy/ ships works: the unit is accepted and hardened, and nginx passes everything."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import msgspec
+
+from sekisho.domain.limits import MAX_PART_BYTES
+from sekisho.wire.frames import Chunk, digest_of, frame, pack_chunks
+from tests.component.broker_world import a_submission
+from tests.integration.http_process import Certificates, broker_process, certificates, sekisho
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+UNIT = DEPLOY / "sekisho-broker.service"
+
+
+def test_the_unit_is_valid(tmp_path: Path) -> None:
+    unit = tmp_path / UNIT.name
+    text = UNIT.read_text().replace("/opt/sekisho/bin/sekisho", "/bin/true")
+    unit.write_text(text.replace("User=sekisho-broker", "User=daemon"))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", unit],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_unit_is_hardened() -> None:
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", UNIT],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-400:]
+
+
+@contextmanager
+def nginx(home: Path, tls: Certificates, broker_port: int) -> Iterator[int]:
+    """Run nginx with its default limits and the shipped snippet; give its port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    listener.close()
+    snippet = (DEPLOY / "nginx.conf").read_text().replace(":50080", f":{broker_port}")
+    (home / "sekisho.conf").write_text(snippet)
+    (home / "nginx.conf").write_text(
+        f"daemon off; master_process off; pid {home}/pid; error_log {home}/error.log;\n"
+        f"events {{}}\nhttp {{ access_log off; client_body_temp_path {home}/body;\n"
+        f"proxy_temp_path {home}/proxy; fastcgi_temp_path {home}/f; uwsgi_temp_path {home}/u;\n"
+        f"scgi_temp_path {home}/s;\n"
+        f"server {{ listen 127.0.0.1:{port} ssl; ssl_certificate {tls.cert};\n"
+        f"ssl_certificate_key {tls.key}; include {home}/sekisho.conf; }} }}\n"
+    )
+    program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
+    assert program is not None
+    server = subprocess.Popen([program, "-p", home, "-c", home / "nginx.conf"])
+    try:
+        yield port
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def test_a_broker_behind_nginx_under_a_path_works_with_default_limits(tmp_path: Path) -> None:
+    """W17: a chunk of the largest part, the long poll, and the caller's true address."""
+    tls = certificates(tmp_path)
+    home = tmp_path / "broker"
+    config = home / "broker.toml"
+    sekisho("broker", "init", home, "--port", "0")
+    text = config.read_text().replace("# prefix =", "prefix =")
+    config.write_text(text.replace("# trusted_proxies =", "trusted_proxies ="))
+    sekisho("broker", "site", "add", "one", "--user", "alice", "-c", config)
+    argv = ["token", "create", "--role", "submitter", "--user", "alice", "--show"]
+    token = sekisho("broker", *argv, "-c", config)
+    data = bytes(MAX_PART_BYTES - 36 - (128 << 10))
+    chunk = Chunk(digest_of(data), len(data))
+    message = a_submission(has_inputs=True)
+    with (
+        broker_process(config) as broker,
+        nginx(tmp_path, tls, broker.port) as port,
+        httpx2.Client(
+            base_url=f"https://127.0.0.1:{port}/sekisho",
+            verify=tls.trust,
+            transport=httpx2.HTTPTransport(verify=tls.trust, retries=5),
+            timeout=40,
+        ) as http,
+    ):
+        assert http.get("v1/jobs").status_code == 401
+        assert broker.event("credential_refused")["address"] == "127.0.0.1"
+        http.headers["Authorization"] = f"Bearer {token}"
+        made = http.post("v1/jobs", content=msgspec.json.encode(message))
+        assert made.status_code == 201
+        base = f"v1/jobs/{message.id}"
+        http.post(f"{base}/chunks/missing", content=pack_chunks([chunk]))
+        assert http.put(f"{base}/chunks", content=frame(chunk.digest, data)).status_code == 200
+        fetched = http.post(f"{base}/chunks/fetch", content=bytes.fromhex(chunk.digest))
+        assert fetched.content == frame(chunk.digest, data)
+        waited = http.get(base, params={"version": made.json()["version"], "wait_s": 0.5})
+        assert waited.json()["state"] == "draft"

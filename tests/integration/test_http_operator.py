@@ -1,0 +1,134 @@
+"""The operator's commands, as the operator types them."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from sekisho.cli.broker import broker
+from sekisho.compose.broker import desk
+from sekisho.config.broker import load_broker
+from sekisho.domain.access import Role
+from sekisho.domain.errors import Conflict, NotFound, SekishoError, Unauthenticated
+from sekisho.domain.token import is_token
+from sekisho.wire.v1 import Poll
+from tests.component.broker_world import AGENT, a_submission
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    home = tmp_path / "b"
+    assert run("init", home, "--host", "::1", "--port", "1234").exit_code == 0
+    return home / "broker.toml"
+
+
+def run(*argv: object) -> Result:
+    return CliRunner().invoke(broker, [str(a) for a in argv], catch_exceptions=True)
+
+
+def told(config: Path, *argv: object) -> Any:
+    done = run(*argv, "--json", "-c", config)
+    assert done.exit_code == 0, done.output
+    return msgspec.json.decode(done.stdout)
+
+
+def error_of(*argv: object) -> SekishoError:
+    error = run(*argv).exception
+    assert isinstance(error, SekishoError), error
+    return error
+
+
+def test_init_makes_private_files_and_settings_that_can_be_read(config: Path) -> None:
+    assert stat.S_IMODE(config.parent.stat().st_mode) == 0o700
+    for file in config.parent.iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) & 0o077 == 0
+    http = load_broker(config, {}).settings.http
+    assert (http.host, http.port, http.tls_cert) == ("::1", 1234, None)
+
+
+def test_init_overwrites_nothing(config: Path) -> None:
+    before = config.read_bytes()
+    assert isinstance(error_of("init", config.parent), Conflict)
+    assert config.read_bytes() == before
+
+
+def test_a_site_is_added_listed_switched_and_rotated(config: Path) -> None:
+    first = run("site", "add", "kobe", "--user", "alice", "--user", "bob", "-c", config)
+    assert is_token(first.stdout.strip())
+    run("site", "disable", "kobe", "-c", config)
+    run("site", "disable", "kobe", "--command", "solve", "-c", config)
+    (site,) = told(config, "site", "list")
+    assert (site["id"], site["disabled"], site["connected"]) == ("kobe", True, False)
+    assert (site["disabled_commands"], site["submitters"]) == (["solve"], ["alice", "bob"])
+    run("site", "enable", "kobe", "-c", config)
+    run("site", "enable", "kobe", "--command", "solve", "-c", config)
+    run("site", "users", "kobe", "--user", "carol", "-c", config)
+    (site,) = told(config, "site", "list")
+    assert (site["disabled"], site["disabled_commands"]) == (False, [])
+    assert site["submitters"] == ["carol"]
+    second = run("site", "rotate", "kobe", "-c", config)
+    with desk(load_broker(config, {})) as services:
+        assert services.tokens.authenticate(second.stdout.strip()).name == "kobe"
+        with pytest.raises(Unauthenticated):
+            services.tokens.authenticate(first.stdout.strip())
+
+
+def test_a_token_goes_to_a_private_file_unless_it_is_to_be_shown(
+    config: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "alice.token"
+    argv = ["token", "create", "--role", "submitter", "--user", "alice", "-c", config]
+    written = run(*argv, "--to", file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    secret = file.read_text().strip()
+    assert is_token(secret)
+    assert secret not in written.output
+    assert isinstance(error_of(*argv, "--to", file), Conflict)
+    shown = run(*argv, "--show", "--days", "1").stdout.strip()
+    listed = run("token", "list", "--json", "-c", config).stdout
+    assert secret not in listed
+    assert shown not in listed
+    tokens = msgspec.json.decode(listed)
+    assert [t["expires_at"] is None for t in tokens] == [True, False]
+    run("token", "revoke", tokens[0]["id"], "-c", config)
+    with desk(load_broker(config, {})) as services:
+        assert services.tokens.authenticate(shown).role is Role.SUBMITTER
+        with pytest.raises(Unauthenticated):
+            services.tokens.authenticate(secret)
+
+
+def test_jobs_are_listed_shown_and_declared_lost(config: Path) -> None:
+    run("site", "add", "one", "--user", "alice", "-c", config)
+    with desk(load_broker(config, {})) as services:
+        job, _ = services.submissions.submit("alice", a_submission())
+        services.offers.look("one", Poll(instance=AGENT, free=1))
+    (row,) = told(config, "jobs", "--site", "one", "--user", "alice", "--state", "offered")
+    assert row["id"] == job.id
+    assert told(config, "jobs", "--user", "bob") == []
+    table = run("jobs", "-c", config).stdout.splitlines()
+    assert table[0].split() == ["ID", "SITE", "SUBMITTER", "STATE", "CHANGED_AT"]
+    assert table[1].split()[:4] == [job.id, "one", "alice", "offered"]
+    shown = told(config, "show", job.id)
+    assert [step["state"] for step in shown["history"]] == ["queued", "offered"]
+    assert isinstance(error_of("lost", job.id, "--by", "operator", "-c", config), Conflict)
+    assert isinstance(error_of("show", "job_" + "0" * 26, "-c", config), NotFound)
+
+
+def test_status_is_told_without_a_serving_broker(config: Path) -> None:
+    status = told(config, "status")
+    assert (status["serving"], status["jobs"], status["stored_bytes"]) == (False, {}, 0)
+
+
+def test_every_command_has_a_help() -> None:
+    def walk(group: Any) -> None:
+        for command in group.commands.values():
+            assert command.help, command.name
+            if hasattr(command, "commands"):
+                walk(command)
+
+    walk(broker)
