@@ -51,7 +51,10 @@ def write_note(file: Path, note: LineNote) -> None:
 
 
 class NotedMailbox:
-    """Passes everything on to ``inner``; notes when it asked and how it was answered."""
+    """Passes everything on to ``inner``; notes when it asked and how it was answered.
+
+    The first poll, and the first after a fault, does not wait: it is known at once how the line is.
+    """
 
     def __init__(
         self, inner: Mailbox, clock: Clock, pid: int, note: Callable[[LineNote], None]
@@ -64,6 +67,8 @@ class NotedMailbox:
     async def poll(
         self, *, free: int, holds: Sequence[str], cancelling: Sequence[str], wait_s: float
     ) -> PollAnswer:
+        if self._note.answered_at is None or self._note.code is not None:
+            wait_s = 0.0
         self._noted(replace(self._note, asked_at=self._clock.now()))
         try:
             answer = await self._inner.poll(

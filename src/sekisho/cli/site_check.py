@@ -14,7 +14,7 @@ from sekisho.cli.session import Session
 from sekisho.cli.site_home import home_option
 from sekisho.cli.site_manifest import described, facts_of
 from sekisho.cli.words import Command, json_option
-from sekisho.i18n.catalogue import sentence
+from sekisho.i18n.catalogue import Sentence, sentence
 from sekisho.site.check import Finding, Grade, clean
 
 FAULT_STATUS: Final = 1
@@ -57,8 +57,11 @@ def _print(session: Session, finding: Finding) -> None:
     if not finding.code:
         output.result(session, f"{head}: {finding.detail}" if finding.detail else head)
         return
+    made = _sentence(session, finding)
+    if finding.grade is Grade.SKIPPED:
+        output.result(session, f"{head}: {made.what}")
+        return
     output.result(session, f"{head} [{finding.code}]")
-    made = sentence(finding.code, finding.params, session.lang)
     lines = [*made.what.split("\n"), *made.next.split("\n")]
     if finding.ask is not None:
         lines.append(session.say("check_ask", who=session.say(f"check_ask_{finding.ask}")))
@@ -67,8 +70,15 @@ def _print(session: Session, finding: Finding) -> None:
             output.result(session, f"        {line}")
 
 
+def _sentence(session: Session, finding: Finding) -> Sentence:
+    params = dict(finding.params)
+    if "first" in params:  # another check, by the name that is printed for it
+        params["first"] = session.say(f"check_title_{params['first']}")
+    return sentence(finding.code, params, session.lang)
+
+
 def _as_json(session: Session, finding: Finding) -> dict[str, object]:
-    made = sentence(finding.code, finding.params, session.lang) if finding.code else None
+    made = _sentence(session, finding) if finding.code else None
     return {
         "check": finding.check,
         "grade": finding.grade.value,
