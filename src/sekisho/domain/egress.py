@@ -125,11 +125,26 @@ def _over(rule: OutputRule, files: Sequence[Found]) -> Fault | None:
 def _missing(
     rules: Sequence[OutputRule], requested: Sequence[Pattern], found: Sequence[Found]
 ) -> list[Fault]:
-    wanted = [p for p in requested if p.literal] + [r.path for r in rules if r.required]
+    """Return what was asked for by name, or is required, and is not there or not permitted.
+
+    Whether something that is not permitted exists makes no difference to the answer.
+    """
+    there = {str(f.path) for f in found}
+    named = {p.text for p in requested if p.literal}
+    refused = {text for text in named if not _permitted(rules, RelPath.parse(text))}
+    absent = (named - refused) - there
+    for rule in rules:
+        if rule.required and not any(rule.path.matches(f.path) for f in found):
+            absent.add(rule.path.text)
     return [
-        Fault("output.missing", (("output", text),))
-        for text in sorted({p.text for p in wanted if not any(p.matches(f.path) for f in found)})
+        Fault(code, (("output", text),))
+        for code, texts in (("output.missing", absent), ("output.not_permitted", refused))
+        for text in sorted(texts)
     ]
+
+
+def _permitted(rules: Sequence[OutputRule], path: RelPath) -> bool:
+    return any(rule.path.matches(path) for rule in rules)
 
 
 #: Parameters of a reason that may leave: the submitter's own words, or numbers of the manifest.

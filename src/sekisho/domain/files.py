@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 from sekisho.domain.errors import UsageError
@@ -87,23 +86,37 @@ class Pattern:
         return not any(c in self.text for c in "*?")
 
     def matches(self, path: RelPath) -> bool:
-        return _compiled(self.text).fullmatch(str(path)) is not None
+        """Say whether the pattern is one for ``path``, in time that no pattern can make long."""
+        wanted, parts = self.text.split("/"), path.parts
+        if "**" not in wanted:
+            return len(wanted) == len(parts) and all(map(_fits, wanted, parts))
+        before = wanted.index("**")
+        after = len(wanted) - before - 1
+        middle = parts[before : len(parts) - after]
+        if len(parts) < before + after + int(after == 0):  # at the end it stands for a name
+            return False
+        return (
+            all(map(_fits, wanted[:before], parts))
+            and all(map(_fits, wanted[before + 1 :], parts[len(parts) - after :]))
+            and not any(part.startswith(".") for part in middle)
+        )
 
 
-@lru_cache(maxsize=4096)
-def _compiled(text: str) -> re.Pattern[str]:
-    parts = text.split("/")
-    out = []
-    for n, part in enumerate(parts):
-        last = n == len(parts) - 1
-        if part == "**":
-            out.append(r"(?:[^/.][^/]*/)*" + (r"[^/.][^/]*" if last else ""))
+def _fits(pattern: str, name: str) -> bool:
+    """Match one component. Back only ever to the last star: at most their lengths' product."""
+    if name.startswith(".") and pattern[0] in "*?":
+        return False
+    at, star, mark, here = 0, -1, 0, 0
+    while here < len(name):
+        wanted = pattern[at : at + 1]
+        if wanted == "*":
+            star, mark = at, here
+            at += 1
+        elif wanted in ("?", name[here]):
+            at, here = at + 1, here + 1
+        elif star >= 0:
+            mark += 1
+            at, here = star + 1, mark
         else:
-            out.append(_component(part) + ("" if last else "/"))
-    return re.compile("".join(out))
-
-
-def _component(part: str) -> str:
-    body = re.sub(r"\*+", "*", part)
-    head = r"(?!\.)" if body[0] in "*?" else ""
-    return head + "".join({"*": "[^/]*", "?": "[^/]"}.get(c, re.escape(c)) for c in body)
+            return False
+    return not pattern[at:].strip("*")

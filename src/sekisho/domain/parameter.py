@@ -57,7 +57,7 @@ class Number:
             value = float(value)
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise _invalid(name, "type")
-        if not (self.minimum <= value <= self.maximum and math.isfinite(value)):
+        if not self.minimum <= value <= self.maximum or not _finite(value):
             raise _invalid(name, "range")
         return repr(float(value))
 
@@ -115,6 +115,13 @@ class Choice:
 
 
 Parameter = Integer | Number | Boolean | Text | Choice
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def _text(name: str, value: Value, max_length: int) -> str:

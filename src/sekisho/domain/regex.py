@@ -1,8 +1,8 @@
 """Which regular expressions a manifest may use: those that cannot be made to run for ever.
 
-Python's matcher backtracks. An expression is let through when its cost on the longest value it can
-meet is bounded: no back references, no look-around, no quantifier inside a quantifier, and
-``max_length ** (number of unbounded quantifiers)`` steps at the most MAX_STEPS.
+Python's matcher backtracks: it may try every way in which an expression can match a text. `ways`
+bounds their number by the form of the expression alone, and what may have too many is refused.
+Back references, look-around, conditions and whatever is newer than this module are refused too.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any, Final
 
 from sekisho.domain.errors import UsageError
 
-MAX_STEPS: Final = 4_000_000
-_FEW: Final = 16  # a quantifier of at most this many repeats counts as bounded
+MAX_WAYS: Final = 250_000  # some ten milliseconds
+_TOO_MANY: Final = MAX_WAYS + 1
 # The parser is not public, but it has been stable under this name since 3.11; a test would tell.
 _parser: Any = re._parser  # type: ignore[attr-defined]  # noqa: SLF001
 _REPEATS: Final = frozenset({"MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"})
-_ALLOWED: Final = frozenset({"LITERAL", "NOT_LITERAL", "ANY", "IN", "AT", "BRANCH", "SUBPATTERN"})
+_SINGLE: Final = frozenset({"LITERAL", "NOT_LITERAL", "ANY", "IN", "AT"})
 
 
 def check_pattern(pattern: str, max_length: int) -> re.Pattern[str]:
@@ -29,24 +29,42 @@ def check_pattern(pattern: str, max_length: int) -> re.Pattern[str]:
         compiled = re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
         raise UsageError("pattern.invalid", pattern=pattern[:80]) from error
-    if max_length ** _unbounded(tree, inside=False, pattern=pattern) > MAX_STEPS:
+    if ways(tree, max_length) > MAX_WAYS:
         raise UsageError("pattern.costly", pattern=pattern[:80])
     return compiled
 
 
-def _unbounded(tree: Any, *, inside: bool, pattern: str) -> int:
-    count = 0
+def ways(tree: Any, longest: int) -> int:
+    """Return in how many ways at most the parsed expression matches the beginning of a text.
+
+    The text has at most ``longest`` characters. Above MAX_WAYS the number is not exact.
+    """
+    total = 1
     for op, argument in tree:
-        name = str(op)
-        if name in _REPEATS:
-            _, high, body = argument
-            if inside and high > 1:
-                raise UsageError("pattern.costly", pattern=pattern[:80])
-            count += int(high > _FEW) + _unbounded(body, inside=inside or high > 1, pattern=pattern)
-        elif name == "BRANCH":
-            count += sum(_unbounded(b, inside=inside, pattern=pattern) for b in argument[1])
-        elif name == "SUBPATTERN":
-            count += _unbounded(argument[-1], inside=inside, pattern=pattern)
-        elif name not in _ALLOWED:
-            raise UsageError("pattern.costly", pattern=pattern[:80])
-    return count
+        total = min(total * _ways_of(str(op), argument, longest), _TOO_MANY)
+    return total
+
+
+def _ways_of(name: str, argument: Any, longest: int) -> int:
+    if name in _REPEATS:
+        low, high, body = argument
+        return _repeated(low, min(high, longest), ways(body, longest), longest)
+    if name == "BRANCH":
+        return sum(ways(branch, longest) for branch in argument[1])
+    if name == "SUBPATTERN":
+        return ways(argument[-1], longest)
+    return 1 if name in _SINGLE else _TOO_MANY
+
+
+def _repeated(low: int, high: int, each: int, longest: int) -> int:
+    """Return the ways of ``low`` to ``high`` repeats in a row, of ``each`` ways every one."""
+    if low > longest:
+        return _TOO_MANY  # it can match nothing; whoever wrote it meant something else
+    if each == 1:
+        return high - low + 1
+    total = 0
+    for count in range(low, high + 1):
+        total += each**count
+        if total > MAX_WAYS:
+            return _TOO_MANY
+    return total
