@@ -27,7 +27,8 @@ class AdminCalls:
     def status(self, _: Call) -> BrokerStatus:
         return status(self.desk, self.started_at)
 
-    def reread(self, _: Call) -> Done:
+    async def reread(self, _: Call) -> Done:
+        """Reload in the event loop: certificates must not change below a handshake."""
         self.reload()
         return Done()
 

@@ -96,7 +96,8 @@ def routes(c: Calls) -> list[Row]:
             purpose="Self-diagnosis: does a long silence pass?"),
         # the operator
         Row("GET /v1/admin/status", ADMIN, None, v1.BrokerStatus, a.status, "Show figures"),
-        Row("POST /v1/admin/reload", ADMIN, None, v1.Done, a.reread, "Read the settings again"),
+        Row("POST /v1/admin/reload", ADMIN, None, v1.Done, a.reread, waits=True,
+            purpose="Read the settings again"),
         Row("POST /v1/admin/sites/{id}", ADMIN, v1.SiteSwitch, v1.Done, a.switch,
             "Take a site, or one of its commands, out of service, or put it back"),
         Row("POST /v1/admin/jobs/{id}/lost", ADMIN, v1.DeclareLost, v1.JobView, a.lost,
