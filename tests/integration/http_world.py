@@ -19,10 +19,6 @@ from tests.component.broker_world import World
 PREFIX = "/behind/a/proxy"
 
 
-def _fatal(error: SyncFailed) -> None:
-    raise AssertionError(error)
-
-
 @dataclass(slots=True)
 class HttpWorld:
     """A broker's application; real time for long polls, no sockets."""
@@ -30,6 +26,7 @@ class HttpWorld:
     world: World = field(default_factory=World)
     reloads: list[str] = field(default_factory=list)
     failing: list[Exception] = field(default_factory=list)
+    fatals: list[SyncFailed] = field(default_factory=list)
     polls: LongPoll = field(init=False)
     app: Starlette = field(init=False)
 
@@ -42,7 +39,7 @@ class HttpWorld:
     def face(self) -> Face:
         return Face(
             reload=lambda: self.reloads.append("reload"),
-            fatal=_fatal,
+            fatal=self.fatals.append,
             checks={"database": self._check},
             prefix=PREFIX,
         )

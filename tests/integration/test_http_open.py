@@ -9,7 +9,7 @@ import pytest
 
 from sekisho import __version__
 from sekisho.domain.access import Role, Scope
-from sekisho.domain.errors import Corrupt, Unavailable
+from sekisho.domain.errors import Corrupt, SyncFailed, Unavailable
 from sekisho.http.open_calls import NUMBERS
 from tests.integration.http_world import HttpWorld, code_of
 from tests.world import a_chunk
@@ -103,3 +103,11 @@ async def test_an_error_of_ours_is_told_without_its_reason(
     assert (answer.status_code, code_of(answer)) == (500, "internal")
     assert "secret" not in answer.text
     assert "a secret of the machine" in capsys.readouterr().out
+
+
+async def test_a_failed_sync_ends_the_process_whoever_met_it() -> None:
+    http_world = HttpWorld()
+    http_world.failing.append(SyncFailed())
+    async with http_world.client() as http:
+        assert (await http.get("/health/ready")).status_code == 500
+    assert http_world.fatals == http_world.failing

@@ -12,7 +12,7 @@ import structlog
 from sekisho import __version__
 from sekisho.broker.desk import Desk
 from sekisho.broker.meter import BUCKETS, Labels
-from sekisho.domain.errors import SekishoError, Unavailable
+from sekisho.domain.errors import SekishoError, SyncFailed, Unavailable
 from sekisho.http.call import Call
 from sekisho.http.longpoll import LongPoll
 from sekisho.wire.v1 import Done
@@ -113,6 +113,8 @@ def _escaped(text: str) -> str:
 def _passes(name: str, check: Callable[[], None]) -> bool:
     try:
         check()
+    except SyncFailed:
+        raise
     except SekishoError as error:
         log.warning("check_failed", check=name, code=error.code)
         return False
