@@ -170,7 +170,7 @@ def ends(outcome: Outcome, files: Files | None = None) -> Client:
         (Outcome(verdict="failed", exit_code=0, code="output.missing"), CommandFailed, 1),
         (Outcome(verdict="refused", code="command.unknown"), JobRefused, 77),
         (Outcome(verdict="unable", code="site.disk_full"), SiteUnable, 71),
-        (Outcome(verdict="cancelled"), JobCancelled, 80),
+        (Outcome(verdict="cancelled", exit_code=143, signal=15), JobCancelled, 80),
         (Outcome(verdict="lost", code="site.fate_unknown"), JobLost, 70),
     ],
 )

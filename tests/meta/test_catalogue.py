@@ -56,6 +56,10 @@ def _call_codes(tree: ast.Module, makers: set[str]) -> Iterator[str]:
             yield from (t for a in arguments for t in _texts(a) if CODE.fullmatch(t))
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "code":
             yield from (t for t in _texts(node.value) if CODE.fullmatch(t))
+        if isinstance(node, ast.For | ast.comprehension):
+            names = {getattr(n, "id", "") for n in ast.walk(node.target)}
+            parts = ast.walk(node.iter) if "code" in names else []
+            yield from (t for part in parts for t in _texts(part) if CODE.fullmatch(t))
 
 
 def _texts(node: ast.AST | None) -> list[str]:

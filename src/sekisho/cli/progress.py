@@ -47,7 +47,8 @@ class Reporter(AbstractContextManager["Reporter"]):
         self.stop()
 
     def stop(self) -> None:
-        """Leave the terminal as it was."""
+        """Leave the terminal as it was; after this the state is told anew."""
+        self._state = ""
 
     def known(self, job_id: str) -> None:
         output.note(self.session, self.session.say("submitted", job=job_id))
@@ -105,9 +106,11 @@ class LiveReporter(Reporter):
         label = self.session.say(way, done=_mib(done), total=_mib(total))
         self._live.update(self._task, description=label, completed=done, total=total)
         if done == total:
-            self.stop()
+            self._live.stop()
+            self._live = None
 
     def stop(self) -> None:
+        super().stop()
         if self._live is not None:
             self._live.stop()
             self._live = None

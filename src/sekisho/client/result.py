@@ -58,6 +58,8 @@ class Result:
         """The status for a program that stands in for the command: 0 only if all is well."""
         if self.ok:
             return 0
+        if self.state in _ERRORS:
+            return self.error().exit_status
         if self.signal:
             return _SIGNAL_BASE + self.signal
         return self.exit_code or self.error().exit_status

@@ -1,0 +1,382 @@
+"""The workflow side's command line, as a user types it, against a real broker and a real site."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import click
+import pytest
+
+from sekisho.cli.main import COMMANDS, cli
+from sekisho.cli.session import Session
+from tests.e2e.conftest import SEKISHO, SITE, USER, House
+
+LOG_NAME = "計算標準出力.txt"
+
+
+def tree(root: Path) -> None:
+    (root / "in" / "deep" / "er").mkdir(parents=True)
+    (root / "in" / "deep" / "er" / "名前.txt").write_text("text")
+    (root / "in" / "big").write_bytes(os.urandom(3_000_000))
+    (root / "in" / "empty").touch()
+
+
+def test_a_tree_goes_to_the_site_and_comes_back_the_same(house: House, tmp_path: Path) -> None:
+    tree(tmp_path)
+    words = ("-i", f"in={tmp_path / 'in'}", "-o", "out/**", "--into", tmp_path / "got")
+    done = house.call("run", SITE, "copy", *words)
+    assert done.status == 0, done.err
+    printed = {Path(line).relative_to(tmp_path / "got" / "out") for line in done.out.splitlines()}
+    assert printed == {Path("big"), Path("deep/er/名前.txt"), Path("empty")}
+    for name in printed:
+        assert (tmp_path / "got/out" / name).read_bytes() == (tmp_path / "in" / name).read_bytes()
+    assert "succeeded" in done.err
+
+
+def test_the_result_is_one_json_object_and_nothing_else(house: House, tmp_path: Path) -> None:
+    done = house.call("run", SITE, "say", "-p", "text=a b", "--json", "--into", tmp_path)
+    assert done.err == ""
+    told = done.json
+    assert (told["state"], told["exit_code"], told["site"]) == ("succeeded", 0, SITE)
+    assert told["files"] == [str(tmp_path / LOG_NAME)]
+    assert (tmp_path / LOG_NAME).read_text() == "said a b\n"
+
+
+def test_the_exit_code_of_the_command_is_passed_through(house: House, tmp_path: Path) -> None:
+    done = house.call("run", SITE, "say", "-p", "code=42", "--into", tmp_path)
+    assert done.status == 42
+    assert "command.failed" in done.err
+    assert (tmp_path / LOG_NAME).exists()
+
+
+def test_a_death_by_signal_is_128_and_the_signal(house: House, tmp_path: Path) -> None:
+    done = house.call("run", SITE, "die", "--json", "--into", tmp_path)
+    assert (done.status, done.json["signal"]) == (137, 9)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("nosuch",), "command.unknown"),
+        (("say", "-p", "code=256"), "parameter.invalid"),
+        (("say", "-p", "text=x;id"), "parameter.invalid"),
+        (("say", "-p", "other=1"), "parameter.unknown"),
+        (("say", "-o", "secret.dat"), "output.not_permitted"),
+    ],
+)
+def test_a_refusal_is_told_from_a_failure(
+    house: House, tmp_path: Path, words: tuple[str, ...], code: str
+) -> None:
+    done = house.call("run", SITE, *words, "--into", tmp_path)
+    assert done.status == 77
+    assert f"reason[{code}]" in done.err
+    assert "error[job.refused]" in done.err
+
+
+def test_errors_are_told_in_japanese(house: House, tmp_path: Path) -> None:
+    done = house.call("run", SITE, "nosuch", "--into", tmp_path, LC_ALL="ja_JP.UTF-8")
+    assert "拠点" in done.err
+    assert "待ち受け" in house.call("--lang", "ja", "run", SITE, "nosuch").err
+
+
+def test_a_site_that_does_not_serve_you_does_not_exist(house: House) -> None:
+    done = house.call("run", "elsewhere", "copy")
+    assert done.status == 66
+    assert "error[site.not_found]" in done.err
+
+
+def test_quiet_prints_results_only(house: House, tmp_path: Path) -> None:
+    done = house.call("run", SITE, "say", "-q", "--into", tmp_path)
+    assert (done.out, done.err) == (f"{tmp_path / LOG_NAME}\n", "")
+
+
+def test_submit_wait_show_jobs_and_fetch_speak_of_one_job(house: House, tmp_path: Path) -> None:
+    job = house.call("submit", SITE, "say").out.strip()
+    waited = house.call("wait", job, "--no-fetch", "--json").json
+    assert (waited["state"], waited["files"]) == ("succeeded", [])
+    assert house.call("show", job, "--json").json["submitter"] == USER
+    assert job in house.call("jobs").out
+    assert job in [view["id"] for view in house.call("jobs", "--json").json]
+    for _ in range(2):
+        fetched = house.call("fetch", job, "--json", "--into", tmp_path).json
+        assert fetched["files"] == [str(tmp_path / LOG_NAME)]
+    assert house.call("show", job, "--json").json["received"]
+
+
+def test_sites_tell_who_is_there(house: House) -> None:
+    (site,) = house.call("sites", "--json").json
+    assert (site["id"], site["connected"]) == (SITE, True)
+    assert "connected" in house.call("sites").out
+
+
+def test_the_way_to_the_broker_can_be_checked(house: House) -> None:
+    done = house.call("client", "check", "--json")
+    assert done.json["sites"] == [SITE]
+    assert done.json["clock_difference_s"] < 60
+
+
+def test_a_job_in_hand_can_be_left_and_found_again(house: House, tmp_path: Path) -> None:
+    before = house.starts()
+    process = house.start("run", SITE, "gate", "-o", "passed.txt", cwd=tmp_path)
+    job = wait_for(process, "submitted").split()[0]
+    wait_for(process, "running")
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 81
+    assert f"sekisho wait {job}" in err
+    house.open_gate("later")
+    done = house.call("wait", job, cwd=tmp_path)
+    assert done.status == 0
+    assert (tmp_path / "passed.txt").read_text() == "later"
+    assert house.starts() == before + 1
+
+
+def test_a_killed_client_goes_on_with_the_same_id_and_nothing_runs_twice(
+    house: House, tmp_path: Path
+) -> None:
+    before = house.starts()
+    words = ("run", SITE, "gate", "-o", "passed.txt")
+    process = house.start(*words, cwd=tmp_path)
+    job = wait_for(process, "submitted").split()[0]
+    wait_for(process, "running")
+    process.kill()
+    process.wait(30)
+    again = house.start(*words, "--id", job, "--json", cwd=tmp_path)
+    house.open_gate()
+    out, err = again.communicate(timeout=30)
+    assert (again.returncode, job in out) == (0, True), err
+    assert house.starts() == before + 1
+
+
+def test_an_interrupt_can_mean_cancel(house: House, tmp_path: Path) -> None:
+    words = ("run", SITE, "gate", "-o", "passed.txt", "--on-interrupt", "cancel")
+    process = house.start(*words, cwd=tmp_path)
+    wait_for(process, "running")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 80
+    assert "error[job.cancelled]" in err
+
+
+def test_a_wait_that_takes_too_long_ends_and_the_job_goes_on(house: House) -> None:
+    job = house.call("submit", SITE, "gate", "-o", "passed.txt").out.strip()
+    done = house.call("wait", job, "--timeout", "0.2s")
+    assert done.status == 81
+    assert "error[job.goes_on]" in done.err
+    assert house.call("cancel", job).status == 0
+    assert house.call("wait", job).status == 80
+
+
+def test_at_a_terminal_ctrl_c_asks(house: House, tmp_path: Path) -> None:
+    """First go on, then detach; the terminal shows the question both times."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [*SEKISHO, "run", SITE, "gate", "-o", "passed.txt"],
+        cwd=tmp_path,
+        env=house.environ | {"TERM": "xterm"},
+        stdin=follower,
+        stdout=subprocess.PIPE,
+        stderr=follower,
+        text=True,
+    )
+    house.asides.append(process)
+    os.close(follower)
+    try:
+        shown = read_until(leader, "running")
+        job = next(word for word in shown.split() if word.startswith("job_"))
+        process.send_signal(signal.SIGINT)
+        read_until(leader, "[g]o on")
+        os.write(leader, b"g\n")
+        read_until(leader, "running")
+        process.send_signal(signal.SIGINT)
+        read_until(leader, "[d]etach")
+        process.send_signal(signal.SIGINT)  # a second one, at the question itself: detach
+        read_until(leader, f"sekisho wait {job}")
+        assert process.wait(30) == 81
+    finally:
+        os.close(leader)
+    house.call("cancel", job)
+    assert house.call("wait", job).status == 80
+
+
+def test_a_broker_that_does_not_answer_is_told_from_a_job_that_failed(
+    house: House, tmp_path: Path
+) -> None:
+    config = settings(tmp_path, house, url="https://127.0.0.1:1")
+    done = house.call("--config", config, "run", SITE, "say")
+    assert done.status == 69
+    assert "error[broker.unreachable]" in done.err
+
+
+def test_a_broker_with_a_foreign_certificate_is_not_talked_to(house: House, tmp_path: Path) -> None:
+    import trustme  # noqa: PLC0415
+
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(other)
+    config = settings(tmp_path, house, url=house.url, ca=other)
+    done = house.call("--config", config, "client", "check")
+    assert done.status == 69
+    assert "error[broker.tls]" in done.err
+
+
+def test_a_token_that_is_not_known_is_not_accepted(house: House, tmp_path: Path) -> None:
+    from sekisho.domain.access import Role  # noqa: PLC0415
+    from sekisho.domain.token import make_token  # noqa: PLC0415
+
+    token = tmp_path / "token"
+    token.touch(0o600)
+    token.write_text(make_token(Role.SUBMITTER, bytes(32)).reveal())
+    config = settings(tmp_path, house, url=house.url, token=token)
+    done = house.call("--config", config, "sites")
+    assert done.status == 77
+    assert "error[auth.required]" in done.err
+
+
+def test_a_token_may_come_from_stdin_and_is_kept_private(house: House, tmp_path: Path) -> None:
+    config = tmp_path / "new" / "client.toml"
+    words = ("--config", config, "client", "init", "--broker", house.url, "--ca", house.ca)
+    done = subprocess.run(
+        [*SEKISHO, *map(str, words), "--token-file", "-"],
+        check=False,
+        env=house.environ,
+        input=house.token + "\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "new" / "token").stat().st_mode & 0o777 == 0o600
+    assert house.call("--config", config, "sites").status == 0
+    again = house.call(*words, "--token-file", house.home / "token")
+    assert (again.status, "error[client.exists]" in again.err) == (73, True)
+
+
+def test_the_token_is_in_no_argument_and_no_environment(house: House, tmp_path: Path) -> None:
+    process = house.start("run", SITE, "gate", "-o", "passed.txt", cwd=tmp_path)
+    wait_for(process, "running")
+    seen = b"".join(Path(f"/proc/{process.pid}/{n}").read_bytes() for n in ("cmdline", "environ"))
+    house.open_gate()
+    out, err = process.communicate(timeout=30)
+    assert b"sekisho" in seen
+    assert house.token.encode() not in seen
+    assert house.token not in out + err
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (("run",), 64),
+        (("run", SITE, "copy", "--nosuch"), 64),
+        (("run", SITE, "copy", "-p", "novalue"), 64),
+        (("run", SITE, "copy", "-i", "absent"), 64),
+        (("run", SITE, "copy", "-o", "../up"), 64),
+        (("run", SITE, "copy", "--timeout", "soon"), 64),
+        (("wait", "not-an-id"), 64),
+        (("wait", "job_" + "0" * 26), 66),
+        (("nosuch",), 64),
+    ],
+)
+def test_what_is_asked_wrongly_is_told_with_a_code(
+    house: House, words: tuple[str, ...], status: int
+) -> None:
+    done = house.call(*words)
+    assert done.status == status
+    assert "error[" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_errors_are_json_when_json_is_asked_for(house: House) -> None:
+    done = house.call("wait", "not-an-id", "--json")
+    assert done.json["error"]["code"] == "name.invalid"
+    assert done.err == ""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_can_be_taught_to_complete(house: House, shell: str) -> None:
+    done = house.call("completion", shell)
+    assert (done.status, "_SEKISHO_COMPLETE" in done.out) == (0, True)
+
+
+def test_nothing_heavy_is_loaded_to_say_the_version(house: House) -> None:
+    code = (
+        "import sys; from sekisho.cli.main import run; run(['--version']);"
+        "print([m for m in ('httpx2', 'msgspec', 'rich', 'sqlalchemy') if m in sys.modules])"
+    )
+    argv = [SEKISHO[0], "-c", code]
+    done = subprocess.run(
+        argv, check=False, env=house.environ, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_no_option_of_any_command_takes_a_secret() -> None:
+    secret = [
+        (command.name, option)
+        for command in all_commands()
+        for parameter in command.params
+        if isinstance(parameter, click.Option)
+        for option in parameter.opts
+        if any(word in option for word in ("token", "secret", "password"))
+        if not option.endswith("-file")
+    ]
+    assert secret == []
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+def test_every_command_of_the_workflow_side_explains_itself(house: House, lang: str) -> None:
+    for name in ("run", "submit", "wait", "fetch", "cancel", "jobs", "show", "sites"):
+        text = house.call("--lang", lang, name, "--help").out
+        options = [line for line in text.splitlines() if line.startswith("  -")]
+        assert options
+        assert any("\u3040" <= c <= "\u30ff" for c in text) == (lang == "ja")
+
+
+def all_commands() -> list[click.Command]:
+    context = click.Context(cli, obj=Session())
+    found: list[click.Command] = []
+    waiting = [cli.get_command(context, name) for name in COMMANDS]
+    while waiting:
+        command = waiting.pop()
+        assert command is not None
+        found.append(command)
+        if isinstance(command, click.Group):
+            waiting.extend(command.commands.values())
+    assert len(found) > 30
+    return found
+
+
+def settings(
+    folder: Path, house: House, *, url: str, ca: Path | None = None, token: Path | None = None
+) -> Path:
+    file = folder / "client.toml"
+    file.write_text(
+        f'[broker]\nurl = "{url}"\nca_file = "{ca or house.ca}"\n'
+        f'token_file = "{token or house.home / "token"}"\nfirst_contact_s = 0.5\n'
+    )
+    return file
+
+
+def wait_for(process: subprocess.Popen[str], word: str) -> str:
+    """Return the line of stderr that has ``word``; the end of the stream fails the test."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if word in line:
+            return line
+    raise AssertionError(f"ended without saying {word!r}")
+
+
+def read_until(terminal: int, word: str) -> str:
+    """Return what a terminal shows up to ``word``."""
+    shown = ""
+    end = time.monotonic() + 30
+    while word not in shown:
+        ready, _, _ = select.select([terminal], [], [], max(0, end - time.monotonic()))
+        assert ready, shown
+        shown += os.read(terminal, 4096).decode("utf-8", "replace")
+    return shown

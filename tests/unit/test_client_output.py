@@ -1,0 +1,142 @@
+"""What the command line prints: names that cannot steer a terminal, words in the right language."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from sekisho.cli import output
+from sekisho.cli.progress import Reporter, reporter
+from sekisho.cli.run import Duration, _inputs
+from sekisho.cli.session import Session
+from sekisho.client.errors import JobRefused
+from sekisho.client.result import Result
+from sekisho.domain.errors import NotFound, SekishoError, Unreachable, UsageError
+from sekisho.i18n.catalogue import language, sentence
+
+
+def session(**changes: object) -> Session:
+    return Session(lang="en", out=io.StringIO(), err=io.StringIO(), **changes)  # type: ignore[arg-type]
+
+
+def printed(at: Session) -> tuple[str, str]:
+    assert isinstance(at.out, io.StringIO)
+    assert isinstance(at.err, io.StringIO)
+    return at.out.getvalue(), at.err.getvalue()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\x1b[2J",
+        "\x1b]0;title\x07",
+        "\x9b31m",
+        "a\rb",
+        "a\bb",
+        "\u202egpj.exe",
+        "\u2066x\u2069",
+        "a\u200bb",
+        "line\u2028two",
+        "a\x00b",
+        "\udc9b",
+        "\ue000",
+    ],
+    ids=ascii,
+)
+def test_nothing_of_others_steers_the_terminal(text: str) -> None:
+    at = session()
+    output.result(at, f"<{text}>")
+    output.note(at, f"<{text}>")
+    output.error(at, NotFound("site.not_found", site=text))
+    output.columns(at, [(text, "x")])
+    shown = "".join(printed(at))
+    assert "\N{REPLACEMENT CHARACTER}" in shown
+    assert not set("\x1b\x9b\r\b\x00\x07\u202e\u2066\u200b\u2028\udc9b\ue000") & set(shown)
+
+
+def test_ordinary_names_are_shown_as_they_are() -> None:
+    assert output.safe("計算標準出力.txt résumé Ω é") == "計算標準出力.txt résumé Ω é"
+
+
+def test_columns_count_wide_characters_as_two() -> None:
+    at = session()
+    output.columns(at, [("名前", "x"), ("abcde", "y")])
+    assert printed(at)[0] == "名前   x\nabcde  y\n"
+
+
+def test_an_error_says_its_code_the_sites_reason_and_what_to_do() -> None:
+    at = session()
+    refused = Result(
+        job="job_1", site="s", state="refused", code="command.unknown", params={"command": "c"}
+    )
+    output.error(at, JobRefused(refused))
+    first, second, third, fourth = printed(at)[1].splitlines()
+    assert first.startswith("error[job.refused]: The site s refused")
+    assert second.startswith("reason[command.unknown]: The site has no command c")
+    assert third.startswith("  ")
+    assert fourth.startswith("  ")
+
+
+def test_all_faults_of_a_settings_file_are_listed() -> None:
+    at = session()
+    output.error(at, SekishoError("config.invalid", faults=["a.toml:1: x: y", "a.toml:2: x: z"]))
+    assert "\n  a.toml:1: x: y\n  a.toml:2: x: z\n" in printed(at)[1]
+
+
+def test_a_silent_session_is_told_nothing_but_results() -> None:
+    at = session(quiet=True)
+    output.note(at, "note")
+    show = Reporter(at)
+    show.known("job_1")
+    show.sending(10 << 20, 10 << 20)
+    show.pausing(Unreachable(why="timeout"), 30)
+    output.result(at, "result")
+    assert printed(at) == ("result\n", "")
+
+
+def test_away_from_a_terminal_progress_is_plain_lines() -> None:
+    at = session()
+    show = reporter(at)
+    assert type(show) is Reporter
+    for done in range(11):
+        show.sending(done << 20, 10 << 20)
+    show.pausing(Unreachable(why="timeout"), 30)
+    lines = printed(at)[1].splitlines()
+    assert lines[0] == "sending 0.0 of 10.0 MiB"
+    assert lines[-2] == "sending 10.0 of 10.0 MiB"
+    assert "30 s" in lines[-1]
+    assert len(lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("environ", "lang"),
+    [
+        ({}, "en"),
+        ({"LANG": "ja_JP.UTF-8"}, "ja"),
+        ({"LANG": "ja_JP.UTF-8", "LC_ALL": "C"}, "en"),
+        ({"LC_MESSAGES": "ja", "LANG": "de_DE"}, "ja"),
+        ({"LC_ALL": "", "LANG": "ja"}, "ja"),
+        ({"LANG": "fr_FR.UTF-8"}, "en"),
+    ],
+)
+def test_the_language_is_that_of_the_environment(environ: dict[str, str], lang: str) -> None:
+    assert language(environ) == lang
+
+
+def test_a_table_of_the_catalogue_is_no_code() -> None:
+    assert sentence("help", {}, "en").what == "help"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("7d", 604_800)],
+)
+def test_durations_are_written_as_people_write_them(text: str, seconds: float) -> None:
+    assert Duration().convert(text, None, None).total_seconds() == seconds
+
+
+def test_inputs_have_the_names_that_they_are_given() -> None:
+    assert _inputs(["a=b/c", "d/e.txt", "x=y=z"]) == {"a": "b/c", "e.txt": "d/e.txt", "x": "y=z"}
+    with pytest.raises(UsageError, match=r"input\.named_twice"):
+        _inputs(["a/x", "b/x"])
