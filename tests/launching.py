@@ -15,8 +15,8 @@ import anyio
 from sekisho.adapters.hosts.process_tree import look, open_process
 from sekisho.adapters.hosts.spawn_local import LocalSpawner
 from sekisho.adapters.schedulers.local import LocalScheduler
+from sekisho.domain.launch import LaunchLimits
 from sekisho.site.scheduler import (
-    LaunchLimits,
     LaunchSpec,
     Observation,
     Pending,

@@ -14,10 +14,10 @@ import pytest
 
 from sekisho.adapters.hosts.process_tree import open_process
 from sekisho.domain.errors import Corrupt
+from sekisho.domain.launch import LaunchLimits
 from sekisho.site.scheduler import (
     Exited,
     Gone,
-    LaunchLimits,
     LaunchSpec,
     NotStarted,
     Observation,

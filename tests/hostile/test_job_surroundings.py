@@ -14,10 +14,9 @@ import pytest
 from sekisho.adapters.hosts.spawn_local import LocalSpawner
 from sekisho.adapters.schedulers.local import LocalScheduler
 from sekisho.domain.errors import UsageError
+from sekisho.domain.launch import SHELL_NAMES, LaunchLimits
 from sekisho.site.scheduler import (
-    SHELL_NAMES,
     Exited,
-    LaunchLimits,
     LaunchSpec,
 )
 from tests.launching import (

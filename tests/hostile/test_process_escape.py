@@ -17,10 +17,10 @@ from pathlib import Path
 import anyio
 import pytest
 
+from sekisho.domain.launch import LaunchLimits
 from sekisho.site.scheduler import (
     Exited,
     Gone,
-    LaunchLimits,
     LaunchSpec,
     Running,
     Scheduler,

@@ -126,6 +126,7 @@ def _command_facts(command: Command) -> dict[str, Any]:
         "stdout": dataclasses.asdict(command.stdout),
         "stderr": dataclasses.asdict(command.stderr),
         "environment": sorted(command.environment),
+        "limits": dataclasses.asdict(command.limits),
         "submitters": None if only is None else sorted(only.users),
         "time_limit_s": command.time_limit.total_seconds(),
         "max_running": command.max_running,

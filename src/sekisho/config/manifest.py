@@ -23,17 +23,17 @@ from sekisho.domain.egress import LogRule, OutputRule
 from sekisho.domain.errors import SekishoError, UsageError
 from sekisho.domain.files import Pattern
 from sekisho.domain.ids import COMMAND_PATTERN, SITE_PATTERN, USER_PATTERN
+from sekisho.domain.launch import LaunchLimits, check_variable
 from sekisho.domain.manifest import ArgTemplate, Command, InputRule, Manifest
 
 T = TypeVar("T")
 _UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 Size = (
     Annotated[int, Meta(ge=0, le=1 << 50)]
-    | Annotated[str, Meta(pattern=r"^[0-9]{1,6} ?(B|KiB|MiB|GiB|TiB)$")]
+    | Annotated[str, Meta(pattern=r"^[0-9]{1,6} ?(B|KiB|MiB|GiB|TiB)\Z")]
 )
-User = Annotated[str, Meta(pattern=f"^{USER_PATTERN}$")]
-ParameterName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-VariableName = Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+User = Annotated[str, Meta(pattern=rf"^{USER_PATTERN}\Z")]
+ParameterName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}\Z")]
 Seconds = Annotated[float, Meta(gt=0, le=366 * 86_400)]
 
 
@@ -73,13 +73,19 @@ class LogTable(Table, frozen=True, kw_only=True):
     max_bytes: Size = "64 KiB"
 
 
+class LimitsTable(Table, frozen=True, kw_only=True):
+    max_file_bytes: Size | None = None
+    max_open_files: Annotated[int, Meta(ge=16)] | None = None
+    max_processes: Annotated[int, Meta(ge=8)] | None = None
+
+
 class DescriptionTable(Table, frozen=True, kw_only=True):
     en: str = ""
     ja: str = ""
 
 
 class CommandTable(Table, frozen=True, kw_only=True):
-    name: Annotated[str, Meta(pattern=f"^{COMMAND_PATTERN}$")]
+    name: Annotated[str, Meta(pattern=rf"^{COMMAND_PATTERN}\Z")]
     argv: Annotated[list[str | list[str]], Meta(min_length=1)]
     time_limit_s: Seconds
     description: DescriptionTable = DescriptionTable()
@@ -88,7 +94,8 @@ class CommandTable(Table, frozen=True, kw_only=True):
     output: list[OutputTable] = []
     stdout: LogTable = LogTable()
     stderr: LogTable = LogTable()
-    environment: dict[VariableName, str] = {}
+    environment: dict[str, str] = {}
+    limits: LimitsTable = LimitsTable()
     max_running: Annotated[int, Meta(ge=1, le=10_000)] = 1
     idempotent: bool = False
     retention_days: Annotated[float, Meta(ge=0, le=3660)] = 30
@@ -98,7 +105,7 @@ class CommandTable(Table, frozen=True, kw_only=True):
 
 class ManifestTable(Table, frozen=True, kw_only=True):
     schema: Literal[1]
-    site: Annotated[str, Meta(pattern=f"^{SITE_PATTERN}$")]
+    site: Annotated[str, Meta(pattern=rf"^{SITE_PATTERN}\Z")]
     submitters: list[User]
     max_running: Annotated[int, Meta(ge=1, le=10_000)] = 4
     command: list[CommandTable] = []
@@ -137,7 +144,11 @@ def _rule_faults(document: dict[str, Any]) -> Faults:
         if entry.get("name") in names:
             yield (*at, "name"), "command.duplicate"
         names.add(entry.get("name"))
-        found = [*_parameter_faults(entry, at), *_pattern_faults(entry, at)]
+        found = [
+            *_parameter_faults(entry, at),
+            *_pattern_faults(entry, at),
+            *_variable_faults(entry, at),
+        ]
         yield from found
         if not found:
             yield from _argv_faults(entry, at)
@@ -166,6 +177,15 @@ def _pattern_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
                     Pattern(path)
             except UsageError as error:
                 yield (*at, key, n, "path"), _why(error)
+
+
+def _variable_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
+    names = entry.get("environment")
+    for name in names if isinstance(names, dict) else ():
+        try:
+            check_variable(name)
+        except UsageError as error:
+            yield (*at, "environment", name), _why(error)
 
 
 def _argv_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
@@ -198,6 +218,7 @@ def _command(entry: CommandTable) -> Command:
         stdout=LogRule(release=entry.stdout.release, max_bytes=size_of(entry.stdout.max_bytes)),
         stderr=LogRule(release=entry.stderr.release, max_bytes=size_of(entry.stderr.max_bytes)),
         environment=entry.environment,
+        limits=_limits(entry.limits),
         time_limit=timedelta(seconds=entry.time_limit_s),
         max_running=entry.max_running,
         idempotent=entry.idempotent,
@@ -205,6 +226,15 @@ def _command(entry: CommandTable) -> Command:
         submitters=None if entry.submitters is None else Submitters(frozenset(entry.submitters)),
         enabled=entry.enabled,
         description=msgspec.structs.asdict(entry.description),
+    )
+
+
+def _limits(table: LimitsTable) -> LaunchLimits:
+    most = table.max_file_bytes
+    return LaunchLimits(
+        max_file_bytes=None if most is None else size_of(most),
+        max_open_files=table.max_open_files,
+        max_processes=table.max_processes,
     )
 
 

@@ -112,6 +112,13 @@ default = "World"
 # # The last bytes of it, if it may. / 出す場合の末尾のバイト数
 # stderr = { release = false, max_bytes = "64 KiB" }
 #
+# # 一つの計算が使える資源の上限（省略可）。
+# # What one run may use at most (may be left out). max_file_bytes bounds every single file.
+# [command.limits]
+# max_file_bytes = "20 GiB"
+# max_open_files = 1024
+# max_processes = 512
+#
 # # The whole environment, besides PATH and CALC_DIR (the work directory).
 # # 環境変数。PATH と CALC_DIR(作業ディレクトリ)以外はここに書いたものだけです。
 # [command.environment]

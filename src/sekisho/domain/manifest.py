@@ -18,6 +18,7 @@ from sekisho.domain.access import Submitters
 from sekisho.domain.egress import LogRule, OutputRule
 from sekisho.domain.errors import Refused, UsageError
 from sekisho.domain.files import Pattern, RelPath
+from sekisho.domain.launch import LaunchLimits, check_variable
 from sekisho.domain.parameter import Boolean, Parameter, Value
 
 _PLACEHOLDER: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
@@ -50,6 +51,7 @@ class Command:
     stdout: LogRule = field(default_factory=LogRule)
     stderr: LogRule = field(default_factory=LogRule)
     environment: Mapping[str, str] = field(default_factory=dict)
+    limits: LaunchLimits = field(default_factory=LaunchLimits)
     time_limit: timedelta
     max_running: int = 1
     idempotent: bool = False
@@ -67,6 +69,8 @@ class Command:
             raise UsageError("manifest.argv", command=self.name, why=min(unknown))
         if unused := self.parameters.keys() - used:
             raise UsageError("manifest.unused_parameter", command=self.name, parameter=min(unused))
+        for name in self.environment:
+            check_variable(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,12 +8,13 @@ it ran in this process.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
 from sekisho.domain.errors import InvalidTransition
+from sekisho.domain.launch import LaunchLimits
 
 
 class Stage(StrEnum):
@@ -84,6 +85,7 @@ class Run:
     token: str = ""  #: recorded before a start; what is started carries it
     argv: tuple[str, ...] = ()  #: recorded with the token: a repeated start is the same start
     environment: tuple[tuple[str, str], ...] = ()
+    limits: LaunchLimits = field(default_factory=LaunchLimits)
     started_at: datetime | None = None  #: when the intent to start was recorded
     ticket: str | None = None  #: the scheduler's name for what was started
     stop: Stop | None = None

@@ -26,7 +26,6 @@ from sekisho.site.release import Release
 from sekisho.site.scheduler import (
     Exited,
     Gone,
-    LaunchLimits,
     LaunchSpec,
     NotStarted,
     Observation,
@@ -101,6 +100,7 @@ class Launch:
             token=self._desk.token(),
             argv=admission.argv,
             environment=tuple(environment(command, place.work_dir).items()),
+            limits=command.limits,
             started_at=now,
             ticket=None,
             keep_until=now + command.time_limit + command.retention,
@@ -129,7 +129,7 @@ class Launch:
             env=dict(run.environment),
             work_dir=place.work_dir,
             control_dir=place.control_dir,
-            limits=LaunchLimits(),
+            limits=run.limits,
         )
 
     async def watch(self, run: Run, control: Control) -> Run:
@@ -160,12 +160,12 @@ class Launch:
             raise NotNow
         runs = isinstance(look, Running)
         timeout = self._patience(run, left, control)
-        if runs and not control.started.is_set():
+        if runs and control.running is None:
             timeout = ANNOUNCE_SECONDS
         before = self._desk.clock.monotonic()
         await first_of(control, lambda: self._desk.scheduler.changed([ticket], timeout))
-        if runs and self._desk.clock.monotonic() - before >= timeout:
-            control.started.set()
+        if runs and self._desk.clock.monotonic() - before > timeout / 2:  # it was no early hint
+            control.announce(run)
         return run
 
     async def _press(self, ticket: Ticket, control: Control) -> None:

@@ -15,37 +15,10 @@ from typing import Final, Protocol
 import msgspec
 
 from sekisho.domain.errors import Corrupt, UsageError
+from sekisho.domain.launch import LaunchLimits, check_variable
 from sekisho.domain.run import Exit
 
 TOKEN_PATTERN: Final = r"[A-Za-z0-9_-]{8,128}"  # noqa: S105 a pattern, not a secret
-NAME_PATTERN: Final = r"[A-Za-z_][A-Za-z0-9_]*"
-#: Variables that a shell sets, interprets or exports; a job's environment cannot name them.
-SHELL_NAMES: Final = frozenset(
-    {"_", "CDPATH", "COMP_WORDBREAKS", "DIRSTACK", "ENV", "EUID", "FUNCNAME", "GLOBIGNORE"}
-    | {"GROUPS", "HISTCMD", "IFS", "LINENO", "MAILPATH", "OLDPWD", "OPTARG", "OPTERR", "OPTIND"}
-    | {"PIPESTATUS", "POSIXLY_CORRECT", "PPID", "PS1", "PS2", "PS3", "PS4", "PWD", "RANDOM"}
-    | {"SECONDS", "SHELLOPTS", "SHLVL", "SRANDOM", "TMOUT", "UID"}
-)
-RESERVED_PREFIXES: Final = ("BASH", "EPOCH", "sekisho_")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LaunchLimits:
-    """What one command may use; None: what the site's user may. Time is the runner's business.
-
-    ``max_file_bytes`` bounds every single file that the command writes, its logs among them; a
-    command that goes beyond it ends by SIGXFSZ. ``max_processes`` counts all processes of the
-    site's user, and binds nobody who runs as root.
-    """
-
-    max_file_bytes: int | None = None
-    max_open_files: int | None = None
-    max_processes: int | None = None
-
-    def __post_init__(self) -> None:
-        least = ((self.max_file_bytes, 4096), (self.max_open_files, 16), (self.max_processes, 1))
-        if any(limit is not None and limit < floor for limit, floor in least):
-            raise UsageError("launch.limits")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,19 +42,13 @@ class LaunchSpec:
         if not self.argv or not all(p.startswith("/") for p in (self.argv[0], *self._directories)):
             raise UsageError("launch.path")
         for name in self.env:
-            _check_name(name)
+            check_variable(name)
         if any("\0" in text for text in (*self.argv, *self.env.values(), *self._directories)):
             raise UsageError("launch.nul")
 
     @property
     def _directories(self) -> tuple[str, str]:
         return self.work_dir, self.control_dir
-
-
-def _check_name(name: str) -> None:
-    reserved = name in SHELL_NAMES or name.startswith(RESERVED_PREFIXES)
-    if reserved or re.fullmatch(NAME_PATTERN, name) is None:
-        raise UsageError("launch.environment", name=name[:80])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,40 @@
+"""What a command may be given at its start: the names of its variables, and its limits."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from sekisho.domain.errors import UsageError
+
+NAME_PATTERN: Final = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
+#: Variables that a shell sets, interprets or exports by itself; a job cannot be given them.
+SHELL_NAMES: Final = frozenset(
+    {"_", "CDPATH", "COMP_WORDBREAKS", "DIRSTACK", "ENV", "EUID", "FUNCNAME", "GLOBIGNORE"}
+    | {"GROUPS", "HISTCMD", "IFS", "LINENO", "MAILPATH", "OLDPWD", "OPTARG", "OPTERR", "OPTIND"}
+    | {"PIPESTATUS", "POSIXLY_CORRECT", "PPID", "PS1", "PS2", "PS3", "PS4", "PWD", "RANDOM"}
+    | {"SECONDS", "SHELLOPTS", "SHLVL", "SRANDOM", "TMOUT", "UID"}
+)
+RESERVED_PREFIXES: Final = ("BASH", "EPOCH", "sekisho_")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchLimits:
+    """What one command may use; None: what the site's user may. Time is the runner's business.
+
+    ``max_file_bytes`` bounds every single file that the command writes, its logs among them; a
+    command that goes beyond it ends by SIGXFSZ. ``max_processes`` counts all processes of the
+    site's user, and binds nobody who runs as root.
+    """
+
+    max_file_bytes: int | None = None
+    max_open_files: int | None = None
+    max_processes: int | None = None
+
+
+def check_variable(name: str) -> None:
+    """Raise UsageError(`launch.environment`) for a name that a job's environment cannot have."""
+    reserved = name in SHELL_NAMES or name.startswith(RESERVED_PREFIXES)
+    if reserved or re.fullmatch(NAME_PATTERN, name) is None:
+        raise UsageError("launch.environment", name=name[:80])
