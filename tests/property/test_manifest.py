@@ -1,0 +1,473 @@
+"""Binding: an argument vector is the site's template, filled with values of the site's types."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sekisho.domain.access import Submitters
+from sekisho.domain.egress import OutputRule
+from sekisho.domain.errors import Refused, UsageError
+from sekisho.domain.files import Pattern, RelPath
+from sekisho.domain.manifest import (
+    Arrival,
+    Command,
+    InputRule,
+    Manifest,
+    Order,
+    admit,
+    bind,
+    environment,
+    takes_flag,
+)
+from sekisho.domain.parameter import Boolean, Choice, Integer, Number, Parameter, Text, Value
+
+HOUR = timedelta(hours=1)
+ANN = Submitters(frozenset({"ann"}))
+
+PARAMETERS: dict[str, Parameter] = {
+    "steps": Integer(minimum=1, maximum=1000, default=10),
+    "load": Number(minimum=0.0, maximum=1e6),
+    "verbose": Boolean(flag="--verbose", default=False),
+    "restart": Boolean(default=False),
+    "title": Text(pattern=r"[A-Za-z0-9 _.{}$`;|&<>*?'\"()-]*", max_length=40, default="x"),
+    "solver": Choice(values=("direct", "iterative")),
+}
+SOLVE = Command(
+    name="solve",
+    argv=(
+        "/opt/solve",
+        "--steps={steps}",
+        "{verbose}",
+        ("--load", "{load}"),
+        ("--solver", "{solver}", "--title"),
+        "{title}",
+        "--restart={restart}",
+        "end",
+    ),
+    parameters=PARAMETERS,
+    environment={"OMP_NUM_THREADS": "2", "SCRATCH": "{CALC_DIR}/tmp"},
+    time_limit=HOUR,
+)
+
+VALUES: st.SearchStrategy[Any] = (
+    st.integers()
+    | st.floats()
+    | st.booleans()
+    | st.text(max_size=60)
+    | st.sampled_from(["10", "-1", "1e5", "true", "off", "direct", "; rm -rf /", "{load}", "--x"])
+)
+
+
+def bound(**given_values: Value) -> tuple[str, ...]:
+    return bind(SOLVE, given_values)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(PARAMETERS)), VALUES))
+def test_every_argument_is_the_template_with_typed_values_in_it(values: dict[str, Value]) -> None:
+    """Kills: a value in another place than its own, split, expanded twice, or not checked."""
+    try:
+        argv = bind(SOLVE, values)
+    except Refused:
+        return
+    texts = {
+        name: parameter.render(name, value)
+        for name, parameter in PARAMETERS.items()
+        if (value := values.get(name, parameter.default)) is not None
+    }
+    expected: list[str | None] = ["/opt/solve", f"--steps={texts['steps']}"]
+    expected += [texts["verbose"]] if texts["verbose"] else []
+    expected += ["--load", texts["load"]] if "load" in texts else []
+    expected += ["--solver", texts["solver"], "--title"] if "solver" in texts else []
+    expected += [texts["title"], f"--restart={texts['restart']}", "end"]
+    assert argv == tuple(expected)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(PARAMETERS)), VALUES))
+def test_the_program_is_always_the_sites(values: dict[str, Value]) -> None:
+    """Kills: a placeholder in the first element."""
+    try:
+        assert bind(SOLVE, values)[0] == "/opt/solve"
+    except Refused:
+        return
+
+
+@given(st.text(max_size=60))
+def test_a_positional_value_starts_with_a_dash_only_if_the_site_says_so(text: str) -> None:
+    """Kills: the check of the dash, or one that looks at the element instead of the value."""
+    plain = Text(pattern=r"[\s\S]*", max_length=60)
+    try:
+        rendered = plain.render("x", text)
+    except Refused:
+        return
+    assert not rendered.startswith("-")
+    assert rendered == text
+
+
+@given(st.integers() | st.floats() | st.text(max_size=60))
+def test_a_number_reads_back_equal_and_within_its_range(value: Value) -> None:
+    """Kills: a rendering that loses digits; a range open at an end; nan and infinity."""
+    number = Number(minimum=-1e300, maximum=1e300)
+    try:
+        text = number.render("x", value)
+    except Refused:
+        return
+    assert float(text) == float(value)
+    assert -1e300 <= float(text) <= 1e300
+
+
+@given(st.integers() | st.text(alphabet="0123456789+-_ ", max_size=25))
+def test_an_integer_reads_back_equal_and_within_its_range(value: Value) -> None:
+    """Kills: a range open at an end; digits with underscores, blanks, or of another script."""
+    integer = Integer(minimum=-1000, maximum=10**12)
+    try:
+        text = integer.render("x", value)
+    except Refused:
+        return
+    assert int(text) == int(value)
+    assert -1000 <= int(text) <= 10**12
+    assert str(int(text)) == text
+
+
+NUMBER = Number(minimum=-1e9, maximum=1e9)
+INTEGER = Integer(minimum=-10, maximum=10)
+WORD = Text(pattern=r"[\s\S]*", max_length=20)
+NAME = Text(pattern=r"[a-z]+", max_length=8)
+DASHED = Text(pattern=r"-?[a-z]+", leading_dash=True)
+PICK = Choice(values=("a", "b b", "-c"))
+FLAG = Boolean(flag="-v")
+TRUTH = Boolean()
+
+#: (parameter, value, what the argument is; None: no argument; a word in <>: why it is refused)
+ARGUMENTS: list[tuple[Parameter, Any, str | None]] = [
+    (INTEGER, 5, "5"),
+    (INTEGER, -5, "-5"),
+    (INTEGER, 10, "10"),
+    (INTEGER, -10, "-10"),
+    (INTEGER, 11, "<range>"),
+    (INTEGER, -11, "<range>"),
+    (INTEGER, "7", "7"),
+    (INTEGER, "+7", "7"),
+    (INTEGER, "007", "7"),
+    (INTEGER, "-0", "0"),
+    (INTEGER, "7.0", "<type>"),
+    (INTEGER, 7.0, "<type>"),
+    (INTEGER, True, "<type>"),
+    (INTEGER, "", "<type>"),
+    (INTEGER, " 7", "<type>"),
+    (INTEGER, "7 ", "<type>"),
+    (INTEGER, "7\n", "<type>"),
+    (INTEGER, "1_0", "<type>"),
+    (INTEGER, "0x7", "<type>"),
+    (INTEGER, "7e0", "<type>"),
+    (INTEGER, "\u0667", "<type>"),  # Arabic-Indic
+    (INTEGER, "\uff17", "<type>"),  # full width
+    (INTEGER, "²", "<type>"),
+    (INTEGER, "9" * 18, "<range>"),
+    (INTEGER, "9" * 19, "<type>"),
+    (INTEGER, "9" * 100_000, "<type>"),
+    (INTEGER, 10**400, "<range>"),
+    (INTEGER, "None", "<type>"),
+    (INTEGER, "--7", "<type>"),
+    (NUMBER, 1, "1.0"),
+    (NUMBER, 0.1, "0.1"),
+    (NUMBER, -0.0, "-0.0"),
+    (NUMBER, "1e5", "100000.0"),
+    (NUMBER, ".5", "0.5"),
+    (NUMBER, "5.", "5.0"),
+    (NUMBER, "1E-3", "0.001"),
+    (NUMBER, 1e9, "1000000000.0"),
+    (NUMBER, 1.0000001e9, "<range>"),
+    (NUMBER, "1e999", "<range>"),
+    (NUMBER, 10**400, "<range>"),
+    (NUMBER, float("nan"), "<range>"),
+    (NUMBER, float("inf"), "<range>"),
+    (NUMBER, "nan", "<type>"),
+    (NUMBER, "inf", "<type>"),
+    (NUMBER, "-Infinity", "<type>"),
+    (NUMBER, "1,5", "<type>"),
+    (NUMBER, "1_000.0", "<type>"),
+    (NUMBER, "0x1p3", "<type>"),
+    (NUMBER, "1e", "<type>"),
+    (NUMBER, ".", "<type>"),
+    (NUMBER, "1 2", "<type>"),
+    (NUMBER, True, "<type>"),
+    (NUMBER, "\uff11.\uff15", "<type>"),
+    (Number(minimum=0, maximum=float("inf")), 10**400, "<range>"),
+    (Number(minimum=0, maximum=float("inf")), 1e300, "1e+300"),
+    (FLAG, True, "-v"),
+    (FLAG, False, None),
+    (FLAG, "yes", "-v"),
+    (FLAG, "off", None),
+    (FLAG, "TRUE", "<type>"),
+    (FLAG, 1, "<type>"),
+    (FLAG, "-v", "<type>"),
+    (TRUTH, True, "true"),
+    (TRUTH, "0", "false"),
+    (TRUTH, "", "<type>"),
+    (NAME, "abc", "abc"),
+    (NAME, "abc1", "<pattern>"),
+    (NAME, "abc\n", "<character>"),
+    (NAME, "", "<pattern>"),
+    (NAME, "abcdefghi", "<length>"),
+    (NAME, 5, "<type>"),
+    (WORD, "", ""),
+    (WORD, "a b", "a b"),
+    (WORD, "$(id)", "$(id)"),
+    (WORD, "`id`", "`id`"),
+    (WORD, "; rm -rf /", "; rm -rf /"),
+    (WORD, "| tee x", "| tee x"),
+    (WORD, "*", "*"),
+    (WORD, "~root", "~root"),
+    (WORD, "../../etc/passwd", "../../etc/passwd"),
+    (WORD, "{load}", "{load}"),
+    (WORD, "{CALC_DIR}", "{CALC_DIR}"),
+    (WORD, "%n%n", "%n%n"),
+    (WORD, "\\", "\\"),
+    (WORD, "'\"", "'\""),
+    (WORD, "日本語", "日本語"),
+    (WORD, "-", "<leading_dash>"),
+    (WORD, "-rf", "<leading_dash>"),
+    (WORD, "--output=/etc/x", "<leading_dash>"),
+    (WORD, "\u2013dash", "\u2013dash"),
+    (WORD, " -x", " -x"),
+    (WORD, "a\0b", "<character>"),
+    (WORD, "a\nb", "<character>"),
+    (WORD, "a\rb", "<character>"),
+    (WORD, "a\tb", "<character>"),
+    (WORD, "\x1b[2J", "<character>"),
+    (WORD, "\x7f", "<character>"),
+    (WORD, "\x85", "<character>"),
+    (WORD, "\u2028", "<character>"),
+    (WORD, "\u202eabc", "<character>"),
+    (WORD, "\u200b", "<character>"),
+    (WORD, "\ufeff", "<character>"),
+    (WORD, "\ud800", "<character>"),
+    (WORD, "\ue000", "<character>"),
+    (WORD, "x" * 21, "<length>"),
+    (DASHED, "-abc", "-abc"),
+    (DASHED, "--abc", "<pattern>"),
+    (PICK, "a", "a"),
+    (PICK, "b b", "b b"),
+    (PICK, "-c", "-c"),
+    (PICK, "A", "<choice>"),
+    (PICK, "", "<choice>"),
+    (PICK, "a\n", "<character>"),
+    (PICK, 0, "<type>"),
+    (PICK, "a" * 5000, "<length>"),
+]
+
+
+@pytest.mark.parametrize(("parameter", "value", "expected"), ARGUMENTS)
+def test_a_value_is_one_argument_or_refused_by_name(
+    parameter: Parameter, value: Any, expected: str | None
+) -> None:
+    if expected is None or not expected.startswith("<"):
+        assert parameter.render("x", value) == expected
+        return
+    with pytest.raises(Refused) as refusal:
+        parameter.render("x", value)
+    assert refusal.value.code == "parameter.invalid"
+    assert refusal.value.params == {"parameter": "x", "why": expected.strip("<>")}
+
+
+def test_the_corpus_of_arguments_is_as_large_as_promised() -> None:
+    assert len(ARGUMENTS) >= 80
+
+
+def test_a_value_that_looks_like_a_placeholder_is_not_expanded() -> None:
+    argv = bound(title="{load}", load=5, solver="direct")
+    assert "{load}" in argv
+
+
+def test_a_group_stands_or_falls_as_a_whole() -> None:
+    assert bound() == ("/opt/solve", "--steps=10", "x", "--restart=false", "end")
+    assert bound(load=2.5)[2:4] == ("--load", "2.5")
+    assert bound(solver="direct")[2:5] == ("--solver", "direct", "--title")
+    assert "--verbose" in bound(verbose=True)
+
+
+def test_a_switch_that_is_off_takes_its_group_along() -> None:
+    command = Command(
+        name="c",
+        argv=("/x", ("{fast}", "{level}")),
+        parameters={"fast": Boolean(flag="--fast"), "level": Integer(minimum=0, maximum=9)},
+        time_limit=HOUR,
+    )
+    assert bind(command, {"fast": False, "level": 3}) == ("/x",)
+    assert bind(command, {"fast": True, "level": 3}) == ("/x", "--fast", "3")
+    assert bind(command, {"fast": True}) == ("/x",)
+
+
+def test_a_parameter_outside_of_a_group_must_be_given() -> None:
+    command = Command(
+        name="c",
+        argv=("/x", "{level}"),
+        parameters={"level": Integer(minimum=0, maximum=9)},
+        time_limit=HOUR,
+    )
+    with pytest.raises(Refused) as refusal:
+        bind(command, {})
+    assert (refusal.value.code, refusal.value.params) == (
+        "parameter.missing",
+        {"parameter": "level"},
+    )
+
+
+def test_a_parameter_that_the_manifest_does_not_name_is_refused() -> None:
+    with pytest.raises(Refused) as refusal:
+        bound(zeta=1, alpha=2)
+    assert refusal.value.params == {"parameter": "alpha"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "parameters", "why"),
+    [
+        ((), {}, "absolute"),
+        (("solve",), {}, "absolute"),
+        (("./solve",), {}, "absolute"),
+        (("/opt/{x}",), {"x": INTEGER}, "absolute"),
+        (("/opt/solve", "{y}"), {}, "y"),
+        (("/opt/solve", ("-y", "{y}")), {}, "y"),
+    ],
+)
+def test_a_template_that_cannot_work_is_refused_when_the_manifest_is_read(
+    argv: tuple[str | tuple[str, ...], ...], parameters: dict[str, Parameter], why: str
+) -> None:
+    with pytest.raises(UsageError) as fault:
+        Command(name="c", argv=argv, parameters=parameters, time_limit=HOUR)
+    assert (fault.value.code, fault.value.params["why"]) == ("manifest.argv", why)
+
+
+def test_a_parameter_that_no_argument_uses_is_a_mistake() -> None:
+    with pytest.raises(UsageError) as fault:
+        Command(name="c", argv=("/x",), parameters={"n": INTEGER}, time_limit=HOUR)
+    assert fault.value.code == "manifest.unused_parameter"
+
+
+# ------------------------------------------------------------------------------------ environment
+
+
+def test_the_environment_is_exactly_this() -> None:
+    assert environment(SOLVE, "/base/job/1/work") == {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "OMP_NUM_THREADS": "2",
+        "SCRATCH": "/base/job/1/work/tmp",
+        "CALC_DIR": "/base/job/1/work",
+    }
+
+
+def test_the_site_may_set_the_path_but_not_move_the_work_directory() -> None:
+    command = Command(
+        name="c",
+        argv=("/x",),
+        environment={"PATH": "/opt/bin", "CALC_DIR": "/elsewhere"},
+        time_limit=HOUR,
+    )
+    assert environment(command, "/w") == {"PATH": "/opt/bin", "CALC_DIR": "/w"}
+
+
+NAMES = st.from_regex(r"[A-DX-Z]{1,3}_?[0-9]?", fullmatch=True)
+
+
+@given(st.dictionaries(NAMES, st.text(max_size=5)), st.text(max_size=9))
+def test_no_name_comes_from_anywhere_but_the_manifest(
+    named: dict[str, str], directory: str
+) -> None:
+    """Kills: an environment that starts from that of the agent."""
+    command = Command(name="c", argv=("/x",), environment=named, time_limit=HOUR)
+    assert environment(command, directory).keys() == named.keys() | {"PATH", "CALC_DIR"}
+
+
+# -------------------------------------------------------------------------------------- admission
+
+MESH = Arrival(RelPath.parse("mesh.inp"), 100)
+SERVED = Command(
+    name="solve",
+    argv=("/opt/solve",),
+    inputs=(
+        InputRule(path=Pattern("mesh.inp"), max_bytes=1000),
+        InputRule(path=Pattern("*.dat"), max_bytes=10, required=False),
+        InputRule(path=Pattern("big.dat"), max_bytes=50, required=False),
+    ),
+    outputs=(OutputRule(path=Pattern("*.csv"), max_bytes=10),),
+    time_limit=HOUR,
+)
+CLOSED = Command(
+    name="closed",
+    argv=("/x",),
+    submitters=Submitters(frozenset({"bob"})),
+    time_limit=HOUR,
+)
+OFF = Command(name="off", argv=("/x",), enabled=False, time_limit=HOUR)
+MANIFEST = Manifest(
+    site="steel",
+    submitters=Submitters(frozenset({"ann", "bob"})),
+    commands={c.name: c for c in (SERVED, CLOSED, OFF)},
+)
+
+
+def order(command: str = "solve", submitter: str = "ann", **changes: Any) -> Order:
+    fields: dict[str, Any] = {"parameters": {}, "inputs": [MESH], "outputs": []}
+    return Order(submitter=submitter, command=command, **{**fields, **changes})
+
+
+def test_what_the_manifest_allows_is_admitted_with_its_arguments() -> None:
+    admission = admit(MANIFEST, order())
+    assert (admission.command, admission.argv) == (SERVED, ("/opt/solve",))
+    assert admit(MANIFEST, order("closed", "bob", inputs=[])).command is CLOSED
+
+
+@pytest.mark.parametrize(
+    ("asked", "code"),
+    [
+        (order(submitter="eve"), "submitter.not_listed"),
+        (order("nothing", "eve"), "submitter.not_listed"),
+        (order("nothing"), "command.unknown"),
+        (order("closed"), "command.unknown"),
+        (order("off", inputs=[]), "command.disabled"),
+        (order("/bin/sh"), "command.unknown"),
+        (order(inputs=[]), "input.missing"),
+        (order(inputs=[MESH, MESH]), "input.duplicate"),
+        (order(inputs=[MESH, Arrival(RelPath.parse("MESH.INP"), 1)]), "input.duplicate"),
+        (order(inputs=[MESH, Arrival(RelPath.parse("other"), 1)]), "input.unexpected"),
+        (order(inputs=[Arrival(RelPath.parse("mesh.inp"), 1001)]), "input.too_large"),
+        (order(inputs=[MESH, Arrival(RelPath.parse("a.dat"), 11)]), "input.too_large"),
+        (order(outputs=[Pattern("secret.bin")]), "output.not_permitted"),
+        (order(parameters={"x": 1}), "parameter.unknown"),
+    ],
+)
+def test_p7_what_the_manifest_does_not_allow_is_refused(asked: Order, code: str) -> None:
+    with pytest.raises(Refused) as refusal:
+        admit(MANIFEST, asked)
+    assert refusal.value.code == code
+
+
+def test_the_largest_limit_of_the_rules_that_match_counts() -> None:
+    inputs = [MESH, Arrival(RelPath.parse("big.dat"), 50)]
+    assert admit(MANIFEST, order(inputs=inputs)).command is SERVED
+
+
+def test_a_command_can_be_switched_off_from_the_other_side_but_not_on() -> None:
+    with pytest.raises(Refused) as refusal:
+        admit(MANIFEST, order(), disabled=frozenset({"solve"}))
+    assert refusal.value.code == "command.disabled"
+    with pytest.raises(Refused):
+        admit(MANIFEST, order("off", inputs=[]), disabled=frozenset())
+
+
+def test_inputs_that_are_not_known_yet_are_not_judged_yet() -> None:
+    assert admit(MANIFEST, order(inputs=None)).command is SERVED
+
+
+def test_wildcards_may_be_asked_for_whatever_is_permitted() -> None:
+    outputs = [Pattern("**"), Pattern("a.csv")]
+    assert admit(MANIFEST, order(outputs=outputs)).command is SERVED
+
+
+def test_only_a_boolean_with_a_flag_stands_as_a_whole_argument() -> None:
+    assert takes_flag(FLAG)
+    assert not takes_flag(TRUTH)
+    assert not takes_flag(INTEGER)
