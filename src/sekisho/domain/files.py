@@ -44,6 +44,8 @@ class RelPath:
 
 
 def _fault_of(parts: tuple[str, ...]) -> str | None:
+    if not parts:
+        return "component"
     if len(parts) > MAX_DEPTH:
         return "depth"
     if sum(len(p.encode("utf-8", "surrogatepass")) + 1 for p in parts) > MAX_PATH_BYTES:
@@ -52,7 +54,7 @@ def _fault_of(parts: tuple[str, ...]) -> str | None:
 
 
 def _part_fault(part: str) -> str | None:
-    if part in ("", ".", ".."):
+    if part in ("", ".", "..") or "/" in part:
         return "component"
     if "\\" in part or re.match(r"[A-Za-z]:", part):
         return "separator"
