@@ -154,6 +154,17 @@ def test_a_killed_client_goes_on_with_the_same_id_and_nothing_runs_twice(
     assert house.starts() == before + 1
 
 
+def test_an_id_kept_in_a_file_makes_a_repeated_call_the_same_job(
+    house: House, tmp_path: Path
+) -> None:
+    words = ("run", SITE, "say", "--id-file", "job", "--json")
+    first = house.call(*words, cwd=tmp_path).json
+    again = house.call(*words, cwd=tmp_path).json
+    assert again["job"] == first["job"] == (tmp_path / "job").read_text().strip()
+    changed = house.call(*words, "-p", "text=other", cwd=tmp_path)
+    assert (changed.status, changed.json["error"]["code"]) == (73, "job.different_request")
+
+
 def test_an_interrupt_can_mean_cancel(house: House, tmp_path: Path) -> None:
     words = ("run", SITE, "gate", "-o", "passed.txt", "--on-interrupt", "cancel")
     process = house.start(*words, cwd=tmp_path)

@@ -7,7 +7,7 @@ import io
 import pytest
 
 from sekisho.cli import output
-from sekisho.cli.progress import Reporter, reporter
+from sekisho.cli.progress import LineReporter, Reporter, reporter
 from sekisho.cli.run import Duration, _inputs
 from sekisho.cli.session import Session
 from sekisho.client.errors import JobRefused
@@ -87,7 +87,8 @@ def test_all_faults_of_a_settings_file_are_listed() -> None:
 def test_a_silent_session_is_told_nothing_but_results() -> None:
     at = session(quiet=True)
     output.note(at, "note")
-    show = Reporter(at)
+    show = reporter(at)
+    assert type(show) is Reporter
     show.known("job_1")
     show.sending(10 << 20, 10 << 20)
     show.pausing(Unreachable(why="timeout"), 30)
@@ -98,7 +99,7 @@ def test_a_silent_session_is_told_nothing_but_results() -> None:
 def test_away_from_a_terminal_progress_is_plain_lines() -> None:
     at = session()
     show = reporter(at)
-    assert type(show) is Reporter
+    assert type(show) is LineReporter
     for done in range(11):
         show.sending(done << 20, 10 << 20)
     show.pausing(Unreachable(why="timeout"), 30)

@@ -22,18 +22,16 @@ _WORTH_SHOWING_BYTES: Final = 4 << 20
 
 def reporter(session: Session) -> Reporter:
     """Return what suits the place that stderr goes to."""
-    if not session.silent and session.err.isatty():
-        return LiveReporter(session)
-    return Reporter(session)
+    if session.silent:
+        return Reporter(session)
+    return LiveReporter(session) if session.err.isatty() else LineReporter(session)
 
 
 class Reporter(AbstractContextManager["Reporter"]):
-    """Plain lines, one for each change; nothing when the session is silent."""
+    """Shows nothing, and does not even look for the words."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._state = ""
-        self._due = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -48,6 +46,32 @@ class Reporter(AbstractContextManager["Reporter"]):
 
     def stop(self) -> None:
         """Leave the terminal as it was; after this the state is told anew."""
+
+    def known(self, job_id: str) -> None:
+        """Tell that the broker has the job."""
+
+    def changed(self, view: JobView) -> None:
+        """Tell the state that the job is in now."""
+
+    def sending(self, done: int, total: int) -> None:
+        """Show how far the inputs have come."""
+
+    def fetching(self, done: int, total: int) -> None:
+        """Show how far the outputs have come."""
+
+    def pausing(self, error: SekishoError, seconds: float) -> None:
+        """Tell that the line is bad and that we try again."""
+
+
+class LineReporter(Reporter):
+    """Plain lines, one for each change."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session)
+        self._state = ""
+        self._due = 0.0
+
+    def stop(self) -> None:
         self._state = ""
 
     def known(self, job_id: str) -> None:
@@ -83,7 +107,7 @@ class Reporter(AbstractContextManager["Reporter"]):
             output.note(self.session, self.session.say("pausing", what=what, s=round(seconds)))
 
 
-class LiveReporter(Reporter):
+class LiveReporter(LineReporter):
     """One live line with a bar while files move. Loads its library when there is time to look."""
 
     def __init__(self, session: Session) -> None:

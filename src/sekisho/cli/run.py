@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -55,6 +56,7 @@ def _job_options(function: C) -> C:
         click.option("--parameter", "-p", "parameters", multiple=True, metavar="NAME=VALUE"),
         click.option("--queue-limit", type=DURATION),
         click.option("--id", "job_id", metavar="JOB"),
+        click.option("--id-file", type=click.Path(path_type=Path, dir_okay=False)),
         quiet_option,
         json_option,
     )[::-1]:
@@ -103,7 +105,7 @@ def _submitted(session: Session, show: Reporter, client: Any, words: dict[str, A
         outputs=words["outputs"],
         queue_limit=words["queue_limit"],
     )
-    job_id = words["job_id"] or new_job_id()
+    job_id = _job_id(words["job_id"], words["id_file"], new_job_id)
     try:
         with interruptible():
             return client.submit(spec, job_id=job_id, progress=show.sending, on_known=show.known)
@@ -112,6 +114,26 @@ def _submitted(session: Session, show: Reporter, client: Any, words: dict[str, A
             client.job(job_id).cancel()
         output.note(session, session.say("withdrawn", job=job_id))
         raise
+
+
+def _job_id(given: str | None, file: Path | None, make: Callable[[], str]) -> str:
+    """Return the id to use: as given, or that kept in ``file`` from an earlier call, or a new one.
+
+    A new id is safe in the file before the job is known to anybody, so that the same call after
+    any interruption finds the same job.
+    """
+    if file is None or given is not None:
+        return given or make()
+    try:
+        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return file.read_text("ascii", "replace").strip()
+    job_id = make()
+    with os.fdopen(fd, "w", encoding="ascii") as stream:
+        stream.write(job_id + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    return job_id
 
 
 def _pair(text: str, kind: str) -> tuple[str, str]:
