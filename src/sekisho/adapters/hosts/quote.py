@@ -1,0 +1,25 @@
+"""Words of a remote command line, made safe once, here, for every remote shell of the sh family.
+
+sshd hands one string to the user's login shell. In POSIX single quotes nothing is special but the
+quote itself, so each word is quoted whole, whatever is in it; a NUL cannot travel and is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from sekisho.domain.errors import TooLarge, UsageError
+
+#: One argument of a program may have 128 KiB under Linux, and the whole line is one for the shell.
+MAX_LINE_BYTES: Final = 100_000
+
+
+def quoted(argv: Sequence[str]) -> str:
+    """Return the command line that a shell takes apart into exactly ``argv``."""
+    line = " ".join("'" + word.replace("'", "'\\''") + "'" for word in argv)
+    if "\0" in line:
+        raise UsageError("ssh.argument", why="nul")
+    if len(line.encode("utf-8", "surrogateescape")) > MAX_LINE_BYTES:
+        raise TooLarge(limit=MAX_LINE_BYTES)
+    return line

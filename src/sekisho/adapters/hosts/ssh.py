@@ -1,0 +1,304 @@
+"""Another host through the system's OpenSSH, with the user's own configuration as it is.
+
+Rule 1: one login for each host: a master connection behind a private socket, shared by all our
+        processes of this user and kept for a while after the last of them. Everything else goes
+        through it or fails at once; nothing logs in behind its back.
+Rule 2: logins are counted over all processes, and wait when a host would see too many of them.
+Rule 3: only the first login may ask something, at a terminal. Host keys are never learnt here.
+Rule 4: no text of a user is interpreted: a remote command is quoted word by word (`quote`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Self
+
+from sekisho.adapters.hosts.quote import quoted
+from sekisho.adapters.hosts.ssh_fault import SSH_FAULT, fault_of
+from sekisho.domain.errors import ConfigError, SekishoError, Unavailable, Unreachable, UsageError
+
+HOST_PATTERN: Final = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*@)?[A-Za-z0-9_][A-Za-z0-9._-]*")
+#: Of a server's usual ten sessions of one connection, two are left to others.
+_SESSIONS: Final = 8
+_BUSY_PAUSE_S: Final = 0.2
+_LOGIN_WINDOW_S: Final = 60.0
+_ALWAYS: Final = (
+    "LogLevel=ERROR",
+    "StrictHostKeyChecking=yes",
+    "ForwardAgent=no",
+    "ForwardX11=no",
+    "ClearAllForwardings=yes",
+    "PermitLocalCommand=no",
+    "RemoteCommand=none",
+    "RequestTTY=no",
+    "ServerAliveInterval=10",
+    "ServerAliveCountMax=3",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SshAddress:
+    """How a host is reached. ``host`` is a name of the user's ssh configuration, or user@name."""
+
+    host: str
+    config_file: Path | None = None  #: None: ~/.ssh/config and the system's
+    persist_s: int = 600  #: how long the connection outlives its last use
+    connect_s: int = 30
+    logins_per_minute: int = 8
+    interactive: bool = False  #: the first login may ask at the terminal
+
+    def __post_init__(self) -> None:
+        if HOST_PATTERN.fullmatch(self.host) is None:
+            raise UsageError("ssh.host_name", host=self.host[:80])
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a remote command left behind."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
+
+
+def control_directory() -> Path:
+    """Return the private directory of our sockets; raise ConfigError when it is not ours alone.
+
+    Its name is short: a socket's may have 108 bytes, and OpenSSH adds some of its own.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    base = Path(runtime) if runtime and len(runtime) < 40 and os.access(runtime, os.W_OK) else None
+    place = (base or Path("/tmp")) / f"sekisho-ssh-{os.geteuid()}"  # noqa: S108 (checked below)
+    with suppress(FileExistsError):
+        place.mkdir(mode=0o700)
+    seen = place.lstat()
+    if not place.is_dir() or place.is_symlink() or seen.st_uid != os.geteuid():
+        raise ConfigError("ssh.control_directory", file=str(place))
+    if seen.st_mode & 0o077:
+        raise ConfigError("ssh.control_directory", file=str(place))
+    return place
+
+
+class SshSession:
+    """One remote command in the making: write to ``stdin``, read from ``stdout``. Close it."""
+
+    def __init__(self, host: str, process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
+        if process.stdin is None or process.stdout is None:
+            raise ValueError(process)
+        self.stdin: IO[bytes] = process.stdin
+        self.stdout: IO[bytes] = process.stdout
+        self._host = host
+        self._process = process
+        self._said = said
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def fault(self, within_s: float = 5.0) -> SekishoError | None:
+        """Return why the session ended: None when the remote command ended by itself, well.
+
+        To be asked after the end of ``stdout``.
+        """
+        try:
+            code = self._process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            return Unreachable("ssh.unreachable", host=self._host, said="")
+        return None if code == 0 else fault_of(self._host, self.said())
+
+    def said(self) -> bytes:
+        """Return what ssh and the remote command wrote to stderr."""
+        self._said.seek(0)
+        return self._said.read(65_536)
+
+    def close(self) -> None:
+        """End the session; what the remote command has started lives on."""
+        for stream in (self.stdin, self.stdout):
+            with suppress(OSError):
+                stream.close()
+        try:
+            self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._said.close()
+
+
+@dataclass(slots=True)
+class SshHost:
+    """One host. Safe to share between threads and, by its socket, between processes."""
+
+    address: SshAddress
+    directory: Path = field(default_factory=control_directory)
+    _room: threading.BoundedSemaphore = field(
+        default_factory=lambda: threading.BoundedSemaphore(_SESSIONS)
+    )
+
+    # ------------------------------------------------------------------ the connection
+
+    @property
+    def socket(self) -> Path:
+        """The master's socket: another one when the user's configuration was changed."""
+        file = self.address.config_file or Path.home() / ".ssh" / "config"
+        changed = file.stat().st_mtime_ns if file.exists() else 0
+        named = f"{self.address.host}\0{file}\0{changed}".encode()
+        return self.directory / hashlib.sha256(named).hexdigest()[:20]
+
+    def connect(self) -> None:
+        """Log in when there is no connection yet; raise what `ssh_fault` makes of a failure."""
+        if self.connected():
+            return
+        place = self.socket
+        with _locked(place.with_suffix(".lock")) as logins:
+            if self.connected():
+                return
+            with suppress(FileNotFoundError):
+                place.unlink()  # of a master that was killed
+            _wait_turn(logins, self.address.logins_per_minute)
+            self._log_in(place)
+
+    def connected(self) -> bool:
+        """Say whether a master listens now. It may still find its line dead."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
+
+    def disconnect(self) -> None:
+        """End the shared connection, for all processes that use it."""
+        argv = [*self.command("-O", "exit"), "--", self.address.host]
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(argv, capture_output=True, check=False, timeout=10)
+
+    def _log_in(self, place: Path) -> None:
+        address = self.address
+        argv = [
+            *("ssh", *self._configured(), "-M", "-N", "-f", "-T", "-S", str(place)),
+            *_options(f"ControlPersist={address.persist_s}"),
+            *_options(f"ConnectTimeout={address.connect_s}", *_ALWAYS),
+            *_options(f"BatchMode={'no' if address.interactive else 'yes'}"),
+            *("--", address.host),
+        ]
+        with tempfile.TemporaryFile(dir=self.directory) as said:
+            # a file, not a pipe: the master that goes to the background may keep it open
+            ended = subprocess.run(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=said,
+                env={**os.environ, "LC_ALL": "C"},
+                check=False,
+            )
+            said.seek(0)
+            words = said.read(65_536)
+        if ended.returncode != 0 or not self.connected():
+            raise fault_of(address.host, words)
+
+    # ---------------------------------------------------------------------- using it
+
+    def command(self, *flags: str) -> list[str]:
+        """Return the beginning of an ssh command line that only ever uses the shared connection.
+
+        When that is gone it fails at once: the proxy command stands for every other way there.
+        """
+        return [
+            *("ssh", *self._configured(), "-T", "-S", str(self.socket), *flags),
+            *_options("ControlMaster=no", "ProxyCommand=false", "BatchMode=yes", *_ALWAYS),
+        ]
+
+    def run(self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 60) -> Completed:
+        """Run one remote command to its end; ``argv`` arrives word by word as it is.
+
+        Any exit code but 255 is the command's own. Raise Unreachable when the line broke: whether
+        the command ran is then unknown. A server without room for a session is asked again.
+        """
+        line = quoted(argv)
+        end = time.monotonic() + timeout_s
+        while True:
+            self.connect()
+            try:
+                return self._run(line, stdin, max(0.1, end - time.monotonic()))
+            except Unavailable as error:
+                if error.code != "ssh.busy" or time.monotonic() + _BUSY_PAUSE_S > end:
+                    raise
+                threading.Event().wait(_BUSY_PAUSE_S)
+
+    def _run(self, line: str, stdin: bytes, timeout_s: float) -> Completed:
+        argv = [*self.command(), "--", self.address.host, line]
+        with self._room:
+            try:
+                ended = subprocess.run(
+                    argv, input=stdin, capture_output=True, check=False, timeout=timeout_s
+                )
+            except subprocess.TimeoutExpired as error:
+                raise Unreachable("ssh.unreachable", host=self.address.host, said="") from error
+        if ended.returncode == SSH_FAULT or ended.returncode < 0:
+            raise fault_of(self.address.host, ended.stderr)
+        return Completed(ended.returncode, ended.stdout, ended.stderr)
+
+    def session(self, argv: Sequence[str] = ()) -> SshSession:
+        """Start one remote command with open streams; without ``argv``, whatever the key allows.
+
+        To be closed by the caller. What went wrong is told by `SshSession.fault`.
+        """
+        self.connect()
+        line = [quoted(argv)] if argv else []
+        said = tempfile.TemporaryFile(dir=self.directory)  # noqa: SIM115 (the session closes it)
+        process = subprocess.Popen(
+            [*self.command(), "--", self.address.host, *line],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            start_new_session=True,  # Ctrl+C is the caller's to hear, not the line's
+        )
+        return SshSession(self.address.host, process, said)
+
+    def _configured(self) -> list[str]:
+        file = self.address.config_file
+        return [] if file is None else ["-F", str(file)]
+
+
+def _options(*words: str) -> list[str]:
+    return [part for word in words for part in ("-o", word)]
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[int]:
+    """Hold the file's lock: one process logs in, the others find its connection."""
+    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _wait_turn(fd: int, per_minute: int) -> None:
+    """Wait until one more login makes no more than ``per_minute``, and note it in the file."""
+    words = os.pread(fd, 65_536, 0).split()
+    seen = [float(word) for word in words if re.fullmatch(rb"\d{1,12}\.\d{1,6}", word)]
+    now = time.time()
+    recent = [at for at in seen if now - _LOGIN_WINDOW_S < at <= now]
+    if len(recent) >= per_minute:
+        threading.Event().wait(recent[-per_minute] + _LOGIN_WINDOW_S - now)
+    noted = " ".join(f"{at:.3f}" for at in [*recent, time.time()][-per_minute:])
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, noted.encode(), 0)
