@@ -30,7 +30,7 @@ from sekisho.site.desk import Desk
 from sekisho.wire.v1 import Joined, JoinSite
 
 #: How long `join` repeats its one question: the answer may be lost, the invitation is not.
-JOIN_SECONDS: Final = 60.0
+JOIN_SECONDS: Final = 15.0
 _DICE: Final = random.SystemRandom()
 
 
@@ -94,7 +94,7 @@ def join(files: SiteFiles, invitation: Secret) -> Joined:
     )
     broker = files.settings.broker
     where = Address(url=broker.url, token=invitation, ca_file=files.ca, proxy=broker.proxy)
-    patience = Patience(limit_s=JOIN_SECONDS, first_s=0)
+    patience = Patience(limit_s=JOIN_SECONDS)
     with closing(HttpLine(http_client(where), patience)) as line:
         try:
             joined = line.ask(message("POST", "v1/site/join", asking), Joined)

@@ -1,0 +1,208 @@
+"""A broker, a site's agent and a user, real processes that break while others look.
+
+The user and the agent reach the broker through the test's own proxy, whose address stays while the
+broker behind it comes and goes. Every start of the site's command is one line of the witness file,
+synced before the command does anything: what it counts is what really ran.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+
+from sekisho.api import Client, JobSpec, connect
+from tests.faults.program import Program, call, clean_environ
+from tests.proxy import HOST, Proxy, proxy
+
+SITE: Final = "tohoku"
+USER: Final = "alice"
+NOWHERE: Final = f"http://{HOST}:9"
+TERMINAL: Final = frozenset({"succeeded", "failed", "refused", "cancelled", "expired", "lost"})
+WHOLE_LIFE: Final = ["draft", "queued", "offered", "accepted", "running", "returning", "succeeded"]
+
+#: Says that it was started, waits as told, and gives its input back with its key.
+WORK: Final = """\
+printf '%s\\n' "$1" >> {home}/witness && sync {home}/witness || exit 99
+case $2 in gate) read -r opened < {home}/gate ;; *) sleep "$2" ;; esac
+mkdir out && {{ [ ! -e in ] || cp -R in out/ ; }} && printf '%s' "$1" > out/key
+echo "said $1"
+"""
+MANIFEST: Final = """\
+schema = 1
+site = "tohoku"
+submitters = ["alice"]
+max_running = 16
+
+[[command]]
+name = "work"
+argv = ["/bin/sh", "{home}/work.sh", "{{key}}", "{{pause}}"]
+time_limit_s = 300
+max_running = 16
+[command.parameters]
+key = {{ type = "text", pattern = "[a-z0-9-]+" }}
+pause = {{ type = "text", pattern = "gate|[0-9]([.][0-9]+)?", default = "0" }}
+[[command.input]]
+path = "in/**"
+max_bytes = "64 MiB"
+required = false
+[[command.output]]
+path = "out/**"
+max_bytes = "64 MiB"
+max_files = 100
+[command.stdout]
+release = true
+"""
+
+
+def make_template(home: Path) -> None:
+    """Set up broker, site and user once, as people do; every trio is a copy."""
+    environ = clean_environ(home)
+    data, place, settings = home / "broker", home / "site", home / "client" / "client.toml"
+    call(environ, "broker", "init", data, "--port", "0")
+    config = ("-c", data / "broker.toml")
+    out, _ = call(environ, "broker", "site", "add", SITE, "--user", USER, *config)
+    private(home / "invitation", out)
+    words = ("broker", "token", "create", "--role", "submitter", "--user", USER)
+    call(environ, *words, "--to", home / "token", *config)
+    words = ("broker", "token", "create", "--role", "admin", "--user", "root")
+    call(environ, *words, "--to", home / "admin", *config)
+    broker = Program(home / "broker.log")
+    broker.start(["broker", "serve", *config], environ)
+    try:
+        url = f"http://{HOST}:{broker.event('broker_ready')['port']}"
+        joined = ("--site", SITE, "--user", USER, "--broker", url)
+        call(environ, "site", "init", "--dir", place, *joined)
+        call(environ, "site", "join", "--dir", place, "--invitation-file", home / "invitation")
+    finally:
+        broker.stop()
+    words = ("client", "init", "--broker", url, "--token-file", home / "token")
+    call(environ, "--config", settings, *words)
+
+
+def private(file: Path, text: str) -> Path:
+    """Make a file for its owner only."""
+    file.touch(0o600)
+    file.write_text(text)
+    return file
+
+
+@dataclass
+class Trio:
+    """One broker, one agent and one user's settings below ``home``."""
+
+    home: Path
+    proxy: Proxy
+    environ: dict[str, str]
+    broker: Program = field(init=False)
+    agent: Program = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.broker = Program(self.home / "broker.log")
+        self.agent = Program(self.home / "agent.log")
+
+    @property
+    def broker_config(self) -> Path:
+        return self.home / "broker" / "broker.toml"
+
+    @property
+    def site(self) -> Path:
+        return self.home / "site"
+
+    @property
+    def client_config(self) -> Path:
+        return self.home / "client" / "client.toml"
+
+    def start_broker(self, *before: str, **environ: str) -> None:
+        """Start the broker and lead the proxy to it when it is ready."""
+        start = len(self.broker.lines)
+        words = ("broker", "serve", "-c", self.broker_config)
+        self.broker.start(words, self.environ | environ, before)
+        self.proxy.upstream = int(self.broker.event("broker_ready", start=start)["port"])
+
+    def start_agent(self, *before: str, **environ: str) -> None:
+        start = len(self.agent.lines)
+        self.agent.start(("agent", "--dir", self.site), self.environ | environ, before)
+        self.agent.event("agent_started", start=start)
+
+    def point_at(self, url: str) -> None:
+        """Write ``url`` into the settings of site and user."""
+        for file in (self.site / "agent.toml", self.client_config):
+            file.write_text(re.sub(r'(?m)^url = ".*"$', f'url = "{url}"', file.read_text()))
+
+    def connect(self) -> Client:
+        return connect(self.client_config)
+
+    def spec(self, key: str, pause: str = "0", source: Path | None = None) -> JobSpec:
+        """Return the job that starts as ``key`` and gives ``source`` back."""
+        return JobSpec(
+            site=SITE,
+            command="work",
+            parameters={"key": key, "pause": pause},
+            inputs={} if source is None else {"in/given": source},
+            outputs=["out/**"],
+        )
+
+    def some_input(self, size: int = 700_000) -> Path:
+        """Return a file of two chunks, different for every trio."""
+        file = self.home / "given"
+        if not file.exists():
+            file.write_bytes(os.urandom(size))
+        return file
+
+    def open_gate(self) -> None:
+        """Let one command pass that waits; returns when it has."""
+        (self.home / "gate").write_text("open\n")
+
+    def starts(self) -> Counter[str]:
+        """Return how often each key was started."""
+        file = self.home / "witness"
+        return Counter(file.read_text().split()) if file.exists() else Counter()
+
+    def changes(self, job: str) -> list[str]:
+        """Return the states that the broker said the job came into, all its lives together."""
+        lines = [line for line in self.broker.lines if line.get("event") == "job_changed"]
+        return [line["state"] for line in lines if line["job"] == job]
+
+    def states(self) -> dict[str, str]:
+        """Return every job's state, as it stands in the broker's database."""
+        file = next((self.home / "broker").glob("*.db"))
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
+            return dict(database.execute("select id, state from job"))
+
+    def log_of(self, job: str) -> list[str]:
+        """Return the kinds of what the site's log says of the job; the log must verify."""
+        verified = call(self.environ, "site", "log", "--dir", self.site, "--verify")
+        assert verified
+        out, _ = call(self.environ, "site", "log", "--dir", self.site, "--job", job)
+        return [line.split()[1] for line in out.splitlines()]
+
+    def end(self) -> None:
+        self.agent.kill()
+        self.broker.kill()
+
+
+@contextmanager
+def a_trio(template: Path, home: Path) -> Iterator[Trio]:
+    """Give a copy of ``template`` below ``home`` with nothing running yet."""
+    shutil.copytree(template, home, dirs_exist_ok=True)
+    with proxy() as line:
+        trio = Trio(home, line, clean_environ(home))
+        trio.point_at(f"http://{HOST}:{line.port}")
+        client = trio.client_config
+        client.write_text(client.read_text().replace(str(template), str(home)))
+        (home / "work.sh").write_text(WORK.format(home=home))
+        os.mkfifo(home / "gate")
+        (trio.site / "manifest.toml").write_text(MANIFEST.format(home=home))
+        try:
+            yield trio
+        finally:
+            trio.end()
