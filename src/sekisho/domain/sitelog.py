@@ -93,7 +93,7 @@ def verify(
 def _fault_of(line: bytes, seq: int, previous: str) -> str | None:
     try:
         body = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "form"
     if not isinstance(body, dict):
         return "form"
