@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import click
 
-from sekisho.adapters.journal_directory import read_log, verify_log
+from sekisho.adapters.sitelog_directory import read_log, verify_log
 from sekisho.cli import output
 from sekisho.cli.session import Session
 from sekisho.cli.site_home import home_option, open_site
