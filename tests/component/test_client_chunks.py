@@ -11,7 +11,8 @@ import pytest
 
 from sekisho.adapters.chunks_https import HttpsChunks
 from sekisho.adapters.chunks_memory import MemoryChunks
-from sekisho.adapters.http_line import HttpLine, Patience
+from sekisho.adapters.http_line import HttpLine
+from sekisho.adapters.patience import Patience
 from sekisho.domain.errors import IntegrityError, SekishoError, TooLarge, Unreachable
 from sekisho.domain.limits import CHUNK_BYTES, MAX_PART_BYTES
 from sekisho.transfer.fetch import fetch_tree

@@ -9,8 +9,8 @@ import httpx2
 import pytest
 
 from sekisho.adapters.http_client import Address, base_url, http_client
-from sekisho.adapters.http_line import Patience, Pauses
-from sekisho.adapters.http_problem import error_from, error_of, pause_asked_by
+from sekisho.adapters.http_problem import error_from, error_of
+from sekisho.adapters.patience import Patience, Pauses, pause_asked_by
 from sekisho.adapters.token_file import read_token
 from sekisho.domain.access import Role
 from sekisho.domain.errors import (

@@ -6,12 +6,9 @@ Every request of the protocol may be repeated, so every one is: with full-jitter
 
 from __future__ import annotations
 
-import random
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
@@ -20,58 +17,14 @@ import httpx2
 import msgspec
 
 from sekisho.adapters.http_client import CONNECT_SECONDS, READ_SECONDS
-from sekisho.adapters.http_problem import MAX_PROBLEM_BYTES, error_from, error_of, pause_asked_by
-from sekisho.domain.backoff import delay
-from sekisho.domain.errors import SekishoError, TooLarge, Unavailable, Unreachable
+from sekisho.adapters.http_problem import MAX_PROBLEM_BYTES, error_from, error_of
+from sekisho.adapters.patience import Patience, Pauses
+from sekisho.domain.errors import SekishoError, TooLarge, Unreachable
 
 T = TypeVar("T")
 JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"
 MAX_ANSWER_BYTES: Final = 64 << 20
-#: Asking again will not help: somebody has to change something.
-_HOPELESS: Final = frozenset({"broker.tls", "broker.strange_answer"})
-_DICE: Final = random.SystemRandom()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long to repeat a request that did not get through. None: for ever.
-
-    Until a line has been answered once, ``first_s`` counts as well: an address that never
-    answered is likely wrong, one that did will be back. ``wait`` pauses for seconds and says
-    whether to stop.
-    """
-
-    limit_s: float | None = None
-    first_s: float | None = None
-    wait: Callable[[float], bool] = field(default_factory=lambda: threading.Event().wait)
-    monotonic: Callable[[], float] = time.monotonic
-    on_pause: Callable[[SekishoError, float], None] = lambda _error, _seconds: None
-
-
-class Pauses:
-    """The growing pauses between the attempts of one piece of work."""
-
-    def __init__(self, patience: Patience, limit_s: float | None) -> None:
-        self._patience = patience
-        self._end = None if limit_s is None else patience.monotonic() + limit_s
-        self._failures = 0
-
-    def progressed(self) -> None:
-        """Something got through: begin again with short pauses."""
-        self._failures = 0
-
-    def after(self, error: SekishoError) -> None:
-        """Pause after ``error``, or raise it when it is no use, or no time, to try again."""
-        if not isinstance(error, Unavailable) or error.code in _HOPELESS:
-            raise error
-        self._failures += 1
-        seconds = max(delay(self._failures, _DICE.random()), pause_asked_by(error))
-        if self._end is not None and self._patience.monotonic() + seconds > self._end:
-            raise error
-        self._patience.on_pause(error, seconds)
-        if self._patience.wait(seconds):
-            raise error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

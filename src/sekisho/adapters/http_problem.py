@@ -48,7 +48,6 @@ _BY_STATUS: Final[Mapping[int, type[SekishoError]]] = {
 #: Answers of gateways and proxies that mean "later".
 _GATEWAY: Final = frozenset({408, 429, 500, 502, 503, 504})
 MAX_PROBLEM_BYTES: Final = 64 << 10
-MAX_RETRY_AFTER_SECONDS: Final = 60.0
 
 
 def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> SekishoError:
@@ -57,12 +56,6 @@ def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> SekishoErr
     if asked := headers.get("retry-after", ""):
         error.params["retry_after_s"] = int(asked[:9]) if asked.isascii() and asked.isdigit() else 0
     return error
-
-
-def pause_asked_by(error: SekishoError) -> float:
-    """Return the seconds that the other side asks to wait, within reason."""
-    asked = error.params.get("retry_after_s")
-    return min(float(asked), MAX_RETRY_AFTER_SECONDS) if isinstance(asked, int | float) else 0.0
 
 
 def _error(status: int, body: bytes) -> SekishoError:

@@ -19,8 +19,9 @@ from anyio import to_thread
 from sekisho import __version__
 from sekisho.adapters.chunks_https import HttpsChunks
 from sekisho.adapters.http_client import CONNECT_SECONDS, Address, async_http_client, http_client
-from sekisho.adapters.http_line import JSON, HttpLine, Patience, decoded
+from sekisho.adapters.http_line import JSON, HttpLine, decoded
 from sekisho.adapters.http_problem import error_from, error_of
+from sekisho.adapters.patience import Patience
 from sekisho.domain.egress import Cleared
 from sekisho.domain.errors import Unavailable
 from sekisho.domain.limits import MIN_POLL_SECONDS, POLL_SECONDS

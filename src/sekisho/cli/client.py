@@ -75,7 +75,8 @@ def check(session: Session) -> None:
     away = 0.0 if there is None else abs((datetime.now(UTC) - there).total_seconds())
     if away > MAX_CLOCK_DIFFERENCE_SECONDS:
         raise UsageError("clock.differs", seconds=round(away))
-    url = files.settings.broker.url
+    broker = files.settings.broker
+    url = "ssh" if broker is None else broker.url
     if session.json:
         facts = {"broker": url, "sites": [s.id for s in sites], "clock_difference_s": away}
         output.result_json(session, facts)

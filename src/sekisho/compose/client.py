@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from sekisho.adapters.http_client import Address, http_client
-from sekisho.adapters.http_line import HttpLine, Patience
-from sekisho.adapters.lane_https import HttpsLane
-from sekisho.adapters.token_file import read_token
-from sekisho.client.client import Client
-from sekisho.config.client import load_client
-from sekisho.domain.errors import SekishoError
+from sekisho.adapters.job_notes import JobNotes, state_directory
+from sekisho.adapters.lane_routed import RoutedLane
+from sekisho.adapters.patience import Patience
+from sekisho.client.client import Client, Line
+from sekisho.config.client import BrokerSettings, ClientFiles, load_client
+from sekisho.domain.errors import ConfigError, SekishoError
 
 
 def _unheard(_error: SekishoError, _seconds: float) -> None:
@@ -26,8 +26,31 @@ def client(
     """Return a client for the settings in ``config``, or in the default place."""
     files = load_client(config)
     broker = files.settings.broker
+    way = None if broker is None else _https(files, broker, on_pause)
+    if not files.settings.site:
+        if way is None:
+            raise ConfigError("client.no_way", file=str(files.file))
+        return Client(way)
+    from sekisho.compose.push import push_lane  # noqa: PLC0415 (only who pushes needs ssh)
+
+    notes = JobNotes(state_directory(os.environ))
+    patience = Patience(on_pause=on_pause)
+    lanes = {name: push_lane(name, files, notes, patience) for name in files.settings.site}
+    return Client(RoutedLane(lanes, way, notes))
+
+
+def _https(
+    files: ClientFiles, broker: BrokerSettings, on_pause: Callable[[SekishoError, float], None]
+) -> Line:
+    from sekisho.adapters.http_client import Address, http_client  # noqa: PLC0415 (HTTP is slow
+    from sekisho.adapters.http_line import HttpLine  # noqa: PLC0415  to load, and not always used)
+    from sekisho.adapters.lane_https import HttpsLane  # noqa: PLC0415
+    from sekisho.adapters.token_file import read_token  # noqa: PLC0415
+
+    if files.token is None:
+        raise ConfigError("client.no_way", file=str(files.file))
     address = Address(
         url=broker.url, token=read_token(files.token), ca_file=files.ca, proxy=broker.proxy
     )
     patience = Patience(first_s=broker.first_contact_s, on_pause=on_pause)
-    return Client(HttpsLane(HttpLine(http_client(address), patience)))
+    return HttpsLane(HttpLine(http_client(address), patience))

@@ -14,10 +14,11 @@ from sekisho.adapters.credentials_directory import DirectoryCredentials
 from sekisho.adapters.desires_directory import DirectoryDesires
 from sekisho.adapters.hosts.spawn_local import LocalSpawner
 from sekisho.adapters.http_client import Address, http_client
-from sekisho.adapters.http_line import HttpLine, Patience, message
+from sekisho.adapters.http_line import HttpLine, message
 from sekisho.adapters.journal_directory import DirectoryJournal
 from sekisho.adapters.mailbox_https import HttpsMailbox
 from sekisho.adapters.mailbox_noted import NotedMailbox, write_note
+from sekisho.adapters.patience import Patience
 from sekisho.adapters.schedulers.local import LocalScheduler
 from sekisho.adapters.token_file import read_token
 from sekisho.adapters.workplace_local import LocalWorkplace

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from sekisho.adapters.http_client import Address, base_url, http_client
-from sekisho.adapters.http_line import HttpLine, Patience
+from sekisho.adapters.http_line import HttpLine
 from sekisho.adapters.journal_directory import DirectoryJournal
+from sekisho.adapters.patience import Patience
 from sekisho.adapters.probes_broker import BrokerProbe
 from sekisho.adapters.probes_files import (
     probe_directory,

@@ -7,14 +7,19 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
 from sekisho.config.load import load
 from sekisho.domain.errors import ConfigError
+from sekisho.domain.ids import COMMAND_PATTERN, SITE_PATTERN
 
 CONFIG_VARIABLE: Final = "SEKISHO_CONFIG"
+_END: Final = r"$(?!\n)"
+_SiteName = Annotated[str, Meta(pattern=f"^{SITE_PATTERN}{_END}")]
+_CommandName = Annotated[str, Meta(pattern=f"^{COMMAND_PATTERN}{_END}")]
+_Place = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/][A-Za-z0-9._/ -]*" + _END)]
 TOKEN_FILE: Final = "token"  # noqa: S105 (a file's name)
 
 
@@ -28,10 +33,28 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     first_contact_s: Annotated[float, Meta(ge=0)] = 30.0  #: give up when it never answered
 
 
-class ClientSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """All of `client.toml`."""
+class SshSite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One site that is reached by ssh. All else about the way there is in ~/.ssh/config."""
 
-    broker: BrokerSettings
+    mode: Literal["ssh"]
+    kind: Literal["gated", "bare"] = "gated"
+    host: Annotated[str, Meta(min_length=1, max_length=255)] = ""  #: may come from ``before``
+    ssh_config: str | None = None  #: None: ~/.ssh/config
+    persist_s: Annotated[int, Meta(ge=1, le=86_400)] = 600
+    logins_per_minute: Annotated[int, Meta(ge=1, le=600)] = 8
+    before: list[str] = []  #: prints the host to use; run before each job
+    after: list[str] = []  #: releases it; run after each job, however it ended
+    hook_s: Annotated[float, Meta(gt=0, le=3600)] = 600.0
+    base: _Place = "/tmp"  # noqa: S108 (as ever; a job's directory below it is private)
+    program: dict[_CommandName, list[str]] = {}  #: of a bare site: what each command runs
+    retention_days: Annotated[int, Meta(ge=1, le=3650)] = 30
+
+
+class ClientSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All of `client.toml`. A site that is not in it is the broker's."""
+
+    broker: BrokerSettings | None = None
+    site: dict[_SiteName, SshSite] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +63,13 @@ class ClientFiles:
 
     settings: ClientSettings
     file: Path
-    token: Path
+    token: Path | None
     ca: Path | None
+
+    def ssh_config(self, site: SshSite) -> Path | None:
+        """Return the file that stands in for ~/.ssh/config."""
+        name = site.ssh_config
+        return None if name is None else self.file.parent / Path(name).expanduser()
 
 
 TEMPLATE: Final = """\
@@ -51,6 +79,12 @@ TEMPLATE: Final = """\
 {lines}
 # proxy = "http://proxy.example:8080"   # default: https_proxy and no_proxy of the environment
 # first_contact_s = 30                  # give up after this when the broker never answered
+
+# Sites that are reached by ssh instead of the broker; `sekisho run NAME ...` works the same.
+# [site.NAME]
+# mode = "ssh"
+# host = "alias"                        # a host of ~/.ssh/config, or user@host
+# kind = "gated"                        # "bare": nothing is installed there but sshd and rsync
 """
 
 
@@ -70,6 +104,8 @@ def load_client(file: Path | None = None, environ: Mapping[str, str] | None = No
         raise ConfigError("client.not_set_up", file=str(file))
     settings = load(file, ClientSettings, environ=environ)
     broker, base = settings.broker, file.parent
+    if broker is None:
+        return ClientFiles(settings=settings, file=file, token=None, ca=None)
     ca = None if broker.ca_file is None else base / broker.ca_file
     return ClientFiles(settings=settings, file=file, token=base / broker.token_file, ca=ca)
 

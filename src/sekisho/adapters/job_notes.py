@@ -1,0 +1,85 @@
+"""What this side remembers of jobs in push mode: a directory for each, below the user's state.
+
+A note is written before the job is known to its site, so that every later call finds the way back
+to it. It is a convenience for all but one thing: the host that a hook of this side has named.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from sekisho.adapters.durable import make_directory, write_file
+from sekisho.domain.errors import Corrupt
+from sekisho.domain.ids import check_job_id
+from sekisho.wire.v1 import JobView
+
+_NOTE: Final = "note.json"
+
+
+class JobNote(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One job, as it was ``last`` seen. ``owed``: the ``after`` hook has still to be run."""
+
+    job: str
+    site: str
+    host: str = ""
+    at: datetime
+    owed: bool = False
+    last: JobView | None = None
+
+
+def state_directory(environ: Mapping[str, str]) -> Path:
+    """Return where a client keeps its notes: below XDG_STATE_HOME or ~/.local/state."""
+    home = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(home) / "sekisho" / "jobs"
+
+
+class JobNotes:
+    """The notes of one user on this host. Safe to share between threads and processes."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def place(self, job_id: str) -> Path:
+        """Return the job's own directory, which may not exist yet."""
+        return self._root / check_job_id(job_id)
+
+    def make(self, job_id: str) -> Path:
+        """Return the job's own directory, made private and durable."""
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place = self.place(job_id)
+        make_directory(place)
+        return place
+
+    def keep(self, note: JobNote) -> None:
+        """Write the note, replacing an earlier one."""
+        write_file(self.make(note.job) / _NOTE, msgspec.json.encode(note))
+
+    def find(self, job_id: str) -> JobNote | None:
+        """Return the note of a job that was submitted from here."""
+        try:
+            return msgspec.json.decode((self.place(job_id) / _NOTE).read_bytes(), type=JobNote)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except msgspec.MsgspecError as error:
+            raise Corrupt from error
+
+    def all(self, site: str) -> Iterator[JobNote]:
+        """Return the notes of one site's jobs, newest first."""
+        with suppress(FileNotFoundError):
+            for place in sorted(self._root.iterdir(), reverse=True):
+                note = self.find(place.name) if place.name.startswith("job_") else None
+                if note is not None and note.site == site:
+                    yield note
+
+    def drop(self, job_id: str) -> None:
+        """Forget the job and everything that was kept of it."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self.place(job_id))

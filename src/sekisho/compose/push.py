@@ -1,0 +1,52 @@
+"""The lane to a site in push mode, put together."""
+
+from __future__ import annotations
+
+import sys
+
+from sekisho.adapters.hosts.ssh import SshAddress, SshHost
+from sekisho.adapters.job_notes import JobNotes
+from sekisho.adapters.lane_push import PushLane, PushSite
+from sekisho.adapters.patience import Patience
+from sekisho.client.client import Line
+from sekisho.config.client import ClientFiles, SshSite
+from sekisho.domain.errors import ConfigError
+
+
+def push_lane(name: str, files: ClientFiles, notes: JobNotes, patience: Patience) -> Line:
+    """Return the lane to the site ``name`` of the settings. Nothing is connected yet."""
+    site = files.settings.site[name]
+    if not site.host and not site.before:
+        raise ConfigError("client.no_host", site=name)
+
+    def lane_at(host: str) -> Line:
+        way = ssh_host(site, files, host)
+        if site.kind == "bare":
+            from sekisho.compose.bare import bare_lane  # noqa: PLC0415
+
+            return bare_lane(name, site, way, notes, patience)
+        from sekisho.adapters.lane_gate import GateLane  # noqa: PLC0415
+
+        return GateLane(way, patience)
+
+    here = PushSite(
+        name=name,
+        host=site.host,
+        before=tuple(site.before),
+        after=tuple(site.after),
+        hook_s=site.hook_s,
+    )
+    return PushLane(here, notes, lane_at, patience)
+
+
+def ssh_host(site: SshSite, files: ClientFiles, host: str) -> SshHost:
+    """Return the way to ``host`` as the settings of ``site`` have it."""
+    return SshHost(
+        SshAddress(
+            host=host,
+            config_file=files.ssh_config(site),
+            persist_s=site.persist_s,
+            logins_per_minute=site.logins_per_minute,
+            interactive=sys.stdin.isatty() and sys.stderr.isatty(),
+        )
+    )
