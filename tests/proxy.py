@@ -75,6 +75,13 @@ class CutDown:
 
 
 @dataclass(frozen=True, slots=True)
+class Torn:
+    """As `CutDown`, where ``place`` says when the answer is there; None: nowhere."""
+
+    place: Callable[[bytes], int | None]
+
+
+@dataclass(frozen=True, slots=True)
 class Reset:
     """The connection is reset when the request has arrived, as after a long silence."""
 
@@ -103,7 +110,7 @@ class Stripped:
     prefix: str
 
 
-Fault = Instead | After | CutUp | CutDown | Reset | Twice | Closing | Held | Stripped
+Fault = Instead | After | CutUp | CutDown | Torn | Reset | Twice | Closing | Held | Stripped
 Rule = Callable[[Request], Fault | None]
 
 
@@ -191,6 +198,12 @@ class Proxy:
                 writer.write((await self._ask(request, None))[:count])
                 await writer.drain()
                 return False
+            case Torn(place):
+                answer = await self._ask(request, None)
+                end = place(answer)
+                writer.write(answer[:end])
+                await writer.drain()
+                return end is None
             case Stripped(prefix):
                 writer.write(_without(await self._ask(request, None), prefix.encode()))
                 await writer.drain()

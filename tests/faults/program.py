@@ -88,8 +88,9 @@ class Program:
         self, name: str, *, start: int = 0, seconds: float = SECONDS, **facts: Any
     ) -> dict[str, Any]:
         """Return the first such event logged from line ``start`` on, waiting for it."""
-        found = self.eventually(lambda: self._find(name, start, facts), seconds)
-        assert found, (name, facts, self.lines[-10:])
+        self.eventually(lambda: self._find(name, start, facts), seconds)
+        found = self._find(name, start, facts)
+        assert found is not None, (name, facts, self.lines[-10:])
         return found
 
     def eventually(self, look: Callable[[], Any], seconds: float = SECONDS) -> Any:

@@ -1,4 +1,4 @@
-"""A reply that is lost after the deed: whoever asks again is answered the same, nothing moves twice.
+"""A reply that is lost after the deed: ask again and be answered the same, nothing moves twice.
 
 Through the proxy, with the real client and the real agent: whole jobs, every write of both sides.
 """
