@@ -15,6 +15,10 @@ class MemoryChunks:
         self.held: dict[str, bytes] = {}
         self.declared: set[Chunk] = set()
 
+    def lacking(self) -> int:
+        """Return how many declared chunks are not there."""
+        return sum(c.digest not in self.held for c in self.declared)
+
     def missing(self, chunks: Sequence[Chunk]) -> list[Chunk]:
         self.declared.update(chunks)
         return [c for c in dict.fromkeys(chunks) if c.digest not in self.held]

@@ -10,9 +10,10 @@ from typing import Final
 import msgspec
 
 from sekisho.adapters.chunks_memory import MemoryChunks
-from sekisho.domain.errors import Conflict, NotFound
+from sekisho.domain.errors import Conflict, InvalidTransition, NotFound
 from sekisho.domain.files import RelPath
 from sekisho.domain.job import JobState
+from sekisho.domain.limits import CHUNK_BYTES
 from sekisho.transfer.fetch import fetch_index
 from sekisho.transfer.tree import Tree, TreeFile
 from sekisho.wire.envelope import Outcome, Request, TreeRef, open_request, seal
@@ -74,6 +75,8 @@ class MemoryLane:
 
     def start(self, job_id: str) -> JobView:
         if self._get(job_id).state == JobState.DRAFT:
+            if missing := self._chunks[job_id].lacking():
+                raise Conflict("job.inputs_missing", job=job_id, count=missing)
             self._change(job_id, state=JobState.QUEUED)
             if self._eager:
                 self.work(job_id)
@@ -111,8 +114,9 @@ class MemoryLane:
 
     def received(self, job_id: str) -> JobView:
         if not JobState(self._get(job_id).state).terminal:
-            raise Conflict("job.invalid_transition", job=job_id)
-        self._change(job_id, received=True)
+            raise InvalidTransition(job=job_id, state=self._get(job_id).state, event="Received")
+        if not self._get(job_id).received:
+            self._change(job_id, received=True)
         return self._get(job_id)
 
     def jobs(self, *, after: str | None = None) -> JobPage:
@@ -147,14 +151,20 @@ def _contents(ref: TreeRef | None, chunks: MemoryChunks) -> dict[str, bytes]:
 
 
 def _stored(files: Files, chunks: MemoryChunks) -> TreeRef:
-    pieces = {RelPath.parse(name): (Chunk(digest_of(d), len(d)), d) for name, d in files.items()}
-    tree = Tree(
-        tuple(
-            TreeFile(path, False, chunk.size, (chunk,) if data else ())  # noqa: FBT003
-            for path, (chunk, data) in sorted(pieces.items())
-        )
-    )
-    content = [*tree.index(), *(piece for piece in pieces.values() if piece[1])]
+    pieces = {RelPath.parse(name): _pieces(data) for name, data in files.items()}
+    tree = Tree(tuple(_file(path, pieces[path]) for path in sorted(pieces)))
+    content = [*tree.index(), *(piece for found in pieces.values() for piece in found)]
     chunks.missing([chunk for chunk, _ in content])
     chunks.send(content)
     return tree.ref()
+
+
+def _pieces(data: bytes) -> list[tuple[Chunk, bytes]]:
+    starts = range(0, len(data), CHUNK_BYTES)
+    cut = [data[start : start + CHUNK_BYTES] for start in starts]
+    return [(Chunk(digest_of(piece), len(piece)), piece) for piece in cut]
+
+
+def _file(path: RelPath, pieces: list[tuple[Chunk, bytes]]) -> TreeFile:
+    chunks = tuple(chunk for chunk, _ in pieces)
+    return TreeFile(path, executable=False, size=sum(c.size for c in chunks), chunks=chunks)

@@ -18,6 +18,7 @@ import click
 from sekisho import __version__
 from sekisho.cli import exit as statuses
 from sekisho.cli import output
+from sekisho.cli.interrupt import Interrupted
 from sekisho.cli.session import Session
 from sekisho.cli.words import Group, session_of
 from sekisho.domain.errors import SekishoError, UsageError
@@ -107,6 +108,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         _click_error(session, error)
         return statuses.USAGE
+    except Interrupted as stop:
+        return statuses.SIGNAL_BASE + stop.signum
     except click.Abort:
         return statuses.SIGNAL_BASE + 2
     except SekishoError as error:

@@ -17,7 +17,8 @@ from sekisho.cli.interrupt import Interrupted, interruptible
 from sekisho.cli.progress import Reporter, reporter
 from sekisho.cli.session import Session
 from sekisho.cli.words import Command, JobCommand, json_option, quiet_option
-from sekisho.domain.errors import NotFound, UsageError
+from sekisho.domain.errors import SekishoError, UsageError
+from sekisho.domain.job import JobState
 
 C = TypeVar("C", bound=Callable[..., Any])
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd]?)")
@@ -110,10 +111,17 @@ def _submitted(session: Session, show: Reporter, client: Any, words: dict[str, A
         with interruptible():
             return client.submit(spec, job_id=job_id, progress=show.sending, on_known=show.known)
     except Interrupted:
-        with contextlib.suppress(NotFound), interruptible():
-            client.job(job_id).cancel()
-        output.note(session, session.say("withdrawn", job=job_id))
+        with contextlib.suppress(SekishoError), interruptible():
+            _withdraw(session, client.job(job_id))
         raise
+
+
+def _withdraw(session: Session, job: Any) -> None:
+    """Cancel a job whose inputs are not complete; leave one alone that may run already."""
+    if job.view.state == JobState.DRAFT and job.cancel().state == JobState.CANCELLED:
+        output.note(session, session.say("withdrawn", job=job.id))
+    else:
+        output.note(session, session.say("detached", job=job.id))
 
 
 def _job_id(given: str | None, file: Path | None, make: Callable[[], str]) -> str:
