@@ -71,6 +71,7 @@ def test_the_second_example_works_when_its_marks_are_taken_off() -> None:
         tables.InputTable,
         tables.OutputTable,
         tables.LogTable,
+        tables.LimitsTable,
         tables.DescriptionTable,
     ],
 )
