@@ -6,7 +6,6 @@ no open port. Everything is read anew at each question, so that a change counts 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import structlog
@@ -21,7 +20,7 @@ log = structlog.get_logger()
 
 
 class DirectoryDesires:
-    """The site's word. A manifest that has become faulty changes nothing: the last good one holds."""
+    """The site's word. A manifest that has become faulty is not used: the last good one holds."""
 
     def __init__(self, files: SiteFiles, manifest: Manifest) -> None:
         self._files = files
@@ -56,7 +55,7 @@ class DirectoryDesires:
             manifest = parse_manifest(text, self._files.manifest.name)
         except (OSError, UnicodeDecodeError, ConfigError) as error:
             faults = getattr(error, "params", {}).get("faults", [type(error).__name__])
-            log.error("manifest_rejected", faults=faults)
+            log.error("manifest_rejected", faults=faults)  # noqa: TRY400 (not a fault of ours)
             return
         if manifest.digest != self._manifest.digest:
             log.info("manifest_changed", digest=manifest.digest)
@@ -73,7 +72,7 @@ def disabled_commands(file: Path) -> frozenset[str]:
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:
     try:
-        seen = os.stat(file)
+        seen = file.stat()
     except OSError:
         return None
     return seen.st_mtime_ns, seen.st_size, seen.st_ino

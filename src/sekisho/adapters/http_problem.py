@@ -13,38 +13,10 @@ from typing import Final
 import httpx2
 import msgspec
 
-from sekisho.domain.errors import (
-    Conflict,
-    IntegrityError,
-    InvalidTransition,
-    NotFound,
-    QuotaExceeded,
-    Refused,
-    SekishoError,
-    StaleEpoch,
-    StorageFull,
-    TooLarge,
-    Unauthenticated,
-    Unavailable,
-    Unreachable,
-    UsageError,
-)
+from sekisho.adapters.problem_error import problem_error
+from sekisho.domain.errors import SekishoError, TooLarge, Unavailable, Unreachable
 from sekisho.wire.v1 import Problem
 
-_BY_CODE: Final[Mapping[str, type[SekishoError]]] = {
-    kind.code: kind for kind in (InvalidTransition, StaleEpoch, StorageFull)
-}
-_BY_STATUS: Final[Mapping[int, type[SekishoError]]] = {
-    400: UsageError,
-    401: Unauthenticated,
-    403: Refused,
-    404: NotFound,
-    409: Conflict,
-    413: TooLarge,
-    422: IntegrityError,
-    429: QuotaExceeded,
-    507: StorageFull,
-}
 #: Answers of gateways and proxies that mean "later".
 _GATEWAY: Final = frozenset({408, 429, 500, 502, 503, 504})
 MAX_PROBLEM_BYTES: Final = 64 << 10
@@ -61,8 +33,7 @@ def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> SekishoErr
 def _error(status: int, body: bytes) -> SekishoError:
     problem = _problem(body)
     if problem is not None:
-        kind = _BY_CODE.get(problem.code) or _BY_STATUS.get(status, Unavailable)
-        return kind(problem.code, **_params(problem))
+        return problem_error(problem, status)
     if status == TooLarge.http_status:
         return TooLarge()
     if status in _GATEWAY:
@@ -77,10 +48,6 @@ def _problem(body: bytes) -> Problem | None:
         return msgspec.json.decode(body, type=Problem)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-
-
-def _params(problem: Problem) -> dict[str, object]:
-    return {k: v for k, v in problem.params.items() if k.isidentifier()}
 
 
 def error_from(error: httpx2.RequestError) -> Unreachable:

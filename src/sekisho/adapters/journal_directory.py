@@ -116,6 +116,9 @@ class DirectoryJournal:
             durable.sync_directory(self._runs)
 
     def knew(self, job: str) -> bool:
+        if job not in self._forgotten and self._forgotten_file.exists():
+            with self._guard:  # a gate may have forgotten it, in a process of its own
+                self._forgotten = self._read_forgotten()
         return job in self._forgotten
 
     def _read_forgotten(self) -> set[str]:

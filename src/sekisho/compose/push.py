@@ -27,7 +27,7 @@ def push_lane(name: str, files: ClientFiles, notes: JobNotes, patience: Patience
             return bare_lane(name, site, way, notes, patience)
         from sekisho.adapters.lane_gate import GateLane  # noqa: PLC0415
 
-        return GateLane(way, patience)
+        return GateLane(name, way.session, patience)
 
     here = PushSite(
         name=name,

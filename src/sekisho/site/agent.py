@@ -51,11 +51,13 @@ class Agent:
         *,
         capacity: Callable[[], int],
         alive: Callable[[], None],
+        tidy: bool = True,
     ) -> None:
         self._desk = desk
         self._desires = desires
         self._capacity = capacity
         self._alive = alive  #: called at every turn of the loop, for a watchdog
+        self._tidy = tidy  #: drop what is past its retention; not where a run is its job's record
         self._runner = Runner(desk)
         self._runs: dict[str, Run] = {}
         self._controls: dict[str, Control] = {}
@@ -80,7 +82,8 @@ class Agent:
         async with together() as group:
             await self._remember(patient=True)
             self._carry_all(group)
-            group.start_soon(self._hygiene)
+            if self._tidy:
+                group.start_soon(self._hygiene)
             failures = 0
             while not (self._draining and not self._controls):
                 self._alive()
@@ -192,8 +195,13 @@ class Agent:
 
     async def _take_all(self, group: TaskGroup, answer: PollAnswer, *, patient: bool) -> None:
         for offer in answer.offers:
-            if offer.job in self._controls or offer.job in self._moving:
-                continue  # busy with it: the broker will offer again
+            if control := self._controls.get(offer.job):
+                log.info("offer_in_hand", job=offer.job, epoch=offer.epoch)
+                control.offered = offer.epoch
+                control.wake()
+                continue
+            if offer.job in self._moving:
+                continue  # it is being purged: the broker will offer again
             with self._moved(offer.job):
                 run = await self._take(offer)
             if run is not None:

@@ -45,7 +45,7 @@ class Request(Struct, frozen=True, kw_only=True, tag="request/1", forbid_unknown
 
 
 class Outcome(Struct, frozen=True, kw_only=True, tag="outcome/1"):
-    """What the site tells the submitter. ``code`` and ``params`` are a reason; the words are the reader's."""
+    """What the site tells the submitter. ``code`` and ``params`` are a reason, not yet words."""
 
     verdict: Literal["succeeded", "failed", "unable", "refused", "cancelled", "lost"]
     exit_code: int | None = None

@@ -3,8 +3,8 @@
     frame  = digest (32 bytes) | length (4 bytes, big endian) | payload (length bytes)
     stream = frame*            (no header, no end mark: the end is the end of the body)
 
-A list of digests is 32 bytes each; a list of chunks 36 bytes each (digest, length). The reader holds
-at most one frame; a length above the limit is refused before a byte of it is kept.
+A list of digests is 32 bytes each; a list of chunks 36 bytes each (digest, length). The reader
+holds at most one frame; a length above the limit is refused before a byte of it is kept.
 """
 
 from __future__ import annotations

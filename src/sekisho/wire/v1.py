@@ -189,9 +189,9 @@ class BrokerStatus(Message, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Problem(Message, frozen=True, kw_only=True, omit_defaults=True):
-    """RFC 9457. The sentence is made by the reader, in the reader's language, from code and params."""
+    """RFC 9457. The sentence is made by the reader, in the reader's language."""
 
     type: str
     status: int
     code: str
-    params: dict[str, str | int | float | bool | None | list[str]] = {}
+    params: dict[str, str | int | float | bool | list[str] | None] = {}

@@ -1,0 +1,282 @@
+"""Lane and Board to a gate: calls over a remote command's streams, few sessions for many threads.
+
+Every call may be repeated, so every one is, in a new session, when the line broke.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from itertools import chain
+from typing import IO, Final, Protocol, TypeVar
+
+import msgspec
+
+from sekisho.adapters.patience import Patience, Pauses
+from sekisho.adapters.problem_error import problem_error
+from sekisho.domain.errors import IntegrityError, SekishoError, Unreachable
+from sekisho.domain.ids import check_job_id
+from sekisho.domain.job import JobState
+from sekisho.wire.frames import (
+    Chunk,
+    FrameReader,
+    frame,
+    pack_chunks,
+    pack_digests,
+    unpack_digests,
+)
+from sekisho.wire.stdio import (
+    DATA,
+    END,
+    MESSAGE,
+    Answer,
+    Call,
+    Packets,
+    ProblemSent,
+    decoded,
+    encoded,
+)
+from sekisho.wire.v1 import Done, Identity, JobPage, JobView, SiteList, SiteView, SubmitJob
+
+T = TypeVar("T")
+Reply = TypeVar("Reply", bound=msgspec.Struct)
+_SESSIONS: Final = 6
+#: While others wait for a session, nobody keeps one longer than this for a look.
+_SHORT_WAIT_S: Final = 0.5
+_PART_BYTES: Final = 8 << 20
+
+
+class Session(Protocol):
+    """A remote command with open streams."""
+
+    stdin: IO[bytes]
+    stdout: IO[bytes]
+
+    def fault(self) -> SekishoError | None:
+        """Return why it ended; None: by itself, well. Asked after the end of ``stdout``."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class GateLane:
+    """One submitter's lane to one gate. ``open_session`` logs in, or raises Unavailable."""
+
+    def __init__(self, site: str, open_session: Callable[[], Session], patience: Patience) -> None:
+        self._site = site
+        self._open = open_session
+        self._patience = patience
+        self._free: list[Session] = []
+        self._guard = threading.Lock()
+        self._room = threading.BoundedSemaphore(_SESSIONS)
+        self._queue = 0
+        self._date: datetime | None = None
+
+    def close(self) -> None:
+        with self._guard:
+            sessions, self._free = self._free, []
+        for session in sessions:
+            session.close()
+
+    # ------------------------------------------------------------------------- Lane
+
+    def submit(self, job: SubmitJob) -> JobView:
+        body = msgspec.Raw(encoded(job))
+        return self._ask(Call(verb="submit", body=body), JobView)
+
+    def chunks(self, job_id: str) -> GateChunks:
+        return GateChunks(self, check_job_id(job_id))
+
+    def start(self, job_id: str) -> JobView:
+        return self._ask(Call(verb="start", job=check_job_id(job_id)), JobView)
+
+    def view(
+        self,
+        job_id: str,
+        *,
+        version: int | None = None,
+        wait_s: float = 0,
+        patience_s: float | None = None,
+    ) -> JobView:
+        job = check_job_id(job_id)
+        end = self._patience.monotonic() + wait_s
+        while True:
+            left = max(0.0, end - self._patience.monotonic())
+            share = _SHORT_WAIT_S if self._queue else 25.0
+            call = Call(verb="view", job=job, version=version, wait_s=min(left, share))
+            view = self._ask(call, JobView, limit_s=patience_s)
+            changed = view.version != version or JobState(view.state).terminal
+            if changed or self._patience.monotonic() >= end:
+                return view
+
+    def cancel(self, job_id: str) -> JobView:
+        return self._ask(Call(verb="cancel", job=check_job_id(job_id)), JobView)
+
+    def received(self, job_id: str) -> JobView:
+        return self._ask(Call(verb="received", job=check_job_id(job_id)), JobView)
+
+    # ------------------------------------------------------------------------ Board
+
+    def jobs(self, *, after: str | None = None) -> JobPage:
+        return self._ask(Call(verb="jobs", after=after), JobPage)
+
+    def sites(self) -> SiteList:
+        self.identity()
+        return SiteList(sites=[SiteView(id=self._site, connected=True)])
+
+    def identity(self) -> Identity:
+        """Return whom the gate takes us for, and its clock."""
+        identity = self._ask(Call(verb="identity"), Identity)
+        self._date = identity.at
+        return identity
+
+    def clock(self) -> datetime | None:
+        return self._date
+
+    # ----------------------------------------------------------------- conversation
+
+    def _ask(self, call: Call, kind: type[Reply], *, limit_s: float | None = None) -> Reply:
+        def talk(packets: Packets) -> Reply:
+            packets.send(MESSAGE, encoded(call))
+            packets.flush()
+            return _heard(packets, kind)
+
+        return self.converse(talk, limit_s=limit_s)
+
+    def converse(self, talk: Callable[[Packets], T], *, limit_s: float | None = None) -> T:
+        """Return what one whole exchange gives; repeat it for as long as the patience lasts."""
+        pauses = Pauses(self._patience, limit_s)
+        while True:
+            try:
+                with self._session() as session:
+                    return _exchanged(session, talk)
+            except SekishoError as error:
+                pauses.after(error)
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        """Give a session, and keep it for the next only when all went well."""
+        with self._guard:
+            self._queue += 1
+        with self._room:
+            with self._guard:
+                self._queue -= 1
+                session = self._free.pop() if self._free else None
+            session = session or self._open()
+            try:
+                yield session
+            except _Refusal as refusal:
+                self._keep(session)
+                raise refusal.error from None
+            except BaseException:
+                session.close()
+                raise
+            self._keep(session)
+
+    def _keep(self, session: Session) -> None:
+        with self._guard:
+            self._free.append(session)
+
+
+class GateChunks:
+    """ChunkPort of one job behind a gate."""
+
+    def __init__(self, lane: GateLane, job: str) -> None:
+        self._lane = lane
+        self._job = job
+
+    def missing(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        by_digest = {c.digest: c for c in chunks}
+
+        def talk(packets: Packets) -> list[Chunk]:
+            self._call(packets, "missing", [pack_chunks(chunks)])
+            _heard(packets, Done)
+            digests = unpack_digests(b"".join(packets.data()))
+            if not set(digests) <= by_digest.keys():
+                raise Unreachable("broker.strange_answer", status=200)
+            return [by_digest[d] for d in dict.fromkeys(digests)]
+
+        return self._lane.converse(talk)
+
+    def send(self, chunks: Iterable[tuple[Chunk, bytes]]) -> None:
+        part: list[bytes] = []
+        size = 0
+        for chunk, data in chunks:
+            part.append(frame(chunk.digest, data))
+            size += chunk.size
+            if size >= _PART_BYTES:
+                self._put(part)
+                part, size = [], 0
+        if part:
+            self._put(part)
+
+    def _put(self, part: Sequence[bytes]) -> None:
+        def talk(packets: Packets) -> None:
+            self._call(packets, "put", part)
+            _heard(packets, Done)
+
+        self._lane.converse(talk)
+
+    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
+        """Return the chunks in groups that are whole before the first of them is given."""
+        owed = list(dict.fromkeys(chunks))
+        while owed:
+            group, size = 0, 0
+            while group < len(owed) and (group == 0 or size + owed[group].size <= _PART_BYTES):
+                size += owed[group].size
+                group += 1
+            yield from self._fetch(owed[:group])
+            owed = owed[group:]
+
+    def _fetch(self, chunks: Sequence[Chunk]) -> list[tuple[Chunk, bytes]]:
+        def talk(packets: Packets) -> list[tuple[Chunk, bytes]]:
+            self._call(packets, "fetch", [pack_digests(c.digest for c in chunks)])
+            _heard(packets, Done)
+            reader = FrameReader()
+            found = list(chain.from_iterable(reader.feed(piece) for piece in packets.data()))
+            reader.end()
+            if {c for c, _ in found} != set(chunks):
+                raise IntegrityError("chunk.unexpected")
+            return found
+
+        return self._lane.converse(talk)
+
+    def _call(self, packets: Packets, verb: str, pieces: Iterable[bytes]) -> None:
+        packets.send(MESSAGE, msgspec.json.encode({"verb": verb, "job": self._job}))
+        for piece in pieces:
+            packets.send(DATA, piece)
+        packets.send(END)
+        packets.flush()
+
+
+class _Refusal(Exception):
+    """The other side said no, and the session is still good."""
+
+    def __init__(self, error: SekishoError) -> None:
+        super().__init__(error.code)
+        self.error = error
+
+
+def _heard(packets: Packets, kind: type[Reply]) -> Reply:
+    packet = packets.receive()
+    if packet is None:
+        raise Unreachable(why="cut")
+    answer = decoded(packet[1], Answer)
+    if answer.problem is not None:
+        raise _Refusal(problem_error(answer.problem, answer.problem.status))
+    return decoded(answer.body, kind)
+
+
+def _exchanged(session: Session, talk: Callable[[Packets], T]) -> T:
+    """Return what ``talk`` gives; tell why the line broke, when it did."""
+    try:
+        return talk(Packets(session.stdout, session.stdin))
+    except ProblemSent as end:
+        raise _Refusal(problem_error(end.problem, end.problem.status)) from end
+    except (OSError, ValueError, Unreachable) as error:
+        with suppress(OSError):
+            if (fault := session.fault()) is not None:
+                raise fault from error
+        raise Unreachable(why="cut") from error

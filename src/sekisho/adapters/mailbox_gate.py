@@ -1,0 +1,101 @@
+"""Mailbox of a carrier: offers are the jobs that a gate keeps, on this very machine.
+
+Nothing is sent: what was cleared stays where the runner staged and recorded it, and the gate hands
+that out. A `poll` ends when the carrier is woken, or after its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+from anyio import to_thread
+
+from sekisho.adapters.chunks_local import LocalChunks
+from sekisho.domain.egress import Cleared
+from sekisho.site.gate import Runs
+from sekisho.site.mailbox import Hold, LastWord, Step
+from sekisho.site.push import ChunkShelf, PushJob, PushStore, state_of
+from sekisho.site.workplace import Staged
+from sekisho.transfer.fetch import fetch_files, fetch_index
+from sekisho.transfer.tree import Tree
+from sekisho.wire.envelope import TreeRef
+from sekisho.wire.v1 import Offer, PollAnswer
+
+#: There is one gate, and nobody to take a job away.
+EPOCH = 1
+ACCEPT_S = 60.0
+
+
+class GateMailbox:
+    """The lane of a carrier to the gates of its site."""
+
+    def __init__(self, store: PushStore, runs: Runs, shelf: ChunkShelf) -> None:
+        self._store = store
+        self._runs = runs
+        self._shelf = shelf
+        self._woken = anyio.Event()
+
+    def wake(self) -> None:
+        """Make a waiting poll look at once."""
+        self._woken.set()
+
+    async def poll(
+        self, *, free: int, holds: Sequence[str], cancelling: Sequence[str], wait_s: float
+    ) -> PollAnswer:
+        answer = await to_thread.run_sync(self._look, free, holds, cancelling)
+        if not (answer.offers or answer.cancel):
+            with anyio.move_on_after(wait_s):
+                await self._woken.wait()
+            self._woken = anyio.Event()
+            answer = await to_thread.run_sync(self._look, free, holds, cancelling)
+        return answer
+
+    def _look(self, free: int, holds: Sequence[str], cancelling: Sequence[str]) -> PollAnswer:
+        jobs = {job.id: job for job in reversed(self._store.of(None)) if job.ready}
+        waiting = [job for job in jobs.values() if self._runs.run(job.id) is None]
+        cancel = [
+            name
+            for name in holds
+            if name in jobs and jobs[name].cancelled and name not in cancelling
+        ]
+        return PollAnswer(offers=[_offer(job) for job in waiting[:free]], cancel=cancel)
+
+    def open(self) -> bool:
+        """Say whether a job is still to be carried."""
+        return any(
+            job.ready and not state_of(job, self._runs.run(job.id)).terminal
+            for job in self._store.of(None)
+        )
+
+    async def accept(self, hold: Hold) -> None:
+        """Nobody else can have it."""
+
+    async def list_inputs(self, hold: Hold, ref: TreeRef) -> Tree:
+        chunks = LocalChunks(self._shelf, self._submitter(hold))
+        return await to_thread.run_sync(fetch_index, ref, chunks)
+
+    async def fetch(self, hold: Hold, tree: Tree, directory: str) -> None:
+        chunks = LocalChunks(self._shelf, self._submitter(hold))
+        await to_thread.run_sync(fetch_files, tree, chunks, Path(directory))
+
+    async def send(self, hold: Hold, staged: Cleared[Staged]) -> None:
+        """Leave it staged: the gate hands it out from there."""
+
+    async def tell(self, hold: Hold, news: Cleared[tuple[Step, ...]] | Cleared[LastWord]) -> None:
+        """Leave it recorded: the gate reads it off the run."""
+
+    def _submitter(self, hold: Hold) -> str:
+        run = self._runs.run(hold.job)
+        return "" if run is None else run.submitter
+
+
+def _offer(job: PushJob) -> Offer:
+    return Offer(
+        job=job.id,
+        epoch=EPOCH,
+        submitter=job.submitter,
+        request=job.request,
+        accept_s=ACCEPT_S,
+    )

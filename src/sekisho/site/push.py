@@ -1,0 +1,114 @@
+"""Jobs that the workflow side brings itself: what a gate keeps of them, and how it shows them.
+
+There is no broker: a job's state is read off its run. A record is durable before its answer, so
+that a submission may be repeated after any cut (P1), and never makes a second job (P3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Protocol
+
+from sekisho.domain.job import JobState
+from sekisho.domain.run import Run, Stage
+from sekisho.wire.v1 import JobView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PushJob:
+    """One job as its submitter brought it."""
+
+    id: str
+    site: str
+    submitter: str
+    request: bytes
+    digest: str  #: of the submission; the same id with another one is a conflict
+    created_at: datetime
+    expires_at: datetime  #: a draft whose inputs never came
+    ready: bool = False  #: all inputs are here
+    cancelled: bool = False
+    received_at: datetime | None = None
+
+
+class PushStore(Protocol):
+    """Durable records of pushed jobs. Synchronous, durable on return, safe between processes."""
+
+    def add(self, job: PushJob) -> PushJob:
+        """Keep a new job or return the kept one; Conflict(`job.different_request`) for another."""
+        ...
+
+    def get(self, job_id: str, submitter: str) -> PushJob:
+        """Return the submitter's job, or raise NotFound."""
+        ...
+
+    def update(self, job_id: str, submitter: str, change: Callable[[PushJob], PushJob]) -> PushJob:
+        """Replace the job by what ``change`` makes of it, with other writers locked out."""
+        ...
+
+    def of(self, submitter: str | None) -> list[PushJob]:
+        """Return the jobs of a submitter, or of all, newest first."""
+        ...
+
+    def remove(self, job_id: str) -> None: ...
+
+
+class ChunkShelf(Protocol):
+    """Chunks that a submitter brought, apart for each submitter."""
+
+    def missing(self, space: str, digests: Sequence[str]) -> list[str]: ...
+
+    def put(self, space: str, digest: str, data: bytes) -> None: ...
+
+    def read(self, space: str, digest: str) -> bytes: ...
+
+    def delete(self, space: str, digests: Sequence[str]) -> None: ...
+
+    def older(self, before: datetime) -> Iterable[tuple[str, str]]: ...
+
+
+_STATES: Final[dict[Stage, JobState]] = {
+    Stage.TAKEN: JobState.ACCEPTED,
+    Stage.ACCEPTED: JobState.ACCEPTED,
+    Stage.STAGED: JobState.ACCEPTED,
+    Stage.SUBMITTED: JobState.ACCEPTED,
+    Stage.RUNNING: JobState.RUNNING,
+    Stage.ENDED: JobState.RETURNING,
+    Stage.COLLECTED: JobState.RETURNING,
+    Stage.REFUSED: JobState.REFUSED,
+    Stage.FAILED: JobState.FAILED,
+    Stage.CANCELLED: JobState.CANCELLED,
+    Stage.LOST: JobState.LOST,
+    Stage.DROPPED: JobState.LOST,
+}
+_ORDER: Final = {state: n for n, state in enumerate(JobState)}
+
+
+def state_of(job: PushJob, run: Run | None) -> JobState:
+    """Return where ``job`` is, from its run. A final stage shows once its last word is recorded."""
+    if run is None:
+        if job.ready:
+            return JobState.QUEUED  # cancelled or not: its carrier closes it
+        return JobState.CANCELLED if job.cancelled else JobState.DRAFT
+    if run.stage is Stage.RETURNED:
+        return JobState.SUCCEEDED if run.ok else JobState.FAILED
+    return _STATES[run.stage]
+
+
+def view_of(job: PushJob, run: Run | None) -> JobView:
+    """Return what the submitter may see of ``job``."""
+    state = state_of(job, run)
+    return JobView(
+        id=job.id,
+        site=job.site,
+        submitter=job.submitter,
+        state=state.value,
+        version=2 * _ORDER[state] + int(job.cancelled),
+        created_at=job.created_at,
+        changed_at=(run.finished_at or run.taken_at) if run else job.created_at,
+        expires_at=job.expires_at,
+        cancel_requested=job.cancelled,
+        result=run.result if run and state.terminal else None,
+        received=job.received_at is not None,
+    )
