@@ -8,6 +8,7 @@ from typing import Any
 
 from sekisho.cli.session import Session
 from sekisho.domain.egress import LogRule, OutputRule
+from sekisho.domain.launch import LaunchLimits
 from sekisho.domain.manifest import ArgTemplate, Command, InputRule, Manifest
 from sekisho.domain.parameter import Parameter
 
@@ -44,6 +45,9 @@ def _rows(session: Session, command: Command) -> Iterator[tuple[str, str]]:
         yield "environment", " ".join(sorted(command.environment))
     if command.submitters is not None:
         yield "only", ", ".join(sorted(command.submitters.users)) or "-"
+    most = _stated(command.limits)
+    if most:
+        yield "most", ", ".join(f"{name}={value}" for name, value in most.items())
     yield (
         "limits",
         session.say(
@@ -62,16 +66,14 @@ def _argument(element: ArgTemplate) -> str:
 
 def _parameter(parameter: Parameter) -> str:
     kind = type(parameter).__name__.lower()
-    bounds = ", ".join(f"{key}={value}" for key, value in _bounds(parameter).items())
+    bounds = ", ".join(f"{key}={value}" for key, value in _stated(parameter).items())
     return f"{kind} ({bounds})" if bounds else kind
 
 
-def _bounds(parameter: Parameter) -> dict[str, Any]:
-    return {
-        field.name: getattr(parameter, field.name)
-        for field in dataclasses.fields(parameter)
-        if getattr(parameter, field.name) is not None
-    }
+def _stated(rule: Parameter | LaunchLimits) -> dict[str, Any]:
+    """Return what ``rule`` says, without what it leaves open."""
+    fields = {field.name: getattr(rule, field.name) for field in dataclasses.fields(rule)}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _input(session: Session, rule: InputRule) -> str:
@@ -118,7 +120,7 @@ def _command_facts(command: Command) -> dict[str, Any]:
         "description": dict(command.description),
         "argv": [list(e) if isinstance(e, tuple) else e for e in command.argv],
         "parameters": {
-            name: {"type": type(parameter).__name__.lower(), **_bounds(parameter)}
+            name: {"type": type(parameter).__name__.lower(), **_stated(parameter)}
             for name, parameter in command.parameters.items()
         },
         "inputs": [_rule_facts(rule) for rule in command.inputs],
