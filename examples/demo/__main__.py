@@ -21,6 +21,9 @@ from examples.demo.shell import DemoFault, Shell
 from examples.demo.story import Story, Told
 from sekisho.i18n.catalogue import LANGUAGES, language
 
+#: How much of the servers' logs is shown when a step fails.
+LOG_LINES = 6
+
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
@@ -68,6 +71,9 @@ def _tell(screen: Screen, root: Path, arguments: argparse.Namespace) -> Told | N
         return Story(screen, shell, Places(root, _free_port())).tell(arguments.solver)
     except DemoFault as fault:
         screen.failure(str(fault))
+        for log in (root / "broker" / "broker.log", root / "site" / "agent.log"):
+            if log.exists():
+                screen.output([log.name, *log.read_text("utf-8").splitlines()[-LOG_LINES:]])
     except KeyboardInterrupt:
         screen.failure(screen.words("interrupted"))
     finally:

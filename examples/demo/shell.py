@@ -14,7 +14,7 @@ from pathlib import Path
 
 from examples.demo.screen import Screen
 
-COMMAND_SECONDS = 120.0
+COMMAND_SECONDS = 60.0
 STOP_SECONDS = 20.0
 _KEPT = ("TMPDIR", "TZ")
 
@@ -63,15 +63,18 @@ class Shell:
         """
         self._screen.command(who.name, _shown(argv, hidden))
         begun = time.monotonic()
-        done = subprocess.run(
-            argv,
-            cwd=who.home,
-            env=self._environ | {"HOME": str(who.home)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=COMMAND_SECONDS,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                argv,
+                cwd=who.home,
+                env=self._environ | {"HOME": str(who.home)},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=COMMAND_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DemoFault(f"{shlex.join(argv)}: not done in {error.timeout:g} s") from error
         out, err = (text.decode(errors="replace") for text in (done.stdout, done.stderr))
         if expect is not None and done.returncode != expect:
             raise DemoFault(f"{shlex.join(argv)}: status {done.returncode}\n{out}{err}".rstrip())
