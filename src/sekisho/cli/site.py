@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from sekisho.cli.site_check import check
+from sekisho.cli.site_gate_key import gate_key
 from sekisho.cli.site_jobs import jobs, show, status
 from sekisho.cli.site_log import log
 from sekisho.cli.site_setup import init, join
@@ -30,5 +31,6 @@ for _command in (
     drain,
     disable,
     enable,
+    gate_key,
 ):
     site.add_command(_command)

@@ -1,0 +1,138 @@
+"""Gate keys in an `authorized_keys` file: lines that open the gate, and nothing else.
+
+A line of ours is recognised by its forced command; lines of others are never touched.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from sekisho.adapters import durable
+from sekisho.domain.errors import Conflict, NotFound, UsageError
+from sekisho.domain.ids import check_user
+
+MODULE: Final = "sekisho.cli.gate"
+_KEY: Final = re.compile(
+    r"(?P<kind>(?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+) (?P<data>[A-Za-z0-9+/]+={0,2})(?: (?P<note>.*))?"
+)
+_FROM: Final = re.compile(r"[A-Za-z0-9.:*?!,/\[\]_-]{1,300}")
+_OURS: Final = re.compile(r'restrict,command="(?P<command>[^"\\]*)"(?P<options>[^ ]*) (?P<key>.+)')
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateKey:
+    """One line of ours. ``fingerprint`` is that of `ssh-keygen -l`."""
+
+    fingerprint: str
+    submitter: str
+    options: str
+    note: str
+
+
+def fingerprint_of(key: str) -> str:
+    """Return the fingerprint of a public key line, or raise UsageError(`gate.key_invalid`)."""
+    found = _KEY.fullmatch(key.strip())
+    if found is None:
+        raise UsageError("gate.key_invalid")
+    try:
+        blob = base64.b64decode(found["data"], validate=True)
+    except binascii.Error as error:
+        raise UsageError("gate.key_invalid") from error
+    kind = found["kind"].encode()
+    if not blob.startswith(len(kind).to_bytes(4) + kind):
+        raise UsageError("gate.key_invalid")
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+
+def line_for(
+    key: str, *, home: Path, submitter: str, sources: str | None, expires: datetime | None
+) -> str:
+    """Return the line that lets ``key`` open the gate of the site in ``home`` for ``submitter``."""
+    fingerprint_of(key)
+    argv = [sys.executable, "-I", "-m", MODULE, "--dir", str(home), "--submitter"]
+    command = shlex.join([*argv, check_user(submitter)])
+    if '"' in command or "\\" in command or "\n" in command:
+        raise UsageError("gate.path_unsafe")
+    options = f'restrict,command="{command}"'
+    if sources is not None:
+        if _FROM.fullmatch(sources) is None:
+            raise UsageError("gate.from_invalid")
+        options += f',from="{sources}"'
+    if expires is not None:
+        options += f',expiry-time="{expires:%Y%m%d%H%M}Z"'
+    return f"{options} {key.strip()}"
+
+
+def gate_keys(file: Path) -> list[GateKey]:
+    """Return the gate keys in ``file``."""
+    return [found for line in _lines(file) if (found := _parsed(line)) is not None]
+
+
+def add_key(file: Path, line: str) -> None:
+    """Add ``line``; raise Conflict when its key is in the file already, in whatever line.
+
+    A second line of the same key could open more than the gate: sshd takes the first that matches.
+    """
+    lines = _lines(file)
+    if any(_data(line) in other for other in lines):
+        raise Conflict("gate.key_present")
+    _write(file, [*lines, line])
+
+
+def remove_key(file: Path, fingerprint: str) -> None:
+    """Remove the gate key with ``fingerprint``; raise NotFound when there is none."""
+    lines = _lines(file)
+    kept = []
+    for line in lines:
+        found = _parsed(line)
+        if found is None or found.fingerprint != fingerprint:
+            kept.append(line)
+    if len(kept) == len(lines):
+        raise NotFound("gate.key_unknown")
+    _write(file, kept)
+
+
+def _parsed(line: str) -> GateKey | None:
+    found = _OURS.fullmatch(line)
+    if found is None or f" -m {MODULE} " not in found["command"]:
+        return None
+    key = _KEY.fullmatch(found["key"].strip())
+    if key is None:
+        return None
+    return GateKey(
+        fingerprint=fingerprint_of(found["key"]),
+        submitter=shlex.split(found["command"])[-1],
+        options=found["options"].lstrip(","),
+        note=key["note"] or "",
+    )
+
+
+def _data(line: str) -> str:
+    found = _KEY.search(line)
+    if found is None:
+        raise UsageError("gate.key_invalid")
+    return found["data"]
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def _write(file: Path, lines: list[str]) -> None:
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        durable.write_file(file, "".join(f"{line}\n" for line in lines).encode())
+    except OSError as error:
+        raise durable.translated(error) from error
