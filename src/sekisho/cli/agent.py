@@ -25,8 +25,8 @@ from sekisho.cli.site_home import home_option, open_site
 from sekisho.cli.words import Command, json_option
 from sekisho.compose import site as compose
 from sekisho.config.site import SiteFiles
-from sekisho.domain.errors import SekishoError, SyncFailed
 from sekisho.site.agent import Agent
+from sekisho.site.desk import together
 
 #: Not finished: something is still open, or was left running. Try again later.
 OPEN_STATUS: Final = 75
@@ -47,13 +47,10 @@ def agent(session: Session, *, home: Path, once: bool) -> int:
     """
     files = open_site(home)
     set_up_logging(files.settings.log.level, files.settings.log.format)
-    try:
-        if not once:
-            anyio.run(_serve, files, session)
-            return 0
-        still_open = anyio.run(_once, files)
-    except BaseExceptionGroup as group:
-        raise _cause(group) from group
+    if not once:
+        anyio.run(_serve, files, session)
+        return 0
+    still_open = anyio.run(_once, files)
     if session.json:
         output.result_json(session, {"open": still_open})
     else:
@@ -70,7 +67,7 @@ async def _serve(files: SiteFiles, session: Session) -> None:
     manager = ServiceManager()
     async with (
         compose.agent(files, alive=manager.alive) as the_agent,
-        anyio.create_task_group() as group,
+        together() as group,
     ):
         await group.start(_obey, the_agent, files, manager, session)
         log.info("agent_started", broker=files.settings.broker.url, pid=os.getpid())
@@ -114,18 +111,3 @@ def _end_now(session: Session) -> NoReturn:
     """End without any clean-up: this must work whatever the rest of the process is doing."""
     output.note(session, session.say("agent_ends"))
     os._exit(OPEN_STATUS)
-
-
-def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the error that says most about why the agent ended."""
-    errors = list(_leaves(group))
-    for kind in (SyncFailed, SekishoError):
-        if found := next((e for e in errors if isinstance(e, kind)), None):
-            return found
-    return errors[0]
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
-    return [error]
