@@ -16,6 +16,7 @@ from bench.world import NOTHING, Member, World
 from sekisho.api import JobSpec, connect
 
 _CONNECT_SECONDS: Final = 300.0
+_OFFER_SECONDS: Final = 60.0
 #: What is true only of the first moments (handshakes, first polls) has passed by then.
 _SETTLE_SECONDS: Final = 5.0
 
@@ -38,7 +39,7 @@ class Crowd:
         self._broker = broker
         self._members = members
         self._polling = 0
-        self._servers: list[Server] = []
+        self._newest: tuple[Server, Sequence[Member]] | None = None
 
     def grow(self, number: int) -> None:
         """Let agents connect until ``number`` of them poll."""
@@ -48,7 +49,7 @@ class Crowd:
         file.write_text(json.dumps([asdict(member) for member in joining]), "utf-8")
         where = (str(self._world.port), str(self._world.ca))
         server = self._world.start_module("bench.crowd", *where, str(file), pipes=True)
-        self._servers.append(server)
+        self._newest = server, joining
         server.wait_until(lambda: self._world.polling() >= number + known, _CONNECT_SECONDS)
         self._polling = number
 
@@ -62,16 +63,20 @@ class Crowd:
         return Idle(self._polling, self._broker.memory(), cores, passed)
 
     def pick_up(self, number: int) -> Spread:
-        """Measure, in milliseconds, from a submission to the arrival of its offer at the agent."""
-        server = self._servers[-1]
-        newest = self._members[: self._polling][-1000:]
+        """Measure, in milliseconds, from a submission to the arrival of its offer at the agent.
+
+        The agents are chosen by chance from those that came last.
+        """
+        if self._newest is None:
+            raise BenchFault("nobody polls")
+        server, members = self._newest
         samples = []
         with connect(self._world.config) as client:
-            for member in random.sample(newest, min(number, len(newest))):
+            for member in random.choices(members, k=number):  # noqa: S311 not for secrets
                 begun = time.monotonic()
                 job = client.submit(JobSpec(site=member.site, command=NOTHING))
-                told = json.loads(server.output.readline() or b"{}")
-                if told.get("job") != job.id:
+                told = json.loads(server.line(_OFFER_SECONDS))
+                if told["job"] != job.id:
                     raise BenchFault(f"{job.id} was not offered\n{server.logged()}")
                 samples.append((told["at"] - begun) * MILLI)
         return Spread.of(samples)

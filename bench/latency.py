@@ -18,7 +18,7 @@ from typing import Final
 from bench import parts
 from bench.idle import Crowd, Idle
 from bench.parts import timed
-from bench.process import raise_open_files
+from bench.process import end_as_interrupted, raise_open_files
 from bench.report import Figure, Spread, Table, conclude, note
 from bench.world import COPY, NOTHING, SITE, World, world
 from sekisho.adapters.logging_setup import set_up_logging
@@ -173,6 +173,7 @@ def main() -> int:
         note("the machine permits too few open files for so many agents: see `ulimit -Hn`")
         return 69
     set_up_logging("warning")
+    end_as_interrupted()
     found = measure(plan)
     conclude(found.table, found.figures, as_json=as_json)
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -11,7 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from types import FrameType
+from typing import Final
 
 STOP_SECONDS: Final = 20.0
 _LOOK_SECONDS: Final = 0.05
@@ -60,12 +62,12 @@ class Server:
     def pid(self) -> int:
         return self._process.pid
 
-    @property
-    def output(self) -> IO[bytes]:
-        """The pipe of its standard output."""
-        if self._process.stdout is None:
-            raise BenchFault("no pipe")
-        return self._process.stdout
+    def line(self, seconds: float) -> bytes:
+        """Return the next line that it prints; raise BenchFault when none comes in time."""
+        pipe = self._process.stdout
+        if pipe is None or not select.select([pipe], [], [], seconds)[0]:
+            raise BenchFault(f"{self._process.args!r}: nothing came\n{self.logged()}")
+        return pipe.readline()
 
     def wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
         """Return when ``ready``; raise BenchFault with the log when it ends before, or too late."""
@@ -123,6 +125,15 @@ def raise_open_files() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return most
+
+
+def end_as_interrupted() -> None:
+    """From now on end on SIGTERM as on Ctrl+C: with the servers stopped and their files removed."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def free_port() -> int:

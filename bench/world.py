@@ -123,11 +123,15 @@ class World:
         env = self.environ(self.root)
         return self._own(Server(argv, cwd=REPOSITORY, env=env, log=log, pipes=pipes))
 
-    def set_up(self) -> None:
-        """Make everybody's files; nothing runs yet."""
+    def certify(self) -> None:
+        """Make the directories, the broker's certificate, and what the others trust it by."""
         for place in (self.broker_dir, self.site_dir, self.user_dir):
             place.mkdir(mode=0o700)
         make_certificates(self.broker_dir, (self.site_dir, self.user_dir))
+
+    def set_up(self) -> None:
+        """Make everybody's files; nothing runs yet."""
+        self.certify()
         tls = ("--tls-cert", "server.pem", "--tls-key", "server.key")
         self.run(self.broker_dir, "broker", "init", ".", "--port", str(self.port), *tls)
         invitation = self._broker("site", "add", SITE, "--user", USER)
