@@ -45,15 +45,15 @@ class JobNotes:
     """The notes of one user on this host. Safe to share between threads and processes."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self.root = root
 
     def place(self, job_id: str) -> Path:
         """Return the job's own directory, which may not exist yet."""
-        return self._root / check_job_id(job_id)
+        return self.root / check_job_id(job_id)
 
     def make(self, job_id: str) -> Path:
         """Return the job's own directory, made private and durable."""
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         place = self.place(job_id)
         make_directory(place)
         return place
@@ -74,7 +74,7 @@ class JobNotes:
     def all(self, site: str) -> Iterator[JobNote]:
         """Return the notes of one site's jobs, newest first."""
         with suppress(FileNotFoundError):
-            for place in sorted(self._root.iterdir(), reverse=True):
+            for place in sorted(self.root.iterdir(), reverse=True):
                 note = self.find(place.name) if place.name.startswith("job_") else None
                 if note is not None and note.site == site:
                     yield note

@@ -21,7 +21,7 @@ from sekisho.adapters.patience import Patience
 from sekisho.client.client import Line
 from sekisho.domain.errors import NotFound, SekishoError, Unavailable
 from sekisho.domain.job import Attention, JobState
-from sekisho.transfer.port import ChunkPort
+from sekisho.transfer.port import ChunkPort, FilePort
 from sekisho.wire.envelope import open_outcome
 from sekisho.wire.v1 import JobPage, JobView, SiteList, SiteView, SubmitJob
 
@@ -67,7 +67,7 @@ class PushLane:
             note = self._prepared(job)
         return self._seen(self._at(note.host).submit(job))
 
-    def chunks(self, job_id: str) -> ChunkPort:
+    def chunks(self, job_id: str) -> ChunkPort | FilePort:
         return self._of(job_id).chunks(job_id)
 
     def start(self, job_id: str) -> JobView:

@@ -13,7 +13,7 @@ from typing import Final
 from sekisho.adapters.job_notes import JobNotes
 from sekisho.client.client import Line
 from sekisho.domain.errors import NotFound, SekishoError
-from sekisho.transfer.port import ChunkPort
+from sekisho.transfer.port import ChunkPort, FilePort
 from sekisho.wire.v1 import JobPage, JobView, SiteList, SubmitJob
 
 _MARK: Final = "~"  #: in a cursor, between the last job that was shown and the broker's own cursor
@@ -39,7 +39,7 @@ class RoutedLane:
         self._known[job.id] = lane
         return lane.submit(job)
 
-    def chunks(self, job_id: str) -> ChunkPort:
+    def chunks(self, job_id: str) -> ChunkPort | FilePort:
         return self._lane(job_id).chunks(job_id)
 
     def start(self, job_id: str) -> JobView:

@@ -15,7 +15,7 @@ from sekisho.client.spec import JobSpec
 from sekisho.domain.ids import ENTROPY_BYTES, check_job_id, make_id
 from sekisho.domain.job import JobState
 from sekisho.transfer.progress import Progress, unseen
-from sekisho.transfer.send import send_tree
+from sekisho.transfer.send import send_local
 from sekisho.transfer.source import LocalTree, scan
 from sekisho.wire.envelope import Request, seal
 from sekisho.wire.v1 import JobView, SiteView, SubmitJob
@@ -87,7 +87,7 @@ class Client:
         )
         on_known(job_id)
         if view.state == JobState.DRAFT:
-            send_tree(local.tree, local.read, self._line.chunks(job_id), progress)
+            send_local(local, self._line.chunks(job_id), progress)
             view = self._line.start(job_id)
         return Job(self._line, view)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Protocol
 
-from sekisho.transfer.port import ChunkPort
+from sekisho.transfer.port import ChunkPort, FilePort
 from sekisho.wire.v1 import JobPage, JobView, SiteList, SubmitJob
 
 
@@ -21,8 +21,8 @@ class Lane(Protocol):
         """Offer the job. Durable when it returns; the same id with other content is Conflict."""
         ...
 
-    def chunks(self, job_id: str) -> ChunkPort:
-        """Return the place of the job's chunks: inputs in, outputs out."""
+    def chunks(self, job_id: str) -> ChunkPort | FilePort:
+        """Return the place of the job's files: inputs in, outputs out."""
         ...
 
     def start(self, job_id: str) -> JobView:

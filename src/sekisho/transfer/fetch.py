@@ -16,7 +16,7 @@ from typing import Final
 from sekisho.domain.errors import IntegrityError, StorageFull, TooLarge
 from sekisho.domain.limits import MAX_CHUNK_BYTES, MAX_DIGESTS, MAX_FILES, MAX_TREE_BYTES, MIB
 from sekisho.transfer.part import Part
-from sekisho.transfer.port import ChunkPort
+from sekisho.transfer.port import ChunkSource
 from sekisho.transfer.progress import Gauge, Progress, unseen
 from sekisho.transfer.send import batched
 from sekisho.transfer.tree import Tree, read_tree
@@ -40,7 +40,7 @@ class Caps:
 UNCAPPED: Final = Caps()
 
 
-def fetch_index(ref: TreeRef, port: ChunkPort, caps: Caps = UNCAPPED) -> Tree:
+def fetch_index(ref: TreeRef, port: ChunkSource, caps: Caps = UNCAPPED) -> Tree:
     """Return the tree that ``ref`` names, without its contents.
 
     Raise TooLarge above ``caps``, IntegrityError or UsageError for a list that is not what its
@@ -63,7 +63,9 @@ def fetch_index(ref: TreeRef, port: ChunkPort, caps: Caps = UNCAPPED) -> Tree:
     return read_tree(b"".join(held[c] for c in pieces), ref)
 
 
-def fetch_files(tree: Tree, port: ChunkPort, directory: Path, progress: Progress = unseen) -> None:
+def fetch_files(
+    tree: Tree, port: ChunkSource, directory: Path, progress: Progress = unseen
+) -> None:
     """Make the files of ``tree`` appear in ``directory``, replacing those with their names.
 
     On success they are verified and synced. Raise StorageFull, Conflict(`fetch.blocked`) when
@@ -84,7 +86,7 @@ def fetch_files(tree: Tree, port: ChunkPort, directory: Path, progress: Progress
 
 def fetch_tree(
     ref: TreeRef,
-    port: ChunkPort,
+    port: ChunkSource,
     directory: Path,
     progress: Progress = unseen,
     caps: Caps = UNCAPPED,
@@ -101,7 +103,7 @@ def _check_space(part: Part, lacking: Sequence[Chunk]) -> None:
         raise StorageFull("fetch.disk_full", needed=needed, free=free)
 
 
-def _fill(part: Part, lacking: Sequence[Chunk], port: ChunkPort, gauge: Gauge) -> None:
+def _fill(part: Part, lacking: Sequence[Chunk], port: ChunkSource, gauge: Gauge) -> None:
     for batch in batched(lacking, MAX_DIGESTS):
         asked = set(batch)
         for chunk, data in port.fetch(batch):

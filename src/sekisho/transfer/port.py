@@ -1,14 +1,24 @@
-"""What a transfer needs of the other side: a place for the chunks of one job in one direction."""
+"""What a transfer needs of the other side: a place for the chunks or the files of one job."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from sekisho.transfer.progress import Progress
+from sekisho.transfer.source import Source
 from sekisho.wire.frames import Chunk
 
 
-class ChunkPort(Protocol):
+class ChunkSource(Protocol):
+    """Where chunks of one job come from. May be repeated after any error."""
+
+    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
+        """Return the chunks in any order, verified; a chunk of another job is NotFound."""
+        ...
+
+
+class ChunkPort(ChunkSource, Protocol):
     """Chunks of one job, at the other side. Synchronous: transfers run in worker threads.
 
     Every method may be repeated after any error and is then answered the same. Errors: Unavailable
@@ -24,6 +34,11 @@ class ChunkPort(Protocol):
         """Store declared chunks. What was stored before an error stays stored."""
         ...
 
-    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
-        """Return the chunks in any order, verified; a chunk of another job is NotFound."""
+
+@runtime_checkable
+class FilePort(ChunkSource, Protocol):
+    """A place that takes whole files, by a program made for that. Errors as those of ChunkPort."""
+
+    def send_files(self, sources: Sequence[Source], progress: Progress) -> None:
+        """Bring the files under their names. May be repeated: what arrived is not sent again."""
         ...

@@ -7,13 +7,22 @@ from itertools import islice
 from typing import TypeVar
 
 from sekisho.domain.limits import MAX_DIGESTS
-from sekisho.transfer.port import ChunkPort
+from sekisho.transfer.port import ChunkPort, FilePort
 from sekisho.transfer.progress import Gauge, Progress, unseen
+from sekisho.transfer.source import LocalTree
 from sekisho.transfer.tree import Tree
 from sekisho.wire.envelope import TreeRef
 from sekisho.wire.frames import Chunk
 
 T = TypeVar("T")
+
+
+def send_local(local: LocalTree, port: ChunkPort | FilePort, progress: Progress = unseen) -> None:
+    """Bring the files of ``local`` to ``port``, in the way that it takes them."""
+    if isinstance(port, FilePort):
+        port.send_files(local.sources, progress)
+    else:
+        send_tree(local.tree, local.read, port, progress)
 
 
 def send_tree(

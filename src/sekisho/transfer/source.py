@@ -80,7 +80,8 @@ class LocalTree:
 
     def __init__(self, sources: Iterable[Source]) -> None:
         self._at: dict[str, tuple[Source, int]] = {}
-        self.tree = Tree(tuple(self._digested(source) for source in sorted(sources)))
+        self.sources = sorted(sources)
+        self.tree = Tree(tuple(self._digested(source) for source in self.sources))
 
     def _digested(self, source: Source) -> TreeFile:
         fd = _open(source)

@@ -1,0 +1,206 @@
+"""The verbs of `bare.sh` at a host, with their answers read strictly: the other side may lie.
+
+Every verb may be repeated. `Unreachable` leaves it open whether the verb was carried out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from sekisho.adapters.hosts.process_tree import WRAPPER
+from sekisho.adapters.hosts.ssh import SshHost
+from sekisho.domain.errors import Conflict, NotFound, Refused, SekishoError, Unavailable
+from sekisho.domain.files import RelPath
+from sekisho.domain.limits import MAX_FILES, MAX_PATH_BYTES
+
+_SCRIPT: Final = Path(__file__).with_name("bare.sh")
+_WORDS: Final = re.compile(r"exit ([0-9a-f]{1,64}) (\d{1,3}) (\d{1,12}) (\d{1,12}) \.")
+_STATES: Final = frozenset(
+    {"absent", "making", "ready", "starting", "running", "cancelled", "gone", "exit"}
+)
+_SLACK_S: Final = 30.0
+_CALL_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """A believable exit record of the wrapper."""
+
+    token: str
+    code: int
+    started_at: datetime
+    ended_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One job as the site has it now. ``exit`` is there when ``word`` is "exit"."""
+
+    word: str
+    cancel_asked: bool = False
+    exit: Exit | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What a program left behind: the size of its log, and its files by name and size.
+
+    ``strange`` counts files whose names may not cross a boundary.
+    """
+
+    log_bytes: int
+    files: tuple[tuple[RelPath, int], ...]
+    strange: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BareHost:
+    """Jobs below ``base`` at ``ssh``; the directory of each is private to the login's user."""
+
+    ssh: SshHost
+    base: str
+
+    def make(self, job_id: str, record: bytes) -> tuple[str, bytes]:
+        """Make the job durable; return its work directory and the record that is there now."""
+        return _placed(self._call("make", job_id, stdin=record), job_id)
+
+    def record(self, job_id: str) -> tuple[str, bytes]:
+        """Return the work directory and the record of a job; raise NotFound."""
+        return _placed(self._call("record", job_id), job_id)
+
+    def start(self, job_id: str, token: str, argv: Sequence[str]) -> None:
+        """Say that the inputs are there, and start the program unless something did before."""
+        self._call("start", job_id, token, _text(WRAPPER), *argv)
+
+    def look(self, words: Mapping[str, str], wait_s: float) -> tuple[datetime, dict[str, Seen]]:
+        """Return the site's time and what has become of jobs, in one call for all of them.
+
+        ``words`` tells how each was last seen; the answer comes when one differs, or after
+        ``wait_s``.
+        """
+        pairs = [f"{job_id}={word}" for job_id, word in words.items()]
+        argv = [*self._head("look"), str(int(wait_s)), *pairs]
+        out = self._output(argv, timeout_s=wait_s + _SLACK_S)
+        first, *lines = out.decode("utf-8", "replace").splitlines() or [""]
+        seen = dict(_seen(line) for line in lines)
+        if not seen.keys() >= words.keys():
+            raise _strange()
+        return _time(first.removeprefix("clock ")), seen
+
+    def cancel(self, job_id: str) -> None:
+        """See to it that the program never starts, or ask it to end and soon make it."""
+        self._call("cancel", job_id, _text(_SCRIPT))
+
+    def left(self, job_id: str) -> Left:
+        """Return what an ended program left, after ending whatever of it still runs."""
+        head, _, listing = self._call("left", job_id).partition(b"\n")
+        if not (size := head.removeprefix(b"log ").strip()).isdigit():
+            raise _strange()
+        return _left(int(size), [entry for entry in listing.split(b"\0") if entry])
+
+    def tail(self, job_id: str, max_bytes: int) -> bytes:
+        """Return the end of what the program printed."""
+        return self._call("tail", job_id, str(max_bytes))[-max_bytes:]
+
+    def clean(self, days: int) -> None:
+        """Remove ended jobs that are older."""
+        self._output([*self._head("clean"), str(days)], timeout_s=_CALL_S * 10)
+
+    def place(self, job_id: str) -> str:
+        """Return the job's directory there."""
+        return f"{self.base}/{job_id}"
+
+    def _call(self, verb: str, job_id: str, *words: str, stdin: bytes = b"") -> bytes:
+        out = self._output([*self._head(verb), job_id, *words], stdin=stdin, timeout_s=_CALL_S)
+        if out.startswith(b"fault "):
+            raise _fault(out[6:].strip().decode("ascii", "replace"), job_id)
+        return out
+
+    def _head(self, verb: str) -> list[str]:
+        return ["sh", "-c", _text(_SCRIPT), "sekisho", verb, self.base]
+
+    def _output(self, argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"") -> bytes:
+        done = self.ssh.run(argv, stdin=stdin, timeout_s=timeout_s)
+        if done.code != 0:
+            raise _strange()
+        return done.stdout
+
+
+@cache
+def _text(script: Path) -> str:
+    return script.read_text("utf-8")
+
+
+def _fault(word: str, job_id: str) -> SekishoError:
+    match word:
+        case "absent":
+            return NotFound("job.not_found", job=job_id)
+        case "foreign":
+            return Refused("bare.foreign", job=job_id)
+        case "storage":
+            return Unavailable("bare.storage")
+        case "running":
+            return Conflict("bare.running", job=job_id)
+        case _:
+            return _strange()
+
+
+def _strange() -> SekishoError:
+    return Unavailable("bare.strange")
+
+
+def _placed(out: bytes, job_id: str) -> tuple[str, bytes]:
+    head, mark, record = out.partition(b"\n")
+    work = head.removeprefix(b"work ").decode("utf-8", "surrogateescape")
+    if not mark or not work.endswith(f"/{job_id}/work"):
+        raise _strange()
+    return work, record
+
+
+def _seen(line: str) -> tuple[str, Seen]:
+    job_id, _, rest = line.partition(" ")
+    asked, _, words = rest.partition(" ")
+    word = words.partition(" ")[0]
+    if word not in _STATES or asked not in ("0", "1"):
+        raise _strange()
+    if word != "exit":
+        return job_id, Seen(word=word, cancel_asked=asked == "1")
+    # the state's word stands before the record, whose first word is the same
+    return job_id, Seen(
+        word=word, cancel_asked=asked == "1", exit=_exit(words.removeprefix("exit ").strip())
+    )
+
+
+def _exit(words: str) -> Exit:
+    found = _WORDS.fullmatch(words)
+    if found is None:
+        raise _strange()
+    token, code, started, ended = found.groups()
+    return Exit(token=token, code=int(code), started_at=_time(started), ended_at=_time(ended))
+
+
+def _time(words: str) -> datetime:
+    if not words.isascii() or not words.isdigit() or len(words) > 11:
+        raise _strange()
+    return datetime.fromtimestamp(int(words), UTC)
+
+
+def _left(log_bytes: int, entries: Iterable[bytes]) -> Left:
+    files: list[tuple[RelPath, int]] = []
+    strange = 0
+    for entry in entries:
+        size, _, name = entry.partition(b" ")
+        if not size.isdigit() or len(name) > MAX_PATH_BYTES or len(files) >= MAX_FILES:
+            strange += 1
+            continue
+        try:
+            files.append((RelPath.parse(name.decode("utf-8")), int(size)))
+        except (UnicodeDecodeError, SekishoError):
+            strange += 1
+    return Left(log_bytes, tuple(sorted(files)), strange)

@@ -1,0 +1,229 @@
+# The far end of a bare site. Constant: run by `sh -c` for one verb, it leaves nothing installed.
+#
+#   sh -c THIS sekisho VERB BASE ID ...
+#
+# 1. Everything of a job is in BASE/ID, a directory of our own with mode 0700:
+#      record    what the submitter asked for (makes the job durable)
+#      ready     all inputs are there
+#      control/  latch, exit record and printed text of wrapper.sh; `cancel` when asked to
+#      work/     the program's directory
+# 2. `control/latch` is made once: by the wrapper, which then starts the program, or by `cancel`,
+#    and then nothing ever starts. Absence proves nothing.
+# 3. A process is the job's when its first environment says so (CALC_DIR). There is no subreaper
+#    here: one that wiped its own environment and left the process group is not found.
+# 4. No text of a user is interpreted: it is only ever an argument or a file's content.
+umask 077
+verb=$1
+base=$2
+id=$3
+dir=$base/$id
+work=
+
+fail() {
+    printf 'fault %s\n' "$1"
+    exit 0
+}
+
+enter() { # be in the job's directory, if it is ours
+    [ -d "$dir" ] || fail absent
+    { [ ! -h "$dir" ] && [ -O "$dir" ]; } || fail foreign
+    cd -- "$dir" 2>/dev/null || fail absent
+    work=$(pwd -P)/work
+}
+
+marked() { # the processes of the job that are alive
+    grep -lszxF "CALC_DIR=$work" /proc/[0-9]*/environ | while IFS=/ read -r _ _ pid _; do
+        read -r stat <"/proc/$pid/stat" || continue
+        set -- ${stat##*) }
+        [ "$1" != Z ] && printf '%s\n' "$pid"
+    done 2>/dev/null
+}
+
+wrapper_alive() { # 0: yes, or on another host of this name, where it cannot be seen
+    read -r _ _ pid ticks boot _ host _ <control/latch/start || return 1
+    read -r here </proc/sys/kernel/hostname
+    [ "$host" != "$here" ] && return 0
+    read -r now </proc/sys/kernel/random/boot_id
+    [ "$boot" != "$now" ] && return 1
+    read -r stat 2>/dev/null <"/proc/$pid/stat" || return 1
+    set -- ${stat##*) }
+    [ "${20}" = "$ticks" ] && [ "$1" != Z ]
+} 2>/dev/null
+
+kill_all() { # $1: signal. The wrapper and its group leader stay, to write the record
+    read -r _ _ wrapper _ <control/latch/start 2>/dev/null
+    read -r stat <"/proc/$wrapper/stat" 2>/dev/null
+    set -- "$1" ${stat##*) }
+    for pid in $(marked); do
+        case $pid in "${wrapper:-none}" | "${4:-none}") ;; *) kill -s "$1" "$pid" 2>/dev/null ;; esac
+    done
+}
+
+alone() { # run the rest in a session of its own that outlives the line
+    if command -v setsid >/dev/null; then
+        setsid "$@" </dev/null >/dev/null 2>&1 &
+    else
+        set -m
+        nohup "$@" </dev/null >/dev/null 2>&1 &
+        set +m
+    fi
+}
+
+launch() { # $1: token, $2: wrapper, then the program
+    token=$1
+    wrapper=$2
+    shift 2
+    CALC_DIR=$work
+    export CALC_DIR
+    cd work || fail absent
+    # The leader of the group ends what is left of it, itself included, after the wrapper.
+    alone sh -c 'trap : HUP INT QUIT TERM; sh -c "$@"; kill -s KILL 0' leader \
+        "$wrapper" wrapper.sh ../control "$token" - -- sh -c 'exec 2>&1; exec "$@"' program "$@"
+    cd ..
+}
+
+state() { # one word, and the exit record's when there is one
+    if [ -f control/exit ]; then
+        printf 'exit '
+        read -r words <control/exit
+        printf '%s' "$words"
+    elif [ -d control/latch ]; then
+        if [ -e control/latch/cancelled ]; then
+            printf cancelled
+        elif [ ! -e control/latch/start ]; then
+            # between two acts of the wrapper; after two minutes it will not do the second
+            [ -n "$(find control/latch -prune -mmin +2)" ] && printf gone || printf starting
+        elif wrapper_alive; then
+            printf running
+        elif [ -f control/exit ]; then
+            printf starting # it ended while we looked: look again
+        else
+            printf gone
+        fi
+    elif [ -e ready ]; then
+        printf ready
+    elif [ -f record ]; then
+        printf making
+    else
+        printf absent
+    fi
+}
+
+case $verb in
+make) # stdin: the record
+    mkdir -p -- "$base" 2>/dev/null
+    mkdir -m 0700 -- "$dir" 2>/dev/null
+    enter
+    if [ ! -f record ]; then
+        mkdir -p control work || fail storage
+        cat >"record.$$" || fail storage
+        sync "record.$$" 2>/dev/null || sync
+        ln "record.$$" record 2>/dev/null || [ -e record ] || mv "record.$$" record # the first stays
+        rm -f "record.$$"
+        sync . 2>/dev/null || sync
+        [ -s record ] || fail storage
+    fi
+    printf 'work %s\n' "$work"
+    cat record
+    ;;
+record)
+    enter
+    [ -s record ] || fail absent
+    printf 'work %s\n' "$work"
+    cat record
+    ;;
+start) # TOKEN WRAPPER ARGV...
+    shift 3
+    enter
+    [ -s record ] || fail absent
+    if [ ! -e ready ]; then
+        # A file of the program is told from an input by its time of change, which the file
+        # system tells apart after some milliseconds.
+        : >ready || fail storage
+        sync ready 2>/dev/null || sync
+        if [ -n "$(find work -prune ! -empty)" ]; then sleep 0.02 2>/dev/null || sleep 1; fi
+    fi
+    [ -d control/latch ] || launch "$@"
+    printf 'started\n'
+    ;;
+look) # ID... are in pairs: an id, and the word that was seen last; $2 seconds to wait
+    left=$3
+    shift 3
+    pause=0.02
+    end=
+    while :; do
+        fresh=
+        lines=
+        for pair in "$@"; do
+            id=${pair%%=*}
+            word=$(
+                cd -- "$base/$id" 2>/dev/null && [ -O . ] && state || printf absent
+            )
+            asked=0
+            [ -e "$base/$id/control/cancel" ] && asked=1
+            [ "${word%% *}" != "${pair#*=}" ] && fresh=yes
+            lines="$lines$id $asked $word
+"
+        done
+        now=$(date +%s)
+        end=${end:-$((now + left))}
+        [ -n "$fresh" ] || [ "$now" -ge "$end" ] && break
+        sleep "$pause" 2>/dev/null || sleep 1
+        case $pause in
+        0.02) pause=0.04 ;; 0.04) pause=0.08 ;; 0.08) pause=0.15 ;; 0.15) pause=0.3 ;;
+        0.3) pause=0.6 ;; 0.6) pause=1 ;; 1) pause=2 ;; *) pause=3 ;;
+        esac
+    done
+    printf 'clock %s\n%s' "$now" "$lines"
+    ;;
+cancel)
+    enter
+    if mkdir control/latch 2>/dev/null; then
+        : >control/latch/cancelled
+    else
+        : >control/cancel
+        kill_all TERM
+        alone sh -c "$4" sekisho finish "$base" "$id"
+    fi
+    printf 'asked\n'
+    ;;
+finish) # some seconds after `cancel`: no more asking
+    enter
+    round=0
+    while [ ! -f control/exit ] && [ "$round" -lt 120 ]; do
+        sleep 1
+        round=$((round + 1))
+        [ "$round" -ge 5 ] && kill_all KILL
+        [ -e control/latch/start ] && ! wrapper_alive && break
+    done
+    ;;
+left) # what the program left: its files as "SIZE NAME" and NUL, after a line that says where
+    enter
+    [ -f control/exit ] || fail running
+    [ -e control/swept ] || { kill_all KILL && : >control/swept; }
+    printf 'log %s\n' "$(wc -c <control/stdout 2>/dev/null || printf 0)"
+    if [ -n "$(find work -prune ! -empty)" ]; then
+        # what is not newer than `ready` came in with the inputs and was left alone
+        find work -type f -cnewer ready -printf '%s %P\0'
+    fi
+    ;;
+tail) # the last bytes of what it printed
+    enter
+    tail -c "$4" control/stdout 2>/dev/null
+    ;;
+clean) # $3: days. Ended jobs of ours that nobody will ask for any more; never what may still run
+    for dir in "$base"/job_*; do
+        [ -d "$dir" ] && [ ! -h "$dir" ] && [ -O "$dir" ] || continue
+        if [ -f "$dir/control/exit" ]; then
+            old=$(find "$dir/control/exit" -mtime "+$3")
+        elif [ -e "$dir/control/latch/start" ]; then
+            old=
+        else
+            old=$(find "$dir" -prune -mtime "+$3")
+        fi
+        [ -n "$old" ] && rm -rf -- "$dir"
+    done
+    printf 'cleaned\n'
+    ;;
+esac
+exit 0

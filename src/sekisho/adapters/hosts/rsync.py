@@ -1,0 +1,153 @@
+"""Files to and from a host by rsync, over the host's shared connection.
+
+Rule 1: names go to the other side over rsync's own protocol (`-s`), never through its shell.
+Rule 2: what comes back is only what was asked for by name, plain files, with modes of our own.
+Rule 3: an interrupted transfer leaves its partial files where the next one goes on.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from sekisho.adapters.hosts.ssh import SshHost
+from sekisho.adapters.hosts.ssh_fault import SSH_FAULT, fault_of, last_line
+from sekisho.domain.errors import (
+    SekishoError,
+    StorageFull,
+    TooLarge,
+    Unavailable,
+    Unreachable,
+    UsageError,
+)
+from sekisho.domain.limits import MAX_DEPTH
+
+#: A transfer without a byte for so long is given up, and tried again.
+SILENCE_S: Final = 60
+#: Plain files, their times, no owners. Other modes than these two are not carried.
+_SHAPE: Final = ("-rt", "-s", "--partial", f"--timeout={SILENCE_S}", "--chmod=D0700,Fgo=")
+_COUNT: Final = re.compile(rb"\r\s*([\d,]+)\s+\d+%")
+_NO_ROOM: Final = re.compile(r"No space left|Disk quota exceeded|File too large")
+_MISSING: Final = 127
+_LINE_BROKE: Final = frozenset({10, 12, 30, 35, SSH_FAULT})
+_VANISHED: Final = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Rsync:
+    """Transfers with one host. ``report`` is told the bytes moved so far."""
+
+    host: SshHost
+
+    def push(
+        self, place: Path, target: str, bases: Sequence[str], report: Callable[[int], None]
+    ) -> None:
+        """Copy what is in ``place`` into the directory ``target``, links followed.
+
+        ``bases`` are directories there, below the same parent, whose equal files are not sent.
+        """
+        basis = [f"--copy-dest={base}" for base in bases]
+        argv = [*self._argv(), "-p", "--copy-links", *basis, "--", f"{place}/"]
+        self._run([*argv, f"{self.host.address.host}:{target}/"], b"", report, None)
+
+    def pull(
+        self,
+        source: str,
+        names: Sequence[str],
+        place: Path,
+        report: Callable[[int], None],
+        *,
+        max_bytes: int,
+    ) -> None:
+        """Copy the files ``names`` below ``source`` into ``place``; those that are gone are not.
+
+        Raise TooLarge when more than ``max_bytes`` arrive.
+        """
+        if any(name.count("/") > MAX_DEPTH + 1 or "\0" in name for name in names):
+            raise UsageError("path.invalid", path="", why="depth")
+        argv = [*self._argv(), "--from0", "--files-from=-", "--no-links", "--ignore-missing-args"]
+        argv += ["--", f"{self.host.address.host}:{source}/", f"{place}/"]
+        self._run(argv, b"".join(n.encode() + b"\0" for n in names), report, max_bytes)
+
+    def _argv(self) -> list[str]:
+        return ["rsync", *_SHAPE, "--info=progress2", "--no-inc-recursive", "-e", self._shell()]
+
+    def _shell(self) -> str:
+        """Return the ssh command as rsync splits it: a quote within quotes is doubled."""
+        return " ".join("'" + word.replace("'", "''") + "'" for word in self.host.command())
+
+    def _run(
+        self,
+        argv: Sequence[str],
+        stdin: bytes,
+        report: Callable[[int], None],
+        max_bytes: int | None,
+    ) -> None:
+        self.host.connect()
+        with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as names:
+            names.write(stdin)
+            names.seek(0)
+            with _started(argv, names, said) as process:
+                over = _watched(process, report, max_bytes)
+            said.seek(0)
+            words = said.read(65_536)
+        if over:
+            raise TooLarge("tree.too_large", limit=max_bytes)
+        if process.returncode not in (0, _VANISHED):
+            raise self._fault(process.returncode, words)
+
+    def _fault(self, code: int, said: bytes) -> SekishoError:
+        host, text = self.host.address.host, said.decode("utf-8", "replace")
+        if _NO_ROOM.search(text):
+            return StorageFull("bare.storage")
+        if code == _MISSING or "rsync: command not found" in text or "rsync: not found" in text:
+            return UsageError("bare.no_rsync", host=host)
+        if code in _LINE_BROKE or code < 0:
+            fault = fault_of(host, said)
+            return fault if isinstance(fault, Unavailable) else Unreachable(said=last_line(text))
+        return Unavailable("bare.rsync", host=host, said=last_line(text), status=code)
+
+
+def _started(argv: Sequence[str], names: IO[bytes], said: IO[bytes]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            argv, stdin=names, stdout=subprocess.PIPE, stderr=said, start_new_session=True
+        )
+    except FileNotFoundError as error:
+        raise UsageError("bare.no_rsync", host="-") from error
+
+
+def _watched(
+    process: subprocess.Popen[bytes], report: Callable[[int], None], max_bytes: int | None
+) -> bool:
+    """Read rsync's counter to its end; say whether it passed ``max_bytes`` and was ended."""
+    if process.stdout is None:
+        raise ValueError(process)
+    rest = b""
+    try:
+        while data := process.stdout.read1(4096):  # type: ignore[attr-defined]
+            rest = (rest + data)[-4096:]
+            counts = _COUNT.findall(rest)
+            if counts:
+                moved = int(counts[-1].replace(b",", b""))
+                report(moved)
+                if max_bytes is not None and moved > max_bytes:
+                    process.kill()
+                    return True
+    except BaseException:
+        process.terminate()
+        _ended(process)
+        raise
+    return False
+
+
+def _ended(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
