@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+import sekisho
 from sekisho.adapters.workplace_local import LocalWorkplace
 from sekisho.domain.egress import Found
 from sekisho.domain.files import RelPath
@@ -269,8 +270,7 @@ def test_nothing_that_is_mounted_below_is_read_or_removed(yard: Yard, tmp_path: 
     yard.workplace.purge(JOB)
     run = subprocess.run(
         ["unshare", "--map-root-user", "--mount", sys.executable, "-c", MOUNTS, str(tmp_path)],
-        env={"PYTHONPATH": "src", "PATH": os.environ["PATH"]},
-        cwd=Path(__file__).resolve().parents[2],
+        env={"PYTHONPATH": str(Path(sekisho.__file__).parents[1]), "PATH": os.environ["PATH"]},
         capture_output=True,
         timeout=60,
         check=False,

@@ -104,7 +104,8 @@ def opened_file(
     Never blocks, and never follows a link in any component. What was read inside of the block may
     be used after it only: at its end Unsafe tells that the file changed meanwhile, or that another
     name than this one leads to it. That is seen from its time of change, which the file system
-    tells apart after ``settle_s``; so a file that changed less long ago is waited for.
+    tells apart after ``settle_s``; so a file that changed less long ago is waited for. (A write
+    in flight shows as of its beginning only: whoever could write is to be dead by now.)
     """
     with ExitStack() as held:
         here = root
