@@ -70,8 +70,10 @@ class Control:
     """What the agent tells a run while it is being carried, and what only this process knows."""
 
     stop: Stop | None = None
+    offered: int = 0  #: the epoch of an offer that came while the run was in hand
     patient: bool = True  #: False: do not wait for what takes long, come back another time
     started: anyio.Event = field(default_factory=anyio.Event)
+    running: Run | None = None  #: the run as it was seen to have started
     changed: anyio.Event = field(default_factory=anyio.Event)
     force_at: float | None = None  #: monotonic time at which a stop stops asking nicely
     began_at: float | None = None  #: monotonic time at which the command began
@@ -83,6 +85,11 @@ class Control:
         if self.stop is None:
             self.stop = Stop.CANCEL
         self.wake()
+
+    def announce(self, run: Run) -> None:
+        """Have it told that ``run`` has started."""
+        self.running = run
+        self.started.set()
 
     def wake(self) -> None:
         """Make whoever waits for this run look again."""

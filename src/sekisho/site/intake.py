@@ -7,6 +7,7 @@ P3: the journal has the job before the broker hears that it is accepted.
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +15,11 @@ from sekisho.domain.egress import Fault, clear_reason
 from sekisho.domain.errors import (
     Conflict,
     IntegrityError,
+    InvalidTransition,
     NotFound,
     Refused,
     SekishoError,
+    StaleEpoch,
     StorageFull,
     TooLarge,
     UsageError,
@@ -78,6 +81,20 @@ class Intake:
             "request": hashlib.sha256(run.request).hexdigest(),
             "manifest": self._desk.word().manifest.digest,
         }
+
+    async def accept_anew(self, run: Run, control: Control) -> Run:
+        """Take the offer of a job in hand: the broker never heard, or forgot, that it is ours.
+
+        As after its restore from a backup. Nothing is started; the run goes on under the new epoch.
+        """
+        run = await self._desk.save(replace(run, epoch=control.offered, told=()))
+        if run.stage is Stage.TAKEN:
+            return run
+        control.running = run  # said nothing of it under this epoch, as long as it is not ours
+        with suppress(StaleEpoch, InvalidTransition):  # too late: there will be a next one
+            await self._desk.mailbox.accept(hold_of(run))
+            control.running = None
+        return run
 
     async def accept(self, run: Run, _: Control) -> Run:
         """Tell the broker that the job is ours; it is then nobody else's, ever."""

@@ -119,7 +119,7 @@ class Launch:
                 if reason.retryable:
                     raise
                 return await self._closed(run, Stage.FAILED, clear_reason(reason))
-        return advance(run, Stage.RUNNING, ticket=ticket.encode())
+        return await self._desk.save(advance(run, Stage.RUNNING, ticket=ticket.encode()))
 
     def _spec(self, run: Run) -> LaunchSpec:
         place = self._desk.workplace.place(run.job, run.attempt)
@@ -158,13 +158,11 @@ class Launch:
             await self._press(ticket, control)
         elif not control.patient:
             raise NotNow
-        runs = isinstance(look, Running)
-        timeout = self._patience(run, left, control)
-        if runs and control.running is None:
-            timeout = ANNOUNCE_SECONDS
+        untold = isinstance(look, Running) and control.running is None
+        timeout = ANNOUNCE_SECONDS if untold else self._patience(run, left, control)
         before = self._desk.clock.monotonic()
         await first_of(control, lambda: self._desk.scheduler.changed([ticket], timeout))
-        if runs and self._desk.clock.monotonic() - before > timeout / 2:  # it was no early hint
+        if untold and self._desk.clock.monotonic() - before > timeout / 2:  # it was no early hint
             control.announce(run)
         return run
 

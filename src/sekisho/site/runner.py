@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+import anyio
 import structlog
 
 from sekisho.domain.backoff import delay
@@ -47,14 +48,12 @@ class Runner:
     async def take(self, offer: Offer, known: Run | None) -> Run | None:
         """Return the journaled run of ``offer``; None when nothing is to be carried.
 
-        ``known`` is what the journal has of this job: taken but never confirmed, it goes on under
-        the new epoch; given up before any start, it begins afresh; ended, it is refused as a
-        replay; anything else is in hand already.
+        ``known`` is what the journal has of this job, which nobody carries just now: given up
+        before any start, it begins afresh; ended, it is refused as a replay; else it is ours
+        already.
         """
         if known is None or never_started(known):
             return await self._intake.take(offer)
-        if known.stage is Stage.TAKEN:
-            return await self._desk.save(replace(known, epoch=offer.epoch))
         log.warning("offer_not_new", job=offer.job, epoch=offer.epoch, stage=known.stage.value)
         if known.settled:
             await self._intake.refuse_replay(offer)
@@ -65,7 +64,7 @@ class Runner:
         self._launch.adopt(run)
         failures = 0
         async with together() as group:
-            group.start_soon(self._announce_started, run, control)
+            group.start_soon(self._announce_started, control)
             while not run.settled:
                 stage = run.stage
                 try:
@@ -86,13 +85,17 @@ class Runner:
         return run
 
     async def _step(self, run: Run, control: Control) -> Run:
-        step = self._release.give_verdict if run.stage.final else self._steps[run.stage]
         try:
-            return await step(run, control)
+            return await self._next_step(run, control)(run, control)
         except SekishoError as error:
             if not _disowns(error):
                 raise
             return await self._disown(run, control, error)
+
+    def _next_step(self, run: Run, control: Control) -> Step:
+        if control.offered > run.epoch:
+            return self._intake.accept_anew
+        return self._release.give_verdict if run.stage.final else self._steps[run.stage]
 
     async def _pause(self, run: Run, control: Control, failures: int, error: SekishoError) -> bool:
         """Wait before the next try; say whether there is to be one now."""
@@ -125,22 +128,24 @@ class Runner:
         log.warning("run_dropped", job=run.job, epoch=run.epoch, code=error.code)
         return await self._desk.save(replace(run, finished_at=self._desk.clock.now()))
 
-    async def _announce_started(self, run: Run, control: Control) -> None:
+    async def _announce_started(self, control: Control) -> None:
         """Report a start beside the watch, so that a broker outage never delays a time limit."""
-        await control.started.wait()
         failures = 0
         while True:
+            await control.started.wait()
+            run, control.started = control.running, anyio.Event()
             try:
-                await self._release.announce(replace(run, stage=Stage.RUNNING))
+                await self._release.announce(run) if run else None
             except SekishoError as error:
+                if run is not control.running:
+                    continue  # it was offered anew meanwhile, and is told under the new epoch
                 if _disowns(error):  # the watch acts on it
                     control.disowned = error
                     control.wake()
-                    return
+                    continue
                 failures += 1
                 await self._desk.sleep(delay(failures, self._desk.roll()))
-            else:
-                return
+                control.started.set()
 
 
 def never_started(run: Run) -> bool:
