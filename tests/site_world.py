@@ -34,7 +34,7 @@ from sekisho.domain.parameter import Integer
 from sekisho.domain.run import Run
 from sekisho.domain.sitelog import Kind, Record
 from sekisho.site.agent import Agent
-from sekisho.site.desk import Desk, Word
+from sekisho.site.desk import Desk, Word, together
 from sekisho.site.scheduler import LaunchSpec
 from sekisho.transfer.fetch import fetch_index
 from sekisho.transfer.send import send_tree
@@ -230,10 +230,17 @@ class World:
     async def serving(self) -> AsyncIterator[Agent]:
         """Give an agent at work; at the end it is gone at once, as by a second signal."""
         agent = self.agent()
-        async with anyio.create_task_group() as group:
+        async with together() as group:
+            group.start_soon(self._reap)
             group.start_soon(agent.serve)
             yield agent
             group.cancel_scope.cancel()
+
+    async def _reap(self) -> None:
+        reaper = self.broker.reaper
+        while True:
+            reaper.expire()
+            await anyio.sleep(20)
 
     def edit(self, name: str = "solve", **changes: Any) -> None:
         """Change a command of the manifest."""
@@ -332,7 +339,7 @@ class World:
         """Return when ``claim`` holds, within so much virtual time."""
         with anyio.fail_after(within_s):
             while not claim():  # noqa: ASYNC110 the time that passes here is virtual
-                await anyio.sleep(0.1)
+                await anyio.sleep(max(0.25, within_s / 1000))
 
     def _own_chunks(self, job: str) -> BrokerChunks:
         return BrokerChunks(self.broker, Claim(tenant=Tenant(submitter=USER)), job)

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import anyio
+import structlog
 from anyio import CapacityLimiter, to_thread
 
 T = TypeVar("T")
@@ -25,12 +26,20 @@ class VirtualClock:
     def __init__(self, start: datetime = START) -> None:
         self._start = start
         self.passed = 0.0
+        self.crashes: list[str] = []  #: tracebacks of faults of our own that a boundary caught
+        self.crashes_expected = False
 
     def now(self) -> datetime:
         return self._start + timedelta(seconds=self.passed)
 
     def monotonic(self) -> float:
         return self.passed
+
+    def heard(self, _: Any, __: str, event: MutableMapping[str, Any]) -> NoReturn:
+        """Keep what a log event says of a fault of our own."""
+        if "exception" in event:
+            self.crashes.append(event["exception"])
+        raise structlog.DropEvent
 
     def jump(self, by: timedelta) -> None:
         """Set the time of day wrong by ``by``."""
@@ -69,11 +78,18 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
 
 def simulate(clock: VirtualClock, story: Callable[[], Awaitable[T]], within_s: float = 1e7) -> T:
     """Run ``story`` in the time of ``clock``; fail when it takes longer than ``within_s`` of it."""
+    structlog.configure(processors=[structlog.processors.format_exc_info, clock.heard])
     selector = _LeapingSelector(clock)
 
     async def told() -> T:
         selector.limiter = to_thread.current_default_thread_limiter()
+        selector.limiter.total_tokens = 1  # one effect at a time, so that every run is the same
         with anyio.fail_after(within_s):
             return await story()
 
-    return anyio.run(told, backend_options={"loop_factory": lambda: _VirtualLoop(clock, selector)})
+    answer = anyio.run(
+        told, backend_options={"loop_factory": lambda: _VirtualLoop(clock, selector)}
+    )
+    if clock.crashes and not clock.crashes_expected:
+        raise AssertionError(clock.crashes[0])
+    return answer

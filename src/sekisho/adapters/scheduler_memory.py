@@ -71,7 +71,7 @@ class MemoryScheduler:
     started: list[str] = field(default_factory=list)
     pressed: list[tuple[str, bool, float]] = field(default_factory=list)
     _jobs: dict[str, _Job] = field(default_factory=dict)
-    _news: anyio.Event = field(default_factory=anyio.Event)
+    _waiting: set[anyio.Event] = field(default_factory=set)
 
     async def submit(self, spec: LaunchSpec) -> Ticket:
         if spec.control_dir not in self._jobs:
@@ -108,9 +108,13 @@ class MemoryScheduler:
         if any(self._look(job) not in (Pending(), Running()) for job in jobs):
             return
         turns = [at - now for job in jobs for at in (job.begins_at, job.ends_at) if at > now]
-        news = self._news
-        with anyio.move_on_after(min([timeout_s, *turns])):
-            await news.wait()
+        news = anyio.Event()
+        self._waiting.add(news)
+        try:
+            with anyio.move_on_after(min([timeout_s, *turns])):
+                await news.wait()
+        finally:
+            self._waiting.discard(news)
 
     def vanish(self, token: str) -> None:
         """Let what runs with ``token`` be gone without a record, as by a reboot."""
@@ -153,8 +157,8 @@ class MemoryScheduler:
         job.play.leave(Path(job.spec.work_dir))
 
     def _tell(self) -> None:
-        self._news.set()
-        self._news = anyio.Event()
+        for news in self._waiting:
+            news.set()
 
 
 def _ticket(spec: LaunchSpec) -> Ticket:

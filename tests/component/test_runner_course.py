@@ -1,0 +1,342 @@
+"""What becomes of a job from offer to result: the good course, refusals, faults, full disks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sekisho.adapters.scheduler_memory import Play
+from sekisho.domain.access import Submitters
+from sekisho.domain.errors import (
+    Conflict,
+    Corrupt,
+    IntegrityError,
+    NotFound,
+    Refused,
+    SekishoError,
+    StorageFull,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    UsageError,
+)
+from sekisho.domain.sitelog import Kind, verify
+from sekisho.wire.envelope import Outcome, seal
+from tests.site_world import GOOD, RESULT, USER, World, a_command, a_manifest, leaves
+from tests.virtual_time import simulate
+
+
+def carried(world: World, *jobs: str) -> list[str]:
+    """Return the states in which ``jobs`` end."""
+
+    async def story() -> list[str]:
+        async with world.serving():
+            return [await world.ended(job) for job in jobs]
+
+    return simulate(world.clock, story)
+
+
+def end_of(world: World, job: str) -> tuple[str, str | None]:
+    state = carried(world, job)[0]
+    return state, world.outcome(job).code
+
+
+def test_a_job_runs_once_and_only_what_was_asked_and_permitted_comes_back(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    secret = leaves(result_txt=RESULT, secret_txt=b"mesh", more_csv=b"1,2")
+    world.plays["solve"] = [Play(seconds=5, leave=secret, stdout="done\n")]
+    job = world.submit(inputs={"a.dat": b"1"}, outputs=["result.txt"], n=7)
+    assert carried(world, job) == ["succeeded"]
+    assert world.outputs(job) == {"result.txt": RESULT, "計算標準出力.txt": b"done\n"}
+    assert len(world.scheduler.started) == 1
+
+
+def test_the_command_gets_its_inputs_its_arguments_and_an_environment_from_empty(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    seen: dict[str, bytes] = {}
+    look = Play(leave=lambda work: seen.update({p.name: p.read_bytes() for p in work.iterdir()}))
+    world.plays["solve"] = [look]
+    job = world.submit(inputs={"a.dat": b"1", "b.dat": b"22"}, outputs=[], n=7)
+    assert carried(world, job) == ["succeeded"]
+    run = world.run(job)
+    assert run is not None
+    assert seen == {"a.dat": b"1", "b.dat": b"22"}
+    assert run.argv == ("/opt/solve", "7")
+    assert sorted(dict(run.environment)) == ["CALC_DIR", "PATH"]
+
+
+def test_what_happened_is_in_the_log_in_its_order_and_the_chain_holds(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    job = world.submit()
+    carried(world, job)
+    kinds = [record.kind for record in world.journal.records if record.job == job]
+    assert kinds == [
+        Kind.OFFERED,
+        Kind.ACCEPTED,
+        Kind.STARTED,
+        Kind.ENDED,
+        Kind.RELEASED,
+        Kind.RETURNED,
+    ]
+    assert verify(link.line for link in world.journal.links)[1] is None
+
+
+def test_the_log_tells_at_whose_request_what_left_and_what_was_withheld(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    both = leaves(result_txt=RESULT, secret_txt=b"mesh")
+    world.plays["solve"] = [Play(leave=both)]
+    job = world.submit()
+    carried(world, job)
+    [offered], [released] = world.logged(Kind.OFFERED), world.logged(Kind.RELEASED)
+    assert offered.facts["submitter"] == USER
+    assert released.facts["files"] == [["result.txt", 10], ["計算標準出力.txt", 0]]
+    assert released.facts["withheld"] == [["secret.txt", "not_permitted"]]
+    assert released.facts["tree"] == world.job(job).result_tree
+
+
+def test_the_receipt_is_the_digest_of_the_record_of_the_release(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    job = world.submit()
+    carried(world, job)
+    [line] = [x.line for x in world.journal.links if b'"kind":"released"' in x.line]
+    assert world.outcome(job).receipt == hashlib.sha256(line).hexdigest()
+
+
+def test_the_receipt_of_a_refusal_is_the_digest_of_its_record(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    job = world.submit("unknown")
+    carried(world, job)
+    assert world.outcome(job).receipt == world.journal.links[-1].digest
+    assert world.journal.records[-1].kind is Kind.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("play", "outputs", "state", "code"),
+    [
+        (replace(GOOD, code=3), ["result.txt"], "failed", None),
+        (Play(code=0), ["result.txt"], "failed", "output.missing"),
+        (Play(leave=leaves(result_txt=b"x" * 1001)), ["result.txt"], "failed", "output.too_large"),
+        (
+            Play(leave=leaves(a_csv=b"1", b_csv=b"1", c_csv=b"1", d_csv=b"1")),
+            ["*.csv"],
+            "failed",
+            "output.too_many",
+        ),
+        (Play(), [], "succeeded", None),
+    ],
+)
+def test_how_a_command_ends_is_how_its_job_ends(
+    tmp_path: Path, play: Play, outputs: list[str], state: str, code: str | None
+) -> None:
+    world = World(tmp_path)
+    world.plays["solve"] = [play]
+    job = world.submit(outputs=outputs)
+    assert end_of(world, job) == (state, code)
+    assert world.outcome(job).exit_code == play.code
+
+
+def test_a_failed_command_returns_its_outputs_too(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.plays["solve"] = [replace(GOOD, code=3)]
+    job = world.submit()
+    assert carried(world, job) == ["failed"]
+    assert world.outputs(job)["result.txt"] == RESULT
+
+
+def test_a_job_without_a_file_to_return_ends_without_a_tree(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.edit(stdout=a_command().stderr)
+    world.plays["solve"] = [Play(seconds=1)]
+    job = world.submit(outputs=[])
+    assert carried(world, job) == ["succeeded"]
+    assert (world.job(job).result_tree, world.outputs(job)) == (None, {})
+    assert "mailbox.send" not in world.effects.calls
+
+
+REFUSALS: list[tuple[str, Callable[[World], str]]] = [
+    ("command.unknown", lambda w: w.submit("unknown")),
+    ("parameter.unknown", lambda w: w.submit(m=1)),
+    ("parameter.invalid", lambda w: w.submit(n=11)),
+    ("parameter.invalid", lambda w: w.submit(n="a word")),
+    ("output.not_permitted", lambda w: w.submit(outputs=["secret.txt"])),
+    ("path.invalid", lambda w: w.submit(outputs=["../secret"])),
+    ("input.unexpected", lambda w: w.submit(inputs={"a.exe": b"1"})),
+    ("input.too_large", lambda w: w.submit(inputs={"a.dat": b"1" * 1001})),
+    ("envelope.invalid", lambda w: w.offer_bytes(b"no envelope")),
+    ("envelope.invalid", lambda w: w.offer_bytes(seal(Outcome(verdict="lost")))),
+    ("envelope.invalid", lambda w: w.offer_bytes(b'{"type":"request/1","command":"a","x":1}')),
+]
+
+
+@pytest.mark.parametrize(("code", "submit"), REFUSALS)
+def test_what_the_manifest_does_not_allow_is_refused_with_the_reason(
+    tmp_path: Path, code: str, submit: Callable[[World], str]
+) -> None:
+    world = World(tmp_path)
+    job = submit(world)
+    assert end_of(world, job) == ("refused", code)
+    assert (world.scheduler.started, world.work_dirs(job)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("code", "command"),
+    [
+        ("submitter.not_listed", a_command()),
+        ("command.unknown", a_command(submitters=Submitters(frozenset({"bob"})))),
+        ("command.disabled", a_command(enabled=False)),
+    ],
+)
+def test_the_site_decides_whom_it_serves_and_with_what(
+    tmp_path: Path, code: str, command: object
+) -> None:
+    manifest = a_manifest(command)  # type: ignore[arg-type]
+    if code == "submitter.not_listed":
+        manifest = replace(manifest, submitters=Submitters(frozenset({"bob"})))
+    world = World(tmp_path, manifest)
+    job = world.submit()
+    assert end_of(world, job) == ("refused", code)
+    assert world.scheduler.started == []
+
+
+def test_a_missing_input_is_refused_before_anything_is_fetched(tmp_path: Path) -> None:
+    rules = tuple(replace(rule, required=True) for rule in a_command().inputs)
+    world = World(tmp_path, a_manifest(a_command(inputs=rules)))
+    job = world.submit()
+    assert end_of(world, job) == ("refused", "input.missing")
+
+
+def test_a_word_that_changes_while_a_job_waits_refuses_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    jobs = [world.submit(), world.submit()]
+
+    async def story() -> list[str]:
+        async with world.serving():
+            await world.until(lambda: world.scheduler.started)
+            world.edit(enabled=False)
+            return [await world.ended(job) for job in jobs]
+
+    assert sorted(simulate(world.clock, story)) == ["refused", "succeeded"]
+    assert {world.outcome(job).code for job in jobs} == {None, "command.disabled"}
+
+
+@pytest.mark.parametrize(
+    ("label", "error", "state", "code"),
+    [
+        ("mailbox.list_inputs", IntegrityError("tree.digest"), "failed", "tree.digest"),
+        ("mailbox.list_inputs", UsageError("tree.invalid"), "failed", "tree.invalid"),
+        ("mailbox.list_inputs", TooLarge("tree.too_large"), "failed", "tree.too_large"),
+        ("mailbox.list_inputs", NotFound("chunk.not_found"), "failed", "chunk.not_found"),
+        ("mailbox.fetch", IntegrityError("chunk.missing"), "failed", "chunk.missing"),
+        ("mailbox.fetch", Conflict("fetch.blocked"), "failed", "fetch.blocked"),
+        ("mailbox.fetch", StorageFull("fetch.disk_full"), "failed", "site.disk_full"),
+        ("workplace.prepare", StorageFull("site.disk_full"), "failed", "site.disk_full"),
+        ("workplace.prepare", Conflict("site.attempt_started"), "lost", "site.fate_unknown"),
+        ("workplace.stage", StorageFull("site.disk_full"), "failed", "site.disk_full"),
+        ("workplace.collect", StorageFull("site.disk_full"), "failed", "site.disk_full"),
+        ("scheduler.submit", SekishoError("launch.failed", path="/x"), "failed", "launch.failed"),
+    ],
+)
+def test_a_fault_that_will_not_pass_ends_the_job_with_its_code(
+    tmp_path: Path, label: str, error: SekishoError, state: str, code: str
+) -> None:
+    world = World(tmp_path)
+    world.fail(label, error)
+    job = world.submit(inputs={"a.dat": b"1"})
+    assert end_of(world, job) == (state, code)
+    assert world.outcome(job).params.keys() <= {"command", "output", "limit"}
+
+
+@pytest.mark.parametrize(
+    ("label", "error"),
+    [
+        ("mailbox.list_inputs", Unauthenticated()),
+        ("mailbox.list_inputs", Refused("auth.scope")),
+        ("mailbox.fetch", Conflict("fetch.busy")),
+        ("mailbox.accept", Unavailable()),
+        ("mailbox.accept", Unauthenticated()),
+        ("workplace.prepare", Unavailable("site.work_base")),
+        ("workplace.collect", Unavailable("site.work_base")),
+        ("workplace.stage", Unavailable("site.work_base")),
+        ("workplace.staged", Unavailable("site.work_base")),
+        ("scheduler.find", Unavailable("launch.unavailable")),
+        ("scheduler.submit", Unavailable("launch.unavailable")),
+        ("scheduler.observe", Unavailable("launch.unavailable")),
+        ("scheduler.changed", Unavailable("launch.unavailable")),
+        ("mailbox.send", Conflict("job.outputs_missing")),
+        ("mailbox.send", StorageFull()),
+        ("mailbox.tell", Unauthenticated()),
+        ("mailbox.tell", Refused("auth.scope")),
+        ("journal.save", StorageFull()),
+        ("journal.append", StorageFull()),
+    ],
+)
+def test_a_fault_that_may_pass_is_waited_for(
+    tmp_path: Path, label: str, error: SekishoError
+) -> None:
+    world = World(tmp_path)
+    world.fail(label, error, times=3)
+    job = world.submit(inputs={"a.dat": b"1"})
+    assert end_of(world, job) == ("succeeded", None)
+    assert world.effects.calls.count(label) > 1
+    assert len(world.scheduler.started) == 1
+
+
+def test_chunks_that_the_broker_lost_are_sent_again(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    job = world.submit()
+
+    def lose(label: str) -> None:
+        if label == "mailbox.send" and world.effects.calls.count(label) == 1:
+            space = f"{world.job(job).site}/{USER}"
+            chunks = world.broker.ports.store.ledger.declared(job)
+            world.broker.ports.blobs.delete(space, [chunk.digest for chunk in chunks])
+
+    world.effects.lost_reply = lose
+    assert carried(world, job) == ["succeeded"]
+    assert world.outputs(job)["result.txt"] == RESULT
+    assert world.effects.calls.count("mailbox.send") == 2
+
+
+@pytest.mark.parametrize("error", [Corrupt("site.staging_changed"), IntegrityError("chunk.digest")])
+def test_a_damaged_copy_of_what_leaves_is_made_and_recorded_anew(
+    tmp_path: Path, error: SekishoError
+) -> None:
+    world = World(tmp_path)
+    world.fail("workplace.staged", error)
+    job = world.submit()
+    assert carried(world, job) == ["succeeded"]
+    assert len(world.logged(Kind.RELEASED)) == 2
+    assert world.outputs(job)["result.txt"] == RESULT
+
+
+def test_a_copy_that_is_not_the_recorded_one_is_not_sent(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    job = world.submit()
+
+    def tamper(label: str) -> None:
+        if label == "journal.append" and (run := world.run(job)) is not None and run.token:
+            world.effects.lost_reply = lambda _: None
+            place = world.workplace.place(job, 1)
+            Path(place.work_dir, "result.txt").write_bytes(b"other")
+            found = world.workplace.collect(place).found
+            world.workplace.stage(place, found, None)
+
+    world.effects.lost_reply = tamper
+    assert carried(world, job) == ["succeeded"]
+    digests = [record.facts["tree"] for record in world.logged(Kind.RELEASED)]
+    assert len(set(digests)) == 2
+    assert world.job(job).result_tree == digests[-1]
+
+
+def test_a_copy_that_is_damaged_again_and_again_is_not_made_without_end(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.fail("workplace.staged", Corrupt("site.staging_changed"), times=5)
+    job = world.submit()
+    assert carried(world, job) == ["succeeded"]
+    assert len(world.logged(Kind.RELEASED)) == 2
