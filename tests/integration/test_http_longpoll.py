@@ -51,7 +51,7 @@ async def answer_after(
     with anyio.fail_after(LONG / 2):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(asking)
-            while not http_world.polls.wakeups._listeners:  # type: ignore[attr-defined] # noqa: SLF001
+            while not http_world.polls.wakeups._listeners:  # type: ignore[attr-defined]
                 await anyio.lowlevel.checkpoint()
             await to_thread.run_sync(act)
     return answers[0]
@@ -105,6 +105,26 @@ async def test_a_waiting_submitter_sees_a_change_at_once() -> None:
         path = f"/v1/jobs/{job.id}?version={job.version}&wait_s={LONG}"
         answer = await answer_after(http_world, lambda: http.get(path), world.offer)
     assert answer.json()["state"] == "offered"
+
+
+async def test_a_short_life_is_told_in_one_answer_which_comes_with_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sekisho.http.submitter_calls.SETTLE_SECONDS", LONG)
+    http_world = RealTime()
+    world = http_world.world
+    job = world.submit()
+
+    def live() -> None:
+        offer = world.offer()
+        world.accept(offer)
+        world.report(offer, "started", "ended")
+        world.verdict(offer)
+
+    async with http_world.as_role(Role.SUBMITTER, "alice") as http:
+        path = f"/v1/jobs/{job.id}?version={job.version}&wait_s={LONG}"
+        answer = await answer_after(http_world, lambda: http.get(path), live)
+    assert answer.json()["state"] == "succeeded"
 
 
 async def test_an_ended_job_and_a_changed_one_are_shown_without_waiting() -> None:
@@ -178,7 +198,7 @@ async def test_nothing_is_offered_to_an_agent_that_has_hung_up() -> None:
     job = world.submit()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(http_world.app, scope, receive, send)
-        while not http_world.polls.wakeups._listeners:  # type: ignore[attr-defined] # noqa: SLF001
+        while not http_world.polls.wakeups._listeners:  # type: ignore[attr-defined]
             await anyio.lowlevel.checkpoint()
         http_world.polls.drain()
     assert world.job(job.id).state == "queued"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from sekisho.broker.desk import Desk
 from sekisho.broker.jobs import job_topic
@@ -14,6 +15,9 @@ from sekisho.http.longpoll import LongPoll
 from sekisho.http.threads import Threads
 from sekisho.http.view import job_view
 from sekisho.wire.v1 import JobPage, JobView, SiteList
+
+#: A short job changes five times within some milliseconds: told in one answer, not in five.
+SETTLE_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class SubmitterCalls:
         return JobPage(jobs=[_own(job) for job in jobs], next=more)
 
     async def view(self, call: Call) -> JobView:
+        """Answer when the job changes; what changes again at once is told as it is then."""
         job_id, known = check_job_id(call.id), call.query.version
 
         async def look() -> Job:
@@ -45,8 +50,15 @@ class SubmitterCalls:
         def news(job: Job) -> bool:
             return job.version != known or job.state.terminal
 
-        wait_s = 0.0 if known is None else call.query.wait_s
-        return _own(await self.polls.until(news, look, topics=[job_topic(job_id)], wait_s=wait_s))
+        def ended(job: Job) -> bool:
+            return job.state.terminal
+
+        topics, wait_s = [job_topic(job_id)], 0.0 if known is None else call.query.wait_s
+        job = await self.polls.until(news, look, topics=topics, wait_s=wait_s)
+        if wait_s > 0 and news(job) and not ended(job):
+            wait_s = min(wait_s, SETTLE_SECONDS)
+            job = await self.polls.until(ended, look, topics=topics, wait_s=wait_s)
+        return _own(job)
 
     def start(self, call: Call) -> JobView:
         return _own(self.desk.submissions.start(call.user, call.id))
