@@ -13,7 +13,7 @@ from sekisho.adapters.http_line import HttpLine
 from sekisho.adapters.lane_https import HttpsLane
 from sekisho.adapters.lane_memory import Files, MemoryLane
 from sekisho.adapters.patience import Patience
-from sekisho.client.client import Client, Line, new_job_id
+from sekisho.client.client import Client, new_job_id
 from sekisho.client.spec import JobSpec
 from sekisho.domain.errors import Conflict, IntegrityError, InvalidTransition, NotFound, UsageError
 from sekisho.domain.limits import CHUNK_BYTES
@@ -24,6 +24,8 @@ from sekisho.wire.v1 import SubmitJob
 from tests.e2e.conftest import SITE, House
 
 SECONDS = 20
+#: Lanes whose other side keeps chunks.
+Chunked = MemoryLane | HttpsLane
 
 
 def copy(request: Request, files: Files) -> tuple[Outcome, Files]:
@@ -35,7 +37,7 @@ def copy(request: Request, files: Files) -> tuple[Outcome, Files]:
 
 
 @pytest.fixture(params=["memory", "https"])
-def lane(request: pytest.FixtureRequest) -> Iterator[Line]:
+def lane(request: pytest.FixtureRequest) -> Iterator[Chunked]:
     if request.param == "memory":
         yield MemoryLane(copy)
         return
@@ -55,7 +57,7 @@ def piece(data: bytes) -> tuple[Chunk, bytes]:
     return Chunk(digest_of(data), len(data)), data
 
 
-def test_submitting_twice_is_submitting_once(lane: Line) -> None:
+def test_submitting_twice_is_submitting_once(lane: Chunked) -> None:
     job = order(has_inputs=True)
     first, again = lane.submit(job), lane.submit(job)
     assert (first.id, first.state) == (again.id, again.state) == (job.id, "draft")
@@ -64,7 +66,7 @@ def test_submitting_twice_is_submitting_once(lane: Line) -> None:
         lane.submit(other)
 
 
-def test_a_job_that_is_not_ours_does_not_exist(lane: Line) -> None:
+def test_a_job_that_is_not_ours_does_not_exist(lane: Chunked) -> None:
     absent = new_job_id()
     for ask in (lane.view, lane.start, lane.cancel, lane.received):
         with pytest.raises(NotFound):
@@ -73,7 +75,7 @@ def test_a_job_that_is_not_ours_does_not_exist(lane: Line) -> None:
         lane.chunks(absent).missing([piece(b"x")[0]])
 
 
-def test_what_is_declared_must_be_there_before_the_start(lane: Line) -> None:
+def test_what_is_declared_must_be_there_before_the_start(lane: Chunked) -> None:
     job = lane.submit(order(has_inputs=True))
     chunk, data = piece(os.urandom(10))
     port = lane.chunks(job.id)
@@ -86,7 +88,7 @@ def test_what_is_declared_must_be_there_before_the_start(lane: Line) -> None:
     assert lane.start(job.id).state != "draft"
 
 
-def test_only_declared_chunks_are_stored_and_only_own_ones_fetched(lane: Line) -> None:
+def test_only_declared_chunks_are_stored_and_only_own_ones_fetched(lane: Chunked) -> None:
     job = lane.submit(order(has_inputs=True))
     other = lane.submit(order(has_inputs=True))
     mine, port = piece(os.urandom(10)), lane.chunks(job.id)
@@ -100,7 +102,7 @@ def test_only_declared_chunks_are_stored_and_only_own_ones_fetched(lane: Line) -
         list(lane.chunks(other.id).fetch([mine[0]]))
 
 
-def test_wrong_bytes_are_not_stored(lane: Line) -> None:
+def test_wrong_bytes_are_not_stored(lane: Chunked) -> None:
     port = lane.chunks(lane.submit(order(has_inputs=True)).id)
     chunk, _ = piece(b"right")
     port.missing([chunk])
@@ -109,7 +111,7 @@ def test_wrong_bytes_are_not_stored(lane: Line) -> None:
     assert port.missing([chunk]) == [chunk]
 
 
-def test_many_chunks_go_and_come_whole(lane: Line) -> None:
+def test_many_chunks_go_and_come_whole(lane: Chunked) -> None:
     port = lane.chunks(lane.submit(order(has_inputs=True)).id)
     pieces = dict(
         piece(os.urandom(size)) for size in (*range(1, 200), CHUNK_BYTES, CHUNK_BYTES - 1)
@@ -119,7 +121,7 @@ def test_many_chunks_go_and_come_whole(lane: Line) -> None:
     assert dict(port.fetch(list(pieces))) == pieces
 
 
-def test_a_view_waits_for_news_and_not_after_the_end(lane: Line) -> None:
+def test_a_view_waits_for_news_and_not_after_the_end(lane: Chunked) -> None:
     job = lane.submit(order())
     view = lane.view(job.id)
     while view.state != "refused":
@@ -128,18 +130,18 @@ def test_a_view_waits_for_news_and_not_after_the_end(lane: Line) -> None:
     assert lane.view(job.id, version=view.version, wait_s=SECONDS) == view
 
 
-def test_a_view_without_news_comes_back_after_its_time(lane: Line) -> None:
+def test_a_view_without_news_comes_back_after_its_time(lane: Chunked) -> None:
     job = lane.submit(order(has_inputs=True))
     assert lane.view(job.id, version=job.version, wait_s=0.05).version == job.version
 
 
-def test_a_cancel_is_answered_with_the_state_and_repeated_without_harm(lane: Line) -> None:
+def test_a_cancel_is_answered_with_the_state_and_repeated_without_harm(lane: Chunked) -> None:
     job = lane.submit(order(has_inputs=True))
     assert lane.cancel(job.id).state == "cancelled"
     assert lane.cancel(job.id).state == "cancelled"
 
 
-def test_a_result_is_received_after_the_end_and_once(lane: Line) -> None:
+def test_a_result_is_received_after_the_end_and_once(lane: Chunked) -> None:
     job = lane.submit(order(has_inputs=True))
     with pytest.raises(InvalidTransition):
         lane.received(job.id)
@@ -148,7 +150,7 @@ def test_a_result_is_received_after_the_end_and_once(lane: Line) -> None:
     assert (first.received, lane.received(job.id)) == (True, first)
 
 
-def test_our_jobs_are_listed_newest_first(lane: Line) -> None:
+def test_our_jobs_are_listed_newest_first(lane: Chunked) -> None:
     made = [lane.submit(order(has_inputs=True)).id for _ in range(3)]
     listed = [view.id for view in lane.jobs().jobs]
     assert listed == sorted(listed, reverse=True)
@@ -156,13 +158,13 @@ def test_our_jobs_are_listed_newest_first(lane: Line) -> None:
     assert all(view.id < made[1] for view in lane.jobs(after=made[1]).jobs)
 
 
-def test_the_other_side_tells_its_time_and_its_sites(lane: Line) -> None:
+def test_the_other_side_tells_its_time_and_its_sites(lane: Chunked) -> None:
     lane.submit(order(has_inputs=True))
     assert SITE in [site.id for site in lane.sites().sites]
     assert lane.clock() is not None
 
 
-def test_the_whole_way_there_and_back(lane: Line, tmp_path: Path) -> None:
+def test_the_whole_way_there_and_back(lane: Chunked, tmp_path: Path) -> None:
     (tmp_path / "in" / "sub").mkdir(parents=True)
     (tmp_path / "in" / "sub" / "file").write_bytes(os.urandom(2 * CHUNK_BYTES))
     spec = JobSpec(site=SITE, command="copy", inputs={"in": tmp_path / "in"}, outputs=["out/**"])
@@ -172,6 +174,6 @@ def test_the_whole_way_there_and_back(lane: Line, tmp_path: Path) -> None:
     assert result.files[0].read_bytes() == sent
 
 
-def test_a_lane_takes_no_id_that_is_none(lane: Line) -> None:
+def test_a_lane_takes_no_id_that_is_none(lane: Chunked) -> None:
     with pytest.raises(UsageError):
         Client(lane).job("../../admin/status")
