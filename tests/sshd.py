@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -66,9 +67,12 @@ class Sshd:
     lines: Sequence[str] = ()
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    #: Where sshd reads keys as the user who logs in: a test's own place is closed to others.
+    open_place: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="sk-keys-")))
 
     def prepare(self) -> None:
         self.place.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self.open_place.chmod(0o755)
         make_key(self.place / "host")
         self.authorize(make_key(self.place / "key").with_suffix(".pub").read_text())
         if os.geteuid() == 0:
@@ -78,7 +82,7 @@ class Sshd:
             "ListenAddress 127.0.0.1",
             f"HostKey {self.place}/host",
             "PidFile none",
-            f"AuthorizedKeysFile {self.place}/authorized_keys",
+            f"AuthorizedKeysFile {self.open_place}/authorized_keys",
             "StrictModes no",
             "UsePAM no",
             "PasswordAuthentication no",
@@ -92,7 +96,7 @@ class Sshd:
 
     def authorize(self, *lines: str) -> None:
         """Let in whoever has one of these keys, and nobody else."""
-        file = self.place / "authorized_keys"
+        file = self.open_place / "authorized_keys"
         file.write_text("".join(f"{line.strip()}\n" for line in lines))
         file.chmod(0o644)
 
@@ -191,6 +195,7 @@ def serving(place: Path, *, user: str | None = None, lines: Sequence[str] = ()) 
     finally:
         server.cut()
         server.stop()
+        shutil.rmtree(server.open_place)
 
 
 @contextmanager
@@ -205,7 +210,7 @@ def reached(server: Sshd, place: Path) -> Iterator[SshHost]:
 @contextmanager
 def connected_as(address: SshAddress) -> Iterator[SshHost]:
     """Give a host with a socket directory of its own, below a short path."""
-    place = Path(f"/tmp/sekisho-t-{os.getpid()}-{time.monotonic_ns()}")  # noqa: S108 (0700)
+    place = Path(f"/tmp/sekisho-t-{os.getpid()}-{time.monotonic_ns()}")
     place.mkdir(mode=0o700)
     host = SshHost(address, place)
     try:

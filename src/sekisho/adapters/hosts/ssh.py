@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -174,7 +174,7 @@ class SshHost:
                 return
             with suppress(FileNotFoundError):
                 place.unlink()  # of a master that was killed
-            _wait_turn(logins, self.address.logins_per_minute)
+            wait_turn(logins, self.address.logins_per_minute)
             self._log_in(place)
 
     def connected(self) -> bool:
@@ -291,14 +291,18 @@ def _locked(file: Path) -> Iterator[int]:
         os.close(fd)
 
 
-def _wait_turn(fd: int, per_minute: int) -> None:
-    """Wait until one more login makes no more than ``per_minute``, and note it in the file."""
+def wait_turn(
+    fd: int,
+    per_minute: int,
+    now: Callable[[], float] = time.time,
+    wait: Callable[[float], object] = lambda seconds: threading.Event().wait(seconds),
+) -> None:
+    """Wait until one more login makes no more than ``per_minute``, and note it in the open file."""
     words = os.pread(fd, 65_536, 0).split()
     seen = [float(word) for word in words if re.fullmatch(rb"\d{1,12}\.\d{1,6}", word)]
-    now = time.time()
-    recent = [at for at in seen if now - _LOGIN_WINDOW_S < at <= now]
+    recent = [at for at in seen if now() - _LOGIN_WINDOW_S < at <= now()]
     if len(recent) >= per_minute:
-        threading.Event().wait(recent[-per_minute] + _LOGIN_WINDOW_S - now)
-    noted = " ".join(f"{at:.3f}" for at in [*recent, time.time()][-per_minute:])
+        wait(recent[-per_minute] + _LOGIN_WINDOW_S - now())
+    noted = " ".join(f"{at:.3f}" for at in [*recent, now()][-per_minute:])
     os.ftruncate(fd, 0)
     os.pwrite(fd, noted.encode(), 0)

@@ -1,0 +1,126 @@
+"""A bare site for tests: a real sshd, a real rsync, programs, and a client's settings for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sekisho.client.client import Client
+from sekisho.compose.client import client
+from sekisho.compose.push import ssh_host
+from sekisho.config.client import load_client
+from tests.sshd import Sshd, serving
+from tests.wire import Wire, wire
+
+SITE = "far"
+
+
+@dataclass
+class BareWorld:
+    """One site and one place to submit from. Another one is another state and other sockets."""
+
+    place: Path
+    server: Sshd
+    line: Wire
+    programs: dict[str, list[str]] = field(default_factory=dict)
+    runtime: Path = Path()
+    extra: str = ""
+
+    @property
+    def base(self) -> Path:
+        return self.place / "base"
+
+    @property
+    def config(self) -> Path:
+        return self.place / "client.toml"
+
+    def program(self, name: str, text: str, *words: str) -> None:
+        """Install a shell script at the site and agree on it as a command."""
+        file = self.place / f"{name}.sh"
+        file.write_text(f"#!/bin/sh\n{text}\n")
+        file.chmod(0o755)
+        self.programs[name] = [str(file), *words]
+
+    def settle(self) -> None:
+        """Write the client's files."""
+        port = f"  Port {self.server.port}\n"
+        text = self.server.alias(SITE).replace(port, f"  Port {self.line.port}\n")
+        known = f"  UserKnownHostsFile {self.server.place}/known_hosts\n"
+        text = text.replace(known, f"{known}  HostKeyAlias [127.0.0.1]:{self.server.port}\n")
+        (self.place / "ssh_config").write_text(text)
+        lines = [f"{name} = {list(map(str, argv))!r}" for name, argv in self.programs.items()]
+        self.config.write_text(
+            f'[site.{SITE}]\nmode = "ssh"\nkind = "bare"\nhost = "{SITE}"\n'
+            f'ssh_config = "ssh_config"\nbase = "{self.base}"\nlogins_per_minute = 600\n'
+            f"{self.extra}\n[site.{SITE}.program]\n" + "\n".join(lines).replace("'", '"') + "\n"
+        )
+
+    def environ(self, state: str = "state") -> dict[str, str]:
+        return {
+            **os.environ,
+            "XDG_STATE_HOME": str(self.place / state),
+            "XDG_RUNTIME_DIR": str(self.runtime),
+            "SEKISHO_CONFIG": str(self.config),
+            "LC_ALL": "C.UTF-8",
+        }
+
+    @contextmanager
+    def client(self, state: str = "state") -> Iterator[Client]:
+        """Give a client of this process with the state of a submitting host."""
+        self.settle()
+        with _environment(self.environ(state)), client(self.config) as here:
+            yield here
+
+    def sekisho(self, *words: str, state: str = "state") -> subprocess.Popen[str]:
+        """Start the command line as a user would."""
+        self.settle()
+        return subprocess.Popen(
+            [sys.executable, "-c", "from sekisho.cli.main import main; main()", *words],
+            env=self.environ(state),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=self.place,
+        )
+
+    def disconnect(self) -> None:
+        with _environment(self.environ()):
+            files = load_client(self.config)
+            ssh_host(files.settings.site[SITE], files, SITE).disconnect()
+
+    def job_directory(self, job_id: str) -> Path:
+        return self.base / job_id
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def bare_world(place: Path, lines: Sequence[str] = ()) -> Iterator[BareWorld]:
+    runtime = Path(tempfile.mkdtemp(prefix="sk-"))  # short: sockets are below
+    try:
+        with serving(place / "sshd", lines=lines) as server, wire(server.port) as line:
+            world = BareWorld(place, server, line, runtime=runtime)
+            world.settle()
+            try:
+                yield world
+            finally:
+                world.disconnect()
+    finally:
+        shutil.rmtree(runtime)
