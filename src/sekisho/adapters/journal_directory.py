@@ -13,6 +13,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +42,7 @@ class DirectoryJournal:
         self._lock_file: int | None = None
         self._guard = threading.Lock()
         self._forgotten: set[str] = set()
+        self._learnt_bytes = 0  #: how much of the file of forgotten ids was read
 
     def lock(self) -> None:
         """Become the only writer, or raise Conflict; mend what a crash left, and learn the past."""
@@ -58,7 +60,7 @@ class DirectoryJournal:
         for folder in (self._state, self._runs):
             for leftover in folder.glob(f"{durable.TEMPORARY}*"):
                 leftover.unlink(missing_ok=True)
-        self._forgotten = self._read_forgotten()
+        self._mend_forgotten()
         self._keep_reserve()
 
     def unlock(self) -> None:
@@ -111,25 +113,32 @@ class DirectoryJournal:
         line = f"{check_job_id(job)}\n".encode()
         with self._guard:
             self._with_reserve(lambda: durable.append(self._forgotten_file, line))
-            self._forgotten.add(job)
+            self._catch_up()
             (self._runs / f"{job}.json").unlink(missing_ok=True)
             durable.sync_directory(self._runs)
 
     def knew(self, job: str) -> bool:
-        if job not in self._forgotten and self._forgotten_file.exists():
-            with self._guard:  # a gate may have forgotten it, in a process of its own
-                self._forgotten = self._read_forgotten()
-        return job in self._forgotten
+        with self._guard:
+            self._catch_up()  # a gate may have forgotten it, in a process of its own
+            return job in self._forgotten
 
-    def _read_forgotten(self) -> set[str]:
-        """Return the ids; cut off one that a crash tore, or it would swallow the next."""
-        if not self._forgotten_file.exists():
-            return set()
-        data = self._forgotten_file.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if whole != data:
-            os.truncate(self._forgotten_file, len(whole))
-        return set(whole.decode("ascii", "replace").split())
+    def _catch_up(self) -> None:
+        """Learn the ids that were added since the last look."""
+        try:
+            with self._forgotten_file.open("rb") as file:
+                file.seek(self._learnt_bytes)
+                new = file.read()
+        except FileNotFoundError:
+            return
+        whole = new[: new.rfind(b"\n") + 1]
+        self._forgotten.update(whole.decode("ascii", "replace").split())
+        self._learnt_bytes += len(whole)
+
+    def _mend_forgotten(self) -> None:
+        """Cut off an id that a crash tore, or it would swallow the next."""
+        self._catch_up()
+        with suppress(FileNotFoundError):
+            os.truncate(self._forgotten_file, self._learnt_bytes)
 
     def append(self, records: Sequence[Record]) -> Link:
         try:
