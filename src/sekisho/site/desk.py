@@ -75,6 +75,7 @@ class Control:
     started: anyio.Event = field(default_factory=anyio.Event)
     running: Run | None = None  #: the run as it was seen to have started
     changed: anyio.Event = field(default_factory=anyio.Event)
+    pending_s: float = 0.05  #: how long to wait for a start before looking again; it grows
     force_at: float | None = None  #: monotonic time at which a stop stops asking nicely
     began_at: float | None = None  #: monotonic time at which the command began
     disowned: SekishoError | None = None  #: the broker's word that the job is not ours any more

@@ -159,7 +159,12 @@ class Launch:
         elif not control.patient:
             raise NotNow
         untold = isinstance(look, Running) and control.running is None
-        timeout = ANNOUNCE_SECONDS if untold else self._patience(run, left, control)
+        timeout = self._patience(run, left, control)
+        if untold:
+            timeout = ANNOUNCE_SECONDS
+        elif isinstance(look, Pending):  # it may have begun since: nothing hints at that for sure
+            timeout = min(timeout, control.pending_s)
+            control.pending_s = min(2 * control.pending_s, LOOK_SECONDS)
         before = self._desk.clock.monotonic()
         await first_of(control, lambda: self._desk.scheduler.changed([ticket], timeout))
         if untold and self._desk.clock.monotonic() - before > timeout / 2:  # it was no early hint

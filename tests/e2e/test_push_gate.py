@@ -1,0 +1,225 @@
+"""A gated site over a real sshd: jobs go through, survive every cut, and start once."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sekisho.client.client import Client, new_job_id
+from sekisho.client.errors import JobRefused
+from sekisho.client.spec import JobSpec
+from sekisho.domain.errors import NotFound
+from tests.gated import GatedHouse, gate_client, gated_house, until
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[GatedHouse]:
+    with gated_house(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+def client(house: GatedHouse, tmp_path: Path) -> Iterator[Client]:
+    with gate_client(house, tmp_path) as made:
+        yield made
+
+
+def a_double(place: Path, size: int, outputs: tuple[str, ...] = ("out.txt",)) -> JobSpec:
+    source = place / "in.txt"
+    source.write_bytes(random.Random(size).randbytes(size))
+    return JobSpec(site="kobe", command="double", inputs={"in.txt": source}, outputs=list(outputs))
+
+
+def test_files_go_in_and_only_permitted_ones_come_back(client: Client, tmp_path: Path) -> None:
+    job = client.submit(a_double(tmp_path, 3_000_000, ("*",)))
+    result = job.result(tmp_path / "back")
+    assert [f.name for f in result.files] == ["out.txt"]
+    sent = (tmp_path / "in.txt").read_bytes()
+    assert (tmp_path / "back" / "out.txt").read_bytes() == sent + sent
+
+
+def test_a_result_is_the_same_however_often_it_is_fetched(client: Client, tmp_path: Path) -> None:
+    job = client.submit(a_double(tmp_path, 100_000))
+    first = job.result(tmp_path / "one")
+    second = client.job(job.id).result(tmp_path / "two")
+    assert first.files[0].read_bytes() == second.files[0].read_bytes()
+
+
+def test_what_the_manifest_does_not_permit_is_refused(client: Client, tmp_path: Path) -> None:
+    job = client.submit(a_double(tmp_path, 10, ("secret.txt",)))
+    with pytest.raises(JobRefused) as caught:
+        job.result(tmp_path / "back")
+    assert "output.not_permitted" in str(caught.value.params)
+
+
+def test_a_submission_repeated_is_the_same_job(
+    house: GatedHouse, client: Client, tmp_path: Path
+) -> None:
+    job_id = new_job_id()
+    spec = JobSpec(site="kobe", command="wait", outputs=["out.txt"])
+    first, second = (client.submit(spec, job_id=job_id) for _ in range(2))
+    house.site.go.touch()
+    assert first.result(tmp_path / "a").files
+    assert second.result(tmp_path / "b").files
+    assert house.site.starts() == 1
+
+
+def test_a_running_job_is_cancelled_and_seen_dead(house: GatedHouse, client: Client) -> None:
+    job = client.submit(JobSpec(site="kobe", command="wait"))
+    until(lambda: house.site.starts() == 1)
+    job.cancel()
+    assert job.wait().state == "cancelled"
+    workdir = house.site.witness.read_text().strip()
+    assert not [pid for pid in _pids() if _cwd(pid) == workdir]
+
+
+def test_another_submitter_sees_nothing_of_it(
+    house: GatedHouse, client: Client, tmp_path: Path
+) -> None:
+    job = client.submit(a_double(tmp_path, 1000))
+    job.wait()
+    with gate_client(house, tmp_path, house.others) as stranger:
+        with pytest.raises(NotFound):
+            stranger.job(job.id)
+        assert list(stranger.jobs()) == []
+
+
+def test_an_unlisted_submitter_is_refused(house: GatedHouse, tmp_path: Path) -> None:
+    manifest = house.site.home / "manifest.toml"
+    manifest.write_text(manifest.read_text().replace('"alice", "bob"', '"bob"'))
+    with gate_client(house, tmp_path) as client:
+        job = client.submit(JobSpec(site="kobe", command="noop"))
+        assert job.wait().state == "refused"
+
+
+def test_a_job_outlives_twenty_cut_lines_and_starts_once(
+    house: GatedHouse, client: Client, tmp_path: Path
+) -> None:
+    job = client.submit(JobSpec(site="kobe", command="wait", outputs=["out.txt"]))
+    until(lambda: house.site.starts() == 1)
+    results: list[Path] = []
+    waiting = threading.Thread(
+        target=lambda: results.extend(job.result(tmp_path / "back").files), daemon=True
+    )
+    waiting.start()
+    for _ in range(20):
+        before = house.server.logins
+        house.server.cut()
+        until(lambda seen=before: house.server.logins > seen)  # type: ignore[misc]
+    house.site.go.touch()
+    waiting.join(60)
+    assert [f.read_text() for f in results] == ["done\n"]
+    assert house.site.starts() == 1
+
+
+def test_a_killed_carrier_is_replaced_and_nothing_starts_twice(
+    house: GatedHouse, client: Client, tmp_path: Path
+) -> None:
+    job = client.submit(JobSpec(site="kobe", command="wait", outputs=["out.txt"]))
+    until(lambda: house.site.starts() == 1)
+    for _ in range(5):
+        until(house.site.carrier)
+        first = house.site.carrier()
+        house.site.kill_carrier()
+        until(
+            lambda gone=first: client.job(job.id) and house.site.carrier() not in (None, gone)  # type: ignore[misc]
+        )
+    house.site.go.touch()
+    assert job.result(tmp_path / "back").files
+    assert house.site.starts() == 1
+
+
+def test_a_killed_client_finds_its_job_again_in_another_process(
+    house: GatedHouse, tmp_path: Path
+) -> None:
+    job_id = new_job_id()
+    address = house.host(tmp_path)
+    settings = tmp_path / "client.toml"
+    settings.write_text(
+        f'[site.kobe]\nmode = "ssh"\nhost = "far"\nssh_config = "{address.config_file}"\n'
+        "logins_per_minute = 600\npersist_s = 5\n"
+    )
+    runtime = Path(f"/tmp/sk-{os.getpid()}")
+    runtime.mkdir(mode=0o700, exist_ok=True)
+    env = {
+        **os.environ,
+        "SEKISHO_CONFIG": str(settings),
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "XDG_RUNTIME_DIR": str(runtime),
+    }
+    sekisho = [sys.executable, "-c", "from sekisho.cli.main import main; main()"]
+    first = subprocess.Popen(
+        [*sekisho, "run", "kobe", "wait", "-o", "out.txt", "--id", job_id, "--into", "x"],
+        env=env,
+        cwd=tmp_path,
+    )
+    until(lambda: house.site.starts() == 1)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    house.site.go.touch()
+    second = subprocess.run(
+        [*sekisho, "wait", job_id, "--into", str(tmp_path / "found")],
+        env=env,
+        cwd=tmp_path,
+        check=False,
+        capture_output=True,
+        timeout=60,
+    )
+    assert second.returncode == 0, second.stderr
+    assert (tmp_path / "found" / "out.txt").read_text() == "done\n"
+    assert house.site.starts() == 1
+
+
+def test_a_hundred_jobs_go_through_one_login(house: GatedHouse, client: Client) -> None:
+    jobs = [client.submit(JobSpec(site="kobe", command="noop")) for _ in range(100)]
+    assert {job.wait().state for job in jobs} == {"succeeded"}
+    assert house.server.logins == 1
+
+
+def test_the_sites_log_tells_of_pushed_jobs_as_of_pulled_ones(
+    house: GatedHouse, client: Client, tmp_path: Path
+) -> None:
+    job = client.submit(a_double(tmp_path, 1000))
+    job.result(tmp_path / "back")
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from sekisho.cli.main import main; main()",
+            "site",
+            "log",
+            "--dir",
+            str(house.site.home),
+            "--job",
+            job.id,
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    for word in ("offered", "accepted", "started", "ended", "released", "returned", "alice"):
+        assert word in told
+
+
+def test_no_process_is_left_when_all_is_done(house: GatedHouse, client: Client) -> None:
+    client.submit(JobSpec(site="kobe", command="noop")).wait()
+    until(lambda: house.site.carrier() is None, within_s=60)
+
+
+def _pids() -> list[str]:
+    return [name for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
+
+
+def _cwd(pid: str) -> str:
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")  # noqa: PTH115 (it names no file)
+    except OSError:
+        return ""

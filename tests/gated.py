@@ -1,0 +1,176 @@
+"""A gated site for tests: its directory, its key at a real sshd, and a submitter's way through."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from sekisho.adapters.gate_keys import line_for
+from sekisho.adapters.hosts.ssh import SshAddress, SshHost
+from sekisho.adapters.lane_gate import GateLane
+from sekisho.adapters.patience import Patience
+from sekisho.client.client import Client
+from tests.sshd import Sshd, connected_as, make_key, serving
+
+SITE = "kobe"
+USER = "alice"
+OTHER = "bob"
+
+MANIFEST = """\
+schema = 1
+site = "kobe"
+submitters = ["alice", "bob"]
+max_running = 8
+
+[[command]]
+name = "noop"
+argv = ["/bin/true"]
+time_limit_s = 60
+max_running = 8
+
+[[command]]
+name = "double"
+argv = ["/bin/sh", "-c", "cat in.txt in.txt > out.txt; echo printed; cp out.txt secret.txt"]
+time_limit_s = 60
+max_running = 8
+[[command.input]]
+path = "in.txt"
+max_bytes = "64 MiB"
+[[command.output]]
+path = "out.txt"
+max_bytes = "128 MiB"
+
+[[command]]
+name = "wait"
+argv = ["/bin/sh", "-c", "echo $CALC_DIR >> {witness}; while [ ! -e {go} ]; do sleep 0.05; done; echo done > out.txt"]
+time_limit_s = 120
+max_running = 8
+[[command.output]]
+path = "out.txt"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class GatedSite:
+    """The site's side."""
+
+    home: Path
+    witness: Path
+    go: Path
+
+    @property
+    def push(self) -> Path:
+        return self.home / "state" / "push"
+
+    def starts(self) -> int:
+        """How many commands have begun, as they themselves say."""
+        return len(self.witness.read_text().splitlines()) if self.witness.exists() else 0
+
+    def carrier(self) -> int | None:
+        """The carrier's process, as its lock file names it, if it lives."""
+        file = self.push / "carrier.lock"
+        words = file.read_text().strip() if file.exists() else ""
+        return int(words) if words and Path(f"/proc/{words}").exists() else None
+
+    def kill_carrier(self) -> bool:
+        pid = self.carrier()
+        if pid is None:
+            return False
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        return True
+
+
+def gated_site(place: Path) -> GatedSite:
+    """Make a site's directory; nothing runs there yet."""
+    home = place / "site"
+    home.mkdir(mode=0o700)
+    site = GatedSite(home, place / "witness", place / "go")
+    text = MANIFEST.replace("{witness}", str(site.witness)).replace("{go}", str(site.go))
+    (home / "manifest.toml").write_text(text)
+    (home / "agent.toml").write_text('[broker]\nurl = "https://broker.invalid"\n')
+    return site
+
+
+@dataclass
+class GatedHouse:
+    """A gated site behind a real sshd. ``key`` opens the gate for alice, ``plain`` opens a shell."""
+
+    site: GatedSite
+    server: Sshd
+    key: Path
+    plain: Path
+    others: Path
+
+    def host(self, place: Path, key: Path | None = None) -> SshAddress:
+        file = place / f"ssh_config.{(key or self.key).name}"
+        file.write_text(self.server.alias("far", key=key or self.key))
+        return SshAddress(host="far", config_file=file, logins_per_minute=600)
+
+
+@contextmanager
+def gated_house(place: Path) -> Iterator[GatedHouse]:
+    site = gated_site(place)
+    with serving(place / "sshd") as server:
+        key, others = make_key(place / "gate_key"), make_key(place / "others_key")
+        lines = [
+            line_for(
+                found.with_suffix(".pub").read_text(),
+                home=site.home,
+                submitter=user,
+                sources=None,
+                expires=None,
+            )
+            for found, user in ((key, USER), (others, OTHER))
+        ]
+        server.authorize(*lines, (server.place / "key.pub").read_text())
+        try:
+            yield GatedHouse(site, server, key, server.place / "key", others)
+        finally:
+            site.go.touch()
+            site.kill_carrier()
+
+
+@contextmanager
+def gate_client(house: GatedHouse, place: Path, key: Path | None = None) -> Iterator[Client]:
+    """Give a client whose only lane is the gate."""
+    with connected_as(house.host(place, key)) as host:
+        client = Client(gate_lane(host))
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+def gate_lane(host: SshHost) -> GateLane:
+    patience = Patience(limit_s=60, wait=lambda s: threading.Event().wait(min(s, 0.2)))
+    return GateLane(SITE, host.session, patience)
+
+
+def until(true: Callable[[], object], *, within_s: float = 20.0) -> None:
+    """Return when calling ``true`` says so."""
+    end = time.monotonic() + within_s
+    while not true():
+        if time.monotonic() > end:
+            raise AssertionError("it did not come true")
+        time.sleep(0.02)
+
+
+def gate_process(site: GatedSite, user: str = USER) -> subprocess.Popen[bytes]:
+    """Start the gate as sshd would, with its streams in our hands."""
+    argv = [sys.executable, "-I", "-m", "sekisho.cli.gate", "--dir", str(site.home)]
+    return subprocess.Popen(
+        [*argv, "--submitter", user],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={},
+    )
