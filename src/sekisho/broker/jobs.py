@@ -33,6 +33,11 @@ def job_topic(job_id: str) -> str:
     return f"job:{job_id}"
 
 
+def end_topic(job_id: str) -> str:
+    """Return the topic that tells of a job's end only."""
+    return f"end:{job_id}"
+
+
 def site_topic(site: str) -> str:
     """Return the topic that tells a site's agents to look again."""
     return f"site:{site}"
@@ -90,3 +95,5 @@ class Jobs:
         if job.state is JobState.QUEUED or cancel:
             self.wakeups.notify(site_topic(job.site))
         self.wakeups.notify(job_topic(job.id))
+        if job.state.terminal:
+            self.wakeups.notify(end_topic(job.id))

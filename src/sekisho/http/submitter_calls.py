@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from sekisho.broker.desk import Desk
-from sekisho.broker.jobs import job_topic
+from sekisho.broker.jobs import end_topic, job_topic
 from sekisho.broker.ports import JobFilter
 from sekisho.domain.ids import check_job_id
 from sekisho.domain.job import Job
@@ -53,11 +53,12 @@ class SubmitterCalls:
         def ended(job: Job) -> bool:
             return job.state.terminal
 
-        topics, wait_s = [job_topic(job_id)], 0.0 if known is None else call.query.wait_s
-        job = await self.polls.until(news, look, topics=topics, wait_s=wait_s)
+        wait_s = 0.0 if known is None else call.query.wait_s
+        job = await self.polls.until(news, look, topics=[job_topic(job_id)], wait_s=wait_s)
         if wait_s > 0 and news(job) and not ended(job):
             wait_s = min(wait_s, SETTLE_SECONDS)
-            job = await self.polls.until(ended, look, topics=topics, wait_s=wait_s)
+            job = await self.polls.until(ended, look, topics=[end_topic(job_id)], wait_s=wait_s)
+            job = job if ended(job) else await look()
         return _own(job)
 
     def start(self, call: Call) -> JobView:
