@@ -239,7 +239,7 @@ def test_a_taken_job_that_is_offered_again_goes_on_under_the_new_epoch(tmp_path:
         assert await world.agent().once() == 1
         run = world.run(job)
         assert run is not None
-        assert (run.epoch, run.stage) == (2, Stage.SUBMITTED)
+        assert (run.epoch, run.stage) == (2, Stage.RUNNING)
         async with world.serving():
             return await world.ended(job)
 

@@ -391,3 +391,11 @@ def read_until(terminal: int, word: str) -> str:
         assert ready, shown
         shown += os.read(terminal, 4096).decode("utf-8", "replace")
     return shown
+
+
+def test_a_receipt_proves_what_left_in_the_sites_log(house: House, tmp_path: Path) -> None:
+    told = house.call("run", SITE, "say", "-p", "text=hello", "--json", "--into", tmp_path).json
+    receipt = told["receipt"]
+    proof = house.call("site", "log", "--dir", house.home / "site", "--receipt", receipt, "--json")
+    assert (proof.json["proved"], proof.json["kind"]) == (True, "released")
+    assert house.call("show", told["job"], "--json").json["receipt"] == receipt

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sekisho.cli import exit as statuses
 from sekisho.cli import output
@@ -74,10 +74,15 @@ def finish(session: Session, result: Result) -> int:
     return result.exit_status
 
 
+_DESCRIBED: Final = (
+    *("job", "site", "state", "exit_code", "signal", "code", "started_at", "ended_at"),
+    *("receipt", "lost_by"),
+)
+
+
 def described(result: Result) -> dict[str, object]:
     """Return ``result`` for programs."""
-    names = ("job", "site", "state", "exit_code", "signal", "code", "started_at", "ended_at")
-    shown: dict[str, object] = {name: getattr(result, name) for name in names}
+    shown: dict[str, object] = {name: getattr(result, name) for name in _DESCRIBED}
     return shown | {
         "params": dict(result.params),
         "files": [str(file) for file in result.files],

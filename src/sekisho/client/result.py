@@ -47,6 +47,8 @@ class Result:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     files: tuple[Path, ...] = ()
+    receipt: str | None = None  #: the site's log has the record of this release under this digest
+    lost_by: str | None = None  #: who declared a lost job lost
     outputs: TreeRef | None = field(default=None, repr=False)
 
     @property
@@ -80,7 +82,7 @@ class Result:
 def result_of(view: JobView) -> Result:
     """Return the result of an ended job, without its files."""
     if view.result is None:
-        return Result(job=view.id, site=view.site, state=view.state)
+        return Result(job=view.id, site=view.site, state=view.state, lost_by=view.lost_by)
     outcome: Outcome = open_outcome(view.result)
     return Result(
         job=view.id,
@@ -92,5 +94,7 @@ def result_of(view: JobView) -> Result:
         params=outcome.params,
         started_at=outcome.started_at,
         ended_at=outcome.ended_at,
+        receipt=outcome.receipt,
+        lost_by=view.lost_by,
         outputs=outcome.outputs,
     )
