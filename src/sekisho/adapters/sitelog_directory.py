@@ -72,7 +72,8 @@ class DirectorySiteLog:
         if self._known is not None and self._known[:2] == (months[-1], months[-1].stat().st_size):
             return self._known[2:]
         torn = _cut_torn(months[-1])
-        last = next((line for file in reversed(months) if (line := _last_line(file))), None)
+        ends = (_last_line(file) for file in reversed(months))
+        last = next((line for line in ends if line is not None), None)
         head = (0, ORIGIN) if last is None else _number_and_digest(last)
         if not torn:
             return head
