@@ -88,8 +88,8 @@ class Program:
         self, name: str, *, start: int = 0, seconds: float = SECONDS, **facts: Any
     ) -> dict[str, Any]:
         """Return the first such event logged from line ``start`` on, waiting for it."""
-        self.eventually(lambda: self._find(name, start, facts), seconds)
-        found = self._find(name, start, facts)
+        self.eventually(lambda: self.find(name, start, **facts), seconds)
+        found = self.find(name, start, **facts)
         assert found is not None, (name, facts, self.lines[-10:])
         return found
 
@@ -100,10 +100,11 @@ class Program:
             while not (seen := look()) and (left := end - time.monotonic()) > 0:
                 if not self.running and self._reader is not None and not self._reader.is_alive():
                     return look()
-                self._changed.wait(min(left, 0.5))
+                self._changed.wait(min(left, 0.1))
         return seen
 
-    def _find(self, name: str, start: int, facts: Mapping[str, Any]) -> dict[str, Any] | None:
+    def find(self, name: str, start: int = 0, **facts: Any) -> dict[str, Any] | None:
+        """Return the first such event logged so far from line ``start`` on."""
         return next(
             (
                 line

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import anyio
 import pytest
@@ -81,7 +78,7 @@ def test_an_offer_that_was_cut_is_made_again_and_starts_once(trio: Trio) -> None
             jobs.append(client.submit(trio.spec(f"cut-{count}"), job_id=job_id))
             trio.broker.event("job_changed", job=job_id, state="offered")
             client.submit(trio.spec(f"whole-{count}")).wait(timeout=60)  # the line heals
-        let_offers_end(trio.home)
+        trio.let_offers_end()
         for job in jobs:
             assert job.wait(timeout=60).state == "succeeded"
     assert set(trio.starts().values()) == {1}
@@ -100,10 +97,3 @@ def first_offer(cuts: dict[str, int], answer: bytes) -> int | None:
     if b'"epoch":1,' not in answer:
         return None
     return next((count for job, count in cuts.items() if job.encode() in answer), None)
-
-
-def let_offers_end(home: Path) -> None:
-    """Make it later for every offer that stands: its time is over now."""
-    file = next((home / "broker").glob("*.sqlite3"))
-    with closing(sqlite3.connect(file, timeout=30)) as database, database:
-        database.execute("update jobs set offer_until = created_at where state = 'offered'")

@@ -135,6 +135,15 @@ class Trio:
         self.broker.start(words, self.environ | environ, before)
         self.proxy.upstream = int(self.broker.event("broker_ready", start=start)["port"])
 
+    def live_broker(self, **environ: str) -> None:
+        """Start a broker that may die at any moment, even before it is ready."""
+        start = len(self.broker.lines)
+        words = ("broker", "serve", "-c", self.broker_config)
+        self.broker.start(words, self.environ | environ)
+        ready = self.broker.eventually(lambda: self.broker.find("broker_ready", start))
+        if ready:
+            self.proxy.upstream = int(ready["port"])
+
     def start_agent(self, *before: str, **environ: str) -> None:
         start = len(self.agent.lines)
         self.agent.start(("agent", "--dir", self.site), self.environ | environ, before)
@@ -184,6 +193,12 @@ class Trio:
         file = next((self.home / "broker").glob("*.sqlite3"))
         with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
             return dict(database.execute("select id, state from jobs"))
+
+    def let_offers_end(self) -> None:
+        """Make it later for every offer that stands: its time is over now."""
+        file = next((self.home / "broker").glob("*.sqlite3"))
+        with closing(sqlite3.connect(file, timeout=30)) as database, database:
+            database.execute("update jobs set offer_until = created_at where state = 'offered'")
 
     def log_of(self, job: str) -> list[str]:
         """Return the kinds of what the site's log says of the job; the log must verify."""
