@@ -24,7 +24,7 @@ JOB = "job_" + "0" * 26
 CANARY = b"CANARY-9b27"
 HONEST = b"honest-0000"
 TRIES = 22_000  # of each of five races: more than 10^5 in all
-NAIVE_TRIES = 400_000
+MOST_TRIES = 1_000_000  # a flipper and its reader may share one processor
 ROUNDS = 400
 
 #: Each gets the work directory, a directory outside with the secret, and swaps until it is killed.
@@ -149,29 +149,29 @@ def read_safely(root: int, settle_s: float) -> bytes:
     return content  # noqa: RET504 after the block, when it is known to be good
 
 
-def tally(tries: int, read: Callable[[], bytes], until: bytes | None = None) -> dict[bytes, int]:
-    """Count what ``read`` returns; stop at ``until``."""
+def tally(least: int, most: int, read: Callable[[], bytes], wanted: set[bytes]) -> dict[bytes, int]:
+    """Count what ``read`` returns, ``least`` times or until everything wanted was seen."""
     seen: dict[bytes, int] = {}
-    for _ in range(tries):
+    for number in range(most):
+        if number >= least and wanted <= seen.keys():
+            break
         try:
             content = read()
         except (Unsafe, OSError) as error:
             content = type(error).__name__.encode()
         seen[content] = seen.get(content, 0) + 1
-        if content == until:
-            break
     return seen
 
 
 @every_race
 def test_no_secret_is_read_in_a_race_that_a_naive_reader_loses(field: Field, race: str) -> None:
     with field.flipping(FLIPPERS[race]):
-        safe = tally(TRIES, lambda: read_safely(field.held, 0))
-        naive = tally(NAIVE_TRIES, lambda: read_naively(field.work / "d" / "x"), until=CANARY)
+        safe = tally(TRIES, MOST_TRIES, lambda: read_safely(field.held, 0), {HONEST, b"Unsafe"})
+        naive = tally(1, MOST_TRIES, lambda: read_naively(field.work / "d" / "x"), {CANARY})
     assert naive.get(CANARY), "the positive control has not leaked"
-    assert not safe.get(CANARY)
-    assert safe.get(HONEST), "the flipper has never shown its honest side"
-    assert safe.get(b"Unsafe"), "there was no race"
+    assert not safe.get(CANARY), "the secret was read"
+    assert safe.get(HONEST), f"the flipper has never shown its honest side: {safe}"
+    assert safe.get(b"Unsafe"), f"there was no race: {safe}"
     assert set(safe) <= {HONEST, b"", b"Unsafe"}
 
 
@@ -192,7 +192,7 @@ def test_no_secret_is_staged_however_the_names_are_swapped(field: Field, race: s
 @every_race
 def test_when_the_swapping_is_over_what_is_honest_comes_out(field: Field, race: str) -> None:
     with field.flipping(FLIPPERS[race]):
-        tally(100, lambda: read_safely(field.held, 0))
+        tally(100, 100, lambda: read_safely(field.held, 0), set())
     (field.work / "result").write_bytes(HONEST)
     staged = field.workplace.stage(field.place, [Found(RelPath(("result",)), len(HONEST))], None)
     assert b"".join(map(staged.read, staged.tree.chunks())) == HONEST
