@@ -1,6 +1,6 @@
 """Gate keys in an `authorized_keys` file: lines that open the gate, and nothing else.
 
-A line of ours is recognised by its forced command; lines of others are never touched.
+A line of ours is recognised by its forced command; lines of others stay as they are, byte for byte.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import os
 import re
 import shlex
 import sys
@@ -22,8 +23,10 @@ from sekisho.domain.ids import check_user
 
 MODULE: Final = "sekisho.cli.gate"
 _KEY: Final = re.compile(
-    r"(?P<kind>(?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+) (?P<data>[A-Za-z0-9+/]+={0,2})(?: (?P<note>.*))?"
+    r"(?P<kind>(?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+) (?P<data>[A-Za-z0-9+/]+={0,2})"
+    r"(?: (?P<note>[^\x00-\x1f\x7f]*))?"
 )
+_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f\"\\!]")  #: to sshd, or to some login shell in quotes
 _FROM: Final = re.compile(r"[A-Za-z0-9.:*?!,/\[\]_-]{1,300}")
 _OURS: Final = re.compile(r'restrict,command="(?P<command>[^"\\]*)"(?P<options>[^ ]*) (?P<key>.+)')
 
@@ -60,15 +63,15 @@ def line_for(
     fingerprint_of(key)
     argv = [sys.executable, "-I", "-m", MODULE, "--dir", str(home), "--submitter"]
     command = shlex.join([*argv, check_user(submitter)])
-    if '"' in command or "\\" in command or "\n" in command:
+    if _UNSAFE.search(command):
         raise UsageError("gate.path_unsafe")
     options = f'restrict,command="{command}"'
     if sources is not None:
         if _FROM.fullmatch(sources) is None:
             raise UsageError("gate.from_invalid")
         options += f',from="{sources}"'
-    if expires is not None:
-        options += f',expiry-time="{expires:%Y%m%d%H%M}Z"'
+    if expires is not None:  # in local time: older sshd know no other
+        options += f',expiry-time="{expires.astimezone():%Y%m%d%H%M}"'
     return f"{options} {key.strip()}"
 
 
@@ -82,8 +85,12 @@ def add_key(file: Path, line: str) -> None:
 
     A second line of the same key could open more than the gate: sshd takes the first that matches.
     """
+    ours = _OURS.fullmatch(line)
+    key = _KEY.fullmatch(ours["key"]) if ours is not None else None
+    if key is None:
+        raise UsageError("gate.key_invalid")
     lines = _lines(file)
-    if any(_data(line) in other for other in lines):
+    if any(key["data"] in other for other in lines):
         raise Conflict("gate.key_present")
     _write(file, [*lines, line])
 
@@ -105,34 +112,40 @@ def _parsed(line: str) -> GateKey | None:
     found = _OURS.fullmatch(line)
     if found is None or f" -m {MODULE} " not in found["command"]:
         return None
-    key = _KEY.fullmatch(found["key"].strip())
-    if key is None:
+    key = _KEY.fullmatch(found["key"])
+    try:
+        words = shlex.split(found["command"])
+        fingerprint = fingerprint_of(found["key"])
+    except (ValueError, UsageError):
         return None
     return GateKey(
-        fingerprint=fingerprint_of(found["key"]),
-        submitter=shlex.split(found["command"])[-1],
+        fingerprint=fingerprint,
+        submitter=words[-1],
         options=found["options"].lstrip(","),
-        note=key["note"] or "",
+        note=(key["note"] if key else None) or "",
     )
 
 
-def _data(line: str) -> str:
-    found = _KEY.search(line)
-    if found is None:
-        raise UsageError("gate.key_invalid")
-    return found["data"]
-
-
 def _lines(file: Path) -> list[str]:
+    """Return the lines; what is no UTF-8 in them survives."""
     try:
-        return file.read_text("utf-8").splitlines()
+        text = file.read_bytes().decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise durable.translated(error) from error
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _write(file: Path, lines: list[str]) -> None:
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Write the lines where sshd looks, readable by whom they were readable by."""
+    data = "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
     try:
-        durable.write_file(file, "".join(f"{line}\n" for line in lines).encode())
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place = file.resolve()  # a link stays one
+        old = place.stat() if place.exists() else None
+        durable.write_file(place, data, mode=0o600 if old is None else old.st_mode & 0o777)
+        if old is not None and old.st_uid != os.geteuid():
+            os.chown(place, old.st_uid, old.st_gid)
     except OSError as error:
         raise durable.translated(error) from error

@@ -20,6 +20,7 @@ from sekisho.wire.stdio import (
     Call,
     Garbled,
     Packets,
+    ProblemSent,
     decoded,
     encoded,
 )
@@ -68,6 +69,8 @@ class GateStdio:
                 self._say(self._plain[call.verb](call))
         except (SyncFailed, Garbled, Unreachable):
             raise
+        except ProblemSent as end:  # no verb's data may end so
+            raise Garbled(why="order") from end
         except SekishoError as error:
             log.info("call_refused", verb=call.verb, code=error.code)
             self._packets.send(MESSAGE, encoded(Answer(problem=problem_of(error))))

@@ -6,6 +6,7 @@ that out. A `poll` ends when the carrier is woken, or after its time.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from sekisho.adapters.chunks_local import LocalChunks
 from sekisho.domain.egress import Cleared
 from sekisho.site.gate import Runs
 from sekisho.site.mailbox import Hold, LastWord, Step
-from sekisho.site.push import ChunkShelf, PushJob, PushStore, state_of
+from sekisho.site.push import ChunkShelf, PushJob, PushStore, owed
 from sekisho.site.workplace import Staged
 from sekisho.transfer.fetch import fetch_files, fetch_index
 from sekisho.transfer.tree import Tree
@@ -26,6 +27,8 @@ from sekisho.wire.v1 import Offer, PollAnswer
 #: There is one gate, and nobody to take a job away.
 EPOCH = 1
 ACCEPT_S = 60.0
+#: An offer that was not taken, on a full disk for example, is not made again before.
+AGAIN_S = 5.0
 
 
 class GateMailbox:
@@ -36,6 +39,7 @@ class GateMailbox:
         self._runs = runs
         self._shelf = shelf
         self._woken = anyio.Event()
+        self._offered: dict[str, float] = {}  #: when a waiting job was offered last
 
     def wake(self) -> None:
         """Make a waiting poll look at once."""
@@ -46,28 +50,29 @@ class GateMailbox:
     ) -> PollAnswer:
         answer = await to_thread.run_sync(self._look, free, holds, cancelling)
         if not (answer.offers or answer.cancel):
-            with anyio.move_on_after(wait_s):
+            with anyio.move_on_after(min(wait_s, AGAIN_S) if self._offered else wait_s):
                 await self._woken.wait()
             self._woken = anyio.Event()
             answer = await to_thread.run_sync(self._look, free, holds, cancelling)
         return answer
 
     def _look(self, free: int, holds: Sequence[str], cancelling: Sequence[str]) -> PollAnswer:
-        jobs = {job.id: job for job in reversed(self._store.of(None)) if job.ready}
+        jobs = {job.id: job for job in reversed(self._store.of(None)) if job.ready and not job.gone}
         waiting = [job for job in jobs.values() if self._runs.run(job.id) is None]
+        now = time.monotonic()
+        self._offered = {j.id: self._offered[j.id] for j in waiting if j.id in self._offered}
+        fresh = [j for j in waiting if self._offered.get(j.id, -AGAIN_S) + AGAIN_S <= now]
+        self._offered |= dict.fromkeys((j.id for j in fresh[:free]), now)
         cancel = [
             name
             for name in holds
             if name in jobs and jobs[name].cancelled and name not in cancelling
         ]
-        return PollAnswer(offers=[_offer(job) for job in waiting[:free]], cancel=cancel)
+        return PollAnswer(offers=[_offer(job) for job in fresh[:free]], cancel=cancel)
 
     def open(self) -> bool:
         """Say whether a job is still to be carried."""
-        return any(
-            job.ready and not state_of(job, self._runs.run(job.id)).terminal
-            for job in self._store.of(None)
-        )
+        return any(owed(job, self._runs.run(job.id)) for job in self._store.of(None))
 
     async def accept(self, hold: Hold) -> None:
         """Nobody else can have it."""

@@ -38,10 +38,11 @@ class DirectoryPushStore:
         finally:
             os.close(descriptor)
 
-    def add(self, job: PushJob) -> PushJob:
+    def add(self, job: PushJob, admit: Callable[[], None]) -> PushJob:
         with self.locked():
             kept = self._read(self._file(job.id))
             if kept is None:
+                admit()
                 self._write(job)
                 return job
         if (kept.digest, kept.submitter) != (job.digest, job.submitter):
@@ -68,8 +69,11 @@ class DirectoryPushStore:
         return [job for job in jobs if submitter is None or job.submitter == submitter]
 
     def remove(self, job_id: str) -> None:
+        """Remove the record, and what a writer that was killed has left."""
         with self.locked():
             self._file(job_id).unlink(missing_ok=True)
+            for leftover in self._jobs.glob(f"{durable.TEMPORARY}*"):
+                leftover.unlink(missing_ok=True)
 
     def _file(self, job_id: str) -> Path:
         return self._jobs / f"{check_job_id(job_id)}.json"

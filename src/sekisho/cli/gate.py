@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import IO, Final, NoReturn
 
 PROTOCOL_STATUS: Final = 76
 _USAGE: Final = 64
@@ -30,47 +31,65 @@ def main(argv: list[str]) -> int:
 
 
 def _serve(folder: Path, user: str) -> int:
-    from sekisho.adapters.logging_setup import set_up_logging  # noqa: PLC0415 (after the clearing)
+    incoming, outgoing = _streams()
+    import structlog  # noqa: PLC0415 (after the clearing of the environment, as all below)
+
+    from sekisho.adapters.logging_setup import set_up_logging  # noqa: PLC0415
     from sekisho.compose.gate import gate, ignore_terminal_signals  # noqa: PLC0415
     from sekisho.config.site import load_site  # noqa: PLC0415
-    from sekisho.domain.errors import SekishoError, SyncFailed  # noqa: PLC0415
+    from sekisho.domain.errors import SekishoError  # noqa: PLC0415
     from sekisho.domain.ids import check_user  # noqa: PLC0415
 
-    incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    set_up_logging("info", "json")
+    log = structlog.get_logger()
     try:
         files = load_site(folder)
-        (files.state / "push").mkdir(mode=0o700, parents=True, exist_ok=True)
-        _say_to(files.state / "push" / "gate.log")
-        set_up_logging("info", "json")
+        _say_to(files.state / "push")
         ignore_terminal_signals()
         the_gate, conversation = gate(files, check_user(user), incoming, outgoing)
         the_gate.visit()
         conversation.serve()
-    except SyncFailed as error:
-        return error.exit_status
+        if chores_due(files.state / "push" / "tidied"):
+            the_gate.tidy()
     except SekishoError as error:
-        _note(error)
+        log.warning("gate_ended", code=error.code, user=user)
         return PROTOCOL_STATUS
     except BrokenPipeError:
         return 0
+    except Exception:  # boundary: the caller hears nothing of it, the site's people read it
+        log.exception("gate_crashed", user=user)
+        return 70
     return 0
 
 
-def _say_to(file: Path) -> None:
-    """Send what Python itself or a library says to the site's log, never to the caller."""
-    said = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
+def chores_due(stamp: Path, every_s: float = 600.0) -> bool:
+    """Say whether it is time to tidy; whoever hears yes is the one to do it."""
+    try:
+        if time.time() - stamp.stat().st_mtime < every_s:
+            return False
+    except FileNotFoundError:
+        pass
+    stamp.touch(0o600)
+    return True
+
+
+def _streams() -> tuple[IO[bytes], IO[bytes]]:
+    """Return the connection's streams; nothing else in this process can write to them any more."""
+    incoming, outgoing = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for place in (0, 1, 2):
+        os.dup2(null, place)
+    os.close(null)
+    return incoming, outgoing
+
+
+def _say_to(push: Path) -> None:
+    """Send what we, Python itself or a library say to the site's log."""
+    push.mkdir(mode=0o700, parents=True, exist_ok=True)
+    said = os.open(push / "gate.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     os.dup2(said, 1)
     os.dup2(said, 2)
     os.close(said)
-    os.close(null)
-
-
-def _note(error: Exception) -> None:
-    import structlog  # noqa: PLC0415
-
-    structlog.get_logger().warning("gate_ended", code=getattr(error, "code", "internal"))
 
 
 def run() -> NoReturn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -90,10 +90,12 @@ def remove(session: Session, *, file: Path, fingerprint: str) -> None:
 
 
 def _time(text: str | None) -> datetime | None:
+    """Return when a key ends: after a day, or at a moment. A time without a zone is local."""
     if text is None:
         return None
     try:
         at = datetime.fromisoformat(text)
-    except ValueError as error:
+        day = len(text) == len("2027-03-31")
+        return (at + timedelta(days=1) if day else at).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise UsageError("gate.expiry_invalid") from error
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)

@@ -3,8 +3,10 @@
 <state>/push/jobs, lock     what gates keep of pushed jobs
 <state>/push/chunks         chunks that submitters brought
 <state>/push/carrier/       the carrier's journal
-<state>/push/carrier.lock   held by the carrier while there is one
+<state>/push/carrier.lock   held by the carrier while there is one (`adapters.hosts.carrier`)
 <state>/push/*.log          what gate and carrier say, for the site's people alone
+<work base>/push/           work directories of pushed jobs: whoever brings a job names it, and must
+                            not be able to name one that came from the broker
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ from sekisho import __version__
 from sekisho.adapters.blobs_directory import BlobDirectory
 from sekisho.adapters.clock_system import SystemClock
 from sekisho.adapters.gate_stdio import GateStdio
-from sekisho.adapters.hosts.carrier import WAKE, ForkedCarrier
+from sekisho.adapters.hosts.carrier import ForkedCarrier, leave, opened_wake
 from sekisho.adapters.journal_directory import DirectoryJournal
 from sekisho.adapters.push_directory import DirectoryPushStore
 from sekisho.adapters.workplace_local import LocalWorkplace
 from sekisho.config.manifest import load_manifest
 from sekisho.config.site import SiteFiles
+from sekisho.domain.errors import Conflict
 from sekisho.site.gate import Gate
 from sekisho.wire.stdio import Packets
 
@@ -41,7 +44,8 @@ class PushFiles:
     def __init__(self, files: SiteFiles) -> None:
         self.site = files
         self.folder = files.state / "push"
-        for folder in (files.state, self.folder, self.chunks, self.runs, files.state / "log"):
+        made = (self.folder, self.chunks, self.runs, files.state / "log", files.work_base)
+        for folder in (files.state, *made):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @property
@@ -51,6 +55,9 @@ class PushFiles:
     @property
     def runs(self) -> Path:
         return self.folder / "carrier"
+
+    def workplace(self) -> LocalWorkplace:
+        return LocalWorkplace(self.site.work_base / "push")
 
     def journal(self) -> DirectoryJournal:
         return DirectoryJournal(self.runs, log=self.site.state / "log")
@@ -70,41 +77,35 @@ def gate(
         store=DirectoryPushStore(push.folder),
         runs=push.journal(),
         chunks=BlobDirectory(push.chunks),
-        carrier=ForkedCarrier(
-            push.folder / "carrier.lock",
-            push.folder / "carrier.log",
-            lambda _: _carry(push),
-        ),
-        workplace=LocalWorkplace(files.work_base),
+        carrier=ForkedCarrier(push.folder, lambda lock: anyio.run(_serve, push, lock)),
+        workplace=push.workplace(),
         clock=clock,
         pause=lambda seconds: bool(select.select([incoming], [], [], seconds)[0]),
     )
     return the_gate, GateStdio(the_gate, Packets(incoming, outgoing))
 
 
-def _carry(push: PushFiles) -> None:
+async def _serve(push: PushFiles, lock: int) -> None:
     """Be the carrier: run the same agent as in pull mode, over the jobs that gates keep."""
-    anyio.run(_serve, push)
-
-
-async def _serve(push: PushFiles) -> None:
     from sekisho.adapters.desires_directory import DirectoryDesires  # noqa: PLC0415 (a gate that
     from sekisho.adapters.hosts.spawn_local import LocalSpawner  # noqa: PLC0415  only answers
     from sekisho.adapters.mailbox_gate import GateMailbox  # noqa: PLC0415  needs none of these)
+    from sekisho.adapters.sandboxes.landlock import LandlockSandbox  # noqa: PLC0415
     from sekisho.adapters.schedulers.local import LocalScheduler  # noqa: PLC0415
     from sekisho.site.agent import Agent  # noqa: PLC0415
     from sekisho.site.desk import Desk  # noqa: PLC0415
 
     store = DirectoryPushStore(push.folder)
     journal = push.journal()
-    journal.lock()
+    await _lock(journal)
     mailbox = GateMailbox(store, journal, BlobDirectory(push.chunks))
     desires = DirectoryDesires(push.site, load_manifest(push.site.manifest))
     desk = Desk(
         mailbox=mailbox,
         journal=journal,
         scheduler=LocalScheduler(LocalSpawner()),
-        workplace=LocalWorkplace(push.site.work_base),
+        workplace=push.workplace(),
+        sandbox=LandlockSandbox(),
         clock=SystemClock(),
         word=desires.word,
         roll=random.SystemRandom().random,
@@ -117,18 +118,31 @@ async def _serve(push: PushFiles) -> None:
             await anyio.sleep(LINGER_SECONDS)
             with store.locked():  # whoever adds a job now finds our lock free afterwards
                 if not mailbox.open():
-                    os._exit(0)
+                    leave(lock)
 
     async def heed_wakes() -> None:
-        with anyio.open_signal_receiver(WAKE) as signals:
-            mailbox.wake()
-            async for _ in signals:
-                mailbox.wake()
+        pipe = opened_wake(push.folder)
+        while True:
+            mailbox.wake()  # also at first: whoever came before the pipe was open is seen
+            await anyio.wait_readable(pipe)
+            os.read(pipe, 4096)
 
     async with anyio.create_task_group() as group:
         group.start_soon(heed_wakes)
         group.start_soon(leave_when_idle)
         await agent.serve()
+
+
+async def _lock(journal: DirectoryJournal) -> None:
+    """Become the journal's writer. The carrier before us may not have let go of everything yet."""
+    for _ in range(100):
+        try:
+            journal.lock()
+        except Conflict:
+            await anyio.sleep(0.05)
+        else:
+            return
+    journal.lock()
 
 
 def ignore_terminal_signals() -> None:

@@ -11,25 +11,37 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 import msgspec
+import structlog
 
 from sekisho.domain.clock import Clock
-from sekisho.domain.errors import Conflict, IntegrityError, NotFound
+from sekisho.domain.errors import (
+    Conflict,
+    IntegrityError,
+    NotFound,
+    SekishoError,
+    StorageFull,
+    SyncFailed,
+)
 from sekisho.domain.job import JobState
 from sekisho.domain.limits import DRAFT_TIME
 from sekisho.domain.run import Run, Stage
-from sekisho.site.push import ChunkShelf, PushJob, PushStore, state_of, view_of
+from sekisho.site.push import ChunkShelf, PushJob, PushStore, owed, state_of, unstaged, view_of
 from sekisho.site.workplace import Staged, Workplace
 from sekisho.wire.frames import Chunk, FrameReader
 from sekisho.wire.v1 import Identity, JobPage, JobView, SubmitJob
 
+log = structlog.get_logger()
 PAGE: Final = 100
 #: How long what was received, and what never was, is kept for being asked again.
 KEEP_RECEIVED: Final = timedelta(days=1)
+KEEP_UNRECEIVED: Final = timedelta(days=60)
 KEEP_CHUNKS: Final = timedelta(days=7)
+#: What submitters bring must leave room for what the site has to write.
+SPARE_BYTES: Final = 256 << 20
 
 
 class Runs(Protocol):
@@ -39,16 +51,20 @@ class Runs(Protocol):
 
     def forget(self, job: str) -> None: ...
 
+    def knew(self, job: str) -> bool:
+        """Say whether a run of this job was forgotten: it is never started again."""
+        ...
+
 
 class Carrier(Protocol):
     """The process that carries the site's pushed jobs: one at the most, gone when all is done."""
 
-    def ensure(self) -> None:
-        """See to it that somebody looks at the jobs now: wake the carrier, or start one."""
+    def ensure(self, *, news: bool) -> None:
+        """See to it that there is one; tell it to look at once when there is ``news``."""
         ...
 
-    def present(self) -> bool:
-        """Say whether there is one."""
+    def revive(self) -> None:
+        """Start one if the last did not leave by itself."""
         ...
 
 
@@ -95,9 +111,16 @@ class Gate:
                 created_at=now,
                 expires_at=now + DRAFT_TIME,
                 ready=not message.has_inputs,
-            )
+            ),
+            lambda: self._not_forgotten(message.id),
         )
-        return self._seen(job)
+        if job.gone:
+            raise Conflict("job.replayed", job=job.id)
+        return self._seen(job, news=True)
+
+    def _not_forgotten(self, job_id: str) -> None:
+        if self.runs.knew(job_id):
+            raise Conflict("job.replayed", job=job_id)
 
     def start(self, job_id: str) -> JobView:
         """Take the inputs as complete; whether they are, the carrier sees."""
@@ -105,7 +128,7 @@ class Gate:
         def begin(job: PushJob) -> PushJob:
             return job if job.cancelled else replace(job, ready=True)
 
-        return self._seen(self.store.update(job_id, self.submitter, begin))
+        return self._seen(self._changed(job_id, begin), news=True)
 
     def view(self, job_id: str, version: int | None, wait_s: float) -> JobView:
         """Return the job; given a ``version``, wait for another one, or for the end."""
@@ -128,7 +151,7 @@ class Gate:
             ended = self._state(job).terminal
             return job if ended else replace(job, cancelled=True)
 
-        return self._seen(self.store.update(job_id, self.submitter, ask))
+        return self._seen(self._changed(job_id, ask), news=True)
 
     def received(self, job_id: str) -> JobView:
         """Note that the result is safe with the submitter."""
@@ -138,11 +161,12 @@ class Gate:
                 raise Conflict("job.not_ended", job=job_id)
             return replace(job, received_at=job.received_at or self.clock.now())
 
-        return self._seen(self.store.update(job_id, self.submitter, note))
+        return self._seen(self._changed(job_id, note))
 
     def jobs(self, after: str | None) -> JobPage:
         """Return the submitter's jobs, newest first."""
         jobs = [j for j in self.store.of(self.submitter) if after is None or j.id < after]
+        jobs = [j for j in jobs if not j.gone]
         page = jobs[:PAGE]
         more = page[-1].id if len(jobs) > PAGE else None
         views = [view_of(job, self.runs.run(job.id)) for job in page]
@@ -156,10 +180,12 @@ class Gate:
     def put(self, job_id: str, pieces: Iterable[bytes]) -> None:
         """Store chunks, each durably as it comes, verified."""
         self._draft(job_id)
+        if self.chunks.free_bytes() < SPARE_BYTES:
+            raise StorageFull
         reader = FrameReader()
         for piece in pieces:
-            for chunk, data in reader.feed(piece):
-                self.chunks.put(self.submitter, chunk.digest, data)
+            if done := reader.feed(piece):
+                self.chunks.put(self.submitter, [(chunk.digest, data) for chunk, data in done])
         reader.end()
 
     def fetch(self, job_id: str, digests: Sequence[str]) -> Iterator[tuple[str, bytes]]:
@@ -182,31 +208,51 @@ class Gate:
         return staged
 
     def visit(self) -> None:
-        """Look at every job of the submitter: carry what nobody carries, drop what is past."""
-        now = self.clock.now()
-        for job in self.store.of(self.submitter):
-            run = self.runs.run(job.id)
-            if state_of(job, run).terminal or not job.ready:
-                self._drop_if_past(job, run)
-            elif not self.carrier.present():
-                self.carrier.ensure()
-        past = [d for space, d in self.chunks.older(now - KEEP_CHUNKS) if space == self.submitter]
-        self.chunks.delete(self.submitter, past)
+        """See that what a killed carrier has left is carried on."""
+        self.carrier.revive()
 
-    def _drop_if_past(self, job: PushJob, run: Run | None) -> None:
+    def tidy(self) -> None:
+        """Look at every job of the submitter: carry what nobody carries, drop what is past."""
+        for job in self.store.of(self.submitter):
+            try:
+                if owed(job, self.runs.run(job.id)):
+                    self.carrier.ensure(news=False)
+                else:
+                    self._drop_if_past(job)
+            except SyncFailed:
+                raise
+            except SekishoError as error:  # one damaged record does not keep the others
+                log.warning("job_not_tidied", job=job.id, code=error.code)
+        self._drop_chunks()
+
+    def _drop_if_past(self, job: PushJob) -> None:
+        """Drop a job for good. What a crash interrupts here is gone all the same, and goes on."""
         now = self.clock.now()
-        if run is None:
-            past = job.expires_at < now
-        else:
-            received = job.received_at is not None and job.received_at + KEEP_RECEIVED < now
-            past = received and (run.keep_until is None or run.keep_until < now)
+
+        def mark(kept: PushJob) -> PushJob:
+            return replace(kept, gone=kept.gone or _past(kept, self.runs.run(kept.id), now))
+
+        if _past(job, self.runs.run(job.id), now) or job.gone:
+            gone = self.store.update(job.id, self.submitter, mark).gone
+            if gone and self.workplace.purge(job.id):
+                self.runs.forget(job.id)
+                self.store.remove(job.id)
+
+    def _drop_chunks(self) -> None:
+        """Drop old chunks, at a moment when no job can want one."""
+        before = self.clock.now() - KEEP_CHUNKS
+        past = [d for space, d in self.chunks.older(before) if space == self.submitter]
         if past:
-            self.workplace.purge(job.id)
-            self.runs.forget(job.id)
-            self.store.remove(job.id)
+            with self.store.locked():
+                jobs = self.store.of(self.submitter)
+                if not any(unstaged(job, self.runs.run(job.id)) for job in jobs):
+                    self.chunks.delete(self.submitter, past)
 
     def _job(self, job_id: str) -> PushJob:
-        return self.store.get(job_id, self.submitter)
+        return _there(self.store.get(job_id, self.submitter))
+
+    def _changed(self, job_id: str, change: Callable[[PushJob], PushJob]) -> PushJob:
+        return self.store.update(job_id, self.submitter, lambda job: change(_there(job)))
 
     def _draft(self, job_id: str) -> PushJob:
         job = self._job(job_id)
@@ -217,11 +263,26 @@ class Gate:
     def _state(self, job: PushJob) -> JobState:
         return state_of(job, self.runs.run(job.id))
 
-    def _seen(self, job: PushJob) -> JobView:
+    def _seen(self, job: PushJob, *, news: bool = False) -> JobView:
         """Return the view of a job; what is to be carried finds its carrier."""
         run = self.runs.run(job.id)
-        if job.ready and not state_of(job, run).terminal:
-            news = run is None or (job.cancelled and run.stop is None)
-            if news or not self.carrier.present():
-                self.carrier.ensure()
+        if owed(job, run):
+            self.carrier.ensure(news=news)
         return view_of(job, run)
+
+
+def _there(job: PushJob) -> PushJob:
+    if job.gone:
+        raise NotFound("job.not_found", job=job.id)
+    return job
+
+
+def _past(job: PushJob, run: Run | None, now: datetime) -> bool:
+    """Say whether nobody may ask for ``job`` any more."""
+    if run is None:
+        return not job.ready and job.expires_at < now
+    if not run.settled or (run.keep_until is not None and now <= run.keep_until):
+        return False
+    if job.received_at is not None:
+        return job.received_at + KEEP_RECEIVED < now
+    return (run.finished_at or run.taken_at) + KEEP_UNRECEIVED < now

@@ -7,6 +7,7 @@ that a submission may be repeated after any cut (P1), and never makes a second j
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
@@ -30,13 +31,17 @@ class PushJob:
     ready: bool = False  #: all inputs are here
     cancelled: bool = False
     received_at: datetime | None = None
+    gone: bool = False  #: being dropped: shown to nobody, started by nobody, to be removed
 
 
 class PushStore(Protocol):
     """Durable records of pushed jobs. Synchronous, durable on return, safe between processes."""
 
-    def add(self, job: PushJob) -> PushJob:
-        """Keep a new job or return the kept one; Conflict(`job.different_request`) for another."""
+    def add(self, job: PushJob, admit: Callable[[], None]) -> PushJob:
+        """Keep a new job or return the kept one; Conflict(`job.different_request`) for another.
+
+        What ``admit`` raises keeps a new one out; it is called with other writers locked out.
+        """
         ...
 
     def get(self, job_id: str, submitter: str) -> PushJob:
@@ -53,19 +58,25 @@ class PushStore(Protocol):
 
     def remove(self, job_id: str) -> None: ...
 
+    def locked(self) -> AbstractContextManager[None]:
+        """Lock other writers out."""
+        ...
+
 
 class ChunkShelf(Protocol):
     """Chunks that a submitter brought, apart for each submitter."""
 
     def missing(self, space: str, digests: Sequence[str]) -> list[str]: ...
 
-    def put(self, space: str, digest: str, data: bytes) -> None: ...
+    def put(self, space: str, blobs: Sequence[tuple[str, bytes]]) -> None: ...
 
     def read(self, space: str, digest: str) -> bytes: ...
 
     def delete(self, space: str, digests: Sequence[str]) -> None: ...
 
     def older(self, before: datetime) -> Iterable[tuple[str, str]]: ...
+
+    def free_bytes(self) -> int: ...
 
 
 _STATES: Final[dict[Stage, JobState]] = {
@@ -94,6 +105,18 @@ def state_of(job: PushJob, run: Run | None) -> JobState:
     if run.stage is Stage.RETURNED:
         return JobState.SUCCEEDED if run.ok else JobState.FAILED
     return _STATES[run.stage]
+
+
+def unstaged(job: PushJob, run: Run | None) -> bool:
+    """Say whether ``job`` may still want chunks that its submitter brought."""
+    if run is None:
+        return not state_of(job, run).terminal
+    return run.stage in (Stage.TAKEN, Stage.ACCEPTED)
+
+
+def owed(job: PushJob, run: Run | None) -> bool:
+    """Say whether a carrier has still to do something about ``job``."""
+    return job.ready and not job.gone and (run is None or not run.settled)
 
 
 def view_of(job: PushJob, run: Run | None) -> JobView:
