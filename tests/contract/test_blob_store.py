@@ -23,7 +23,7 @@ NEVER = digest_of(b"never stored")
 
 def put(blobs: BlobStore, text: str = "a chunk", *, space: str = SPACE) -> str:
     chunk, data = a_chunk(text)
-    blobs.put(space, chunk.digest, data)
+    blobs.put(space, [(chunk.digest, data)])
     return chunk.digest
 
 
@@ -34,7 +34,7 @@ def now() -> datetime:
 @pytest.mark.parametrize("data", [b"", b"x", bytes(960 << 10), os.urandom(4096)])
 def test_bytes_come_back_as_they_were_put(blobs: BlobStore, data: bytes) -> None:
     digest = digest_of(data)
-    blobs.put(SPACE, digest, data)
+    blobs.put(SPACE, [(digest, data)])
     assert blobs.read(SPACE, digest) == data
 
 
@@ -52,14 +52,14 @@ def test_many_threads_may_put_the_same_chunk(blobs: BlobStore) -> None:
 
 def test_bytes_under_a_wrong_name_are_refused(blobs: BlobStore) -> None:
     with pytest.raises(IntegrityError):
-        blobs.put(SPACE, NEVER, b"other bytes")
+        blobs.put(SPACE, [(NEVER, b"other bytes")])
     assert blobs.missing(SPACE, [NEVER]) == [NEVER]
 
 
 @pytest.mark.parametrize("name", ["", "..", "../../etc/passwd", "a" * 63, "/" + "a" * 63])
 def test_a_name_that_is_no_digest_leads_nowhere(blobs: BlobStore, name: str) -> None:
     with pytest.raises(IntegrityError):
-        blobs.put(SPACE, name, b"")
+        blobs.put(SPACE, [(name, b"")])
     with pytest.raises((IntegrityError, NotFound)):
         blobs.read(SPACE, name)
 
@@ -200,3 +200,22 @@ def test_an_empty_space_without_a_name_is_what_a_crash_may_leave(root: Path) -> 
     (root / digest_of(b"one/bob")).mkdir()
     digest = put(BlobDirectory(root))
     assert list(BlobDirectory(root).older(now() + DAY)) == [(SPACE, digest)]
+
+
+def test_many_are_put_at_once(blobs: BlobStore) -> None:
+    given = [a_chunk(f"chunk {n}") for n in range(300)]
+    blobs.put(SPACE, [(chunk.digest, data) for chunk, data in [*given, *given[:9]]])
+    assert blobs.missing(SPACE, [chunk.digest for chunk, _ in given]) == []
+    assert [blobs.read(SPACE, chunk.digest) for chunk, _ in given] == [data for _, data in given]
+
+
+def test_nothing_of_a_batch_with_a_wrong_name_is_kept(blobs: BlobStore) -> None:
+    chunk, data = a_chunk("right")
+    with pytest.raises(IntegrityError):
+        blobs.put(SPACE, [(chunk.digest, data), (NEVER, b"other bytes")])
+    assert blobs.missing(SPACE, [chunk.digest]) == [chunk.digest]
+
+
+def test_putting_nothing_is_no_error(blobs: BlobStore) -> None:
+    blobs.put(SPACE, [])
+    assert list(blobs.older(now() + DAY)) == []

@@ -40,7 +40,7 @@ def content(number: int) -> bytes:
 
 def put(folder: Path, number: int) -> str:
     digest = digest_of(content(number))
-    BlobDirectory(folder / "chunks").put(SPACE, digest, content(number))
+    BlobDirectory(folder / "chunks").put(SPACE, [(digest, content(number))])
     return digest
 
 

@@ -35,16 +35,16 @@ class BlobDirectory:
         with _os_errors():
             return [digest for digest in digests if not _stored(self._path(space, digest))]
 
-    def put(self, space: str, digest: str, data: bytes) -> None:
-        if digest_of(data) != digest:
+    def put(self, space: str, blobs: Sequence[tuple[str, bytes]]) -> None:
+        if any(digest_of(data) != digest for digest, data in blobs):
             raise IntegrityError("chunk.digest")
-        path = self._path(space, digest)
+        files = {self._path(space, digest): data for digest, data in blobs}
         with _os_errors():
-            self._prepare(space, path.parent)
-            if _content(path) == data:
-                durable.sync_directory(path.parent)  # another thread may not have come so far
-            else:
-                durable.write_file(path, data)
+            self._prepare(space, {path.parent for path in files})
+            there = {path for path, data in files.items() if _content(path) == data}
+            durable.write_files([(p, data) for p, data in files.items() if p not in there])
+            # another thread that stores the same may not have come so far
+            durable.sync_directories({path.parent for path in there})
 
     def read(self, space: str, digest: str) -> bytes:
         with _os_errors():
@@ -79,14 +79,15 @@ class BlobDirectory:
             raise IntegrityError("chunk.digest")
         return self._root / digest_of(space.encode()) / digest[:2] / digest
 
-    def _prepare(self, space: str, shard: Path) -> None:
+    def _prepare(self, space: str, shards: set[Path]) -> None:
         if space not in self._spaces:
-            durable.make_directory(shard.parent)
-            durable.write_file(shard.parent / _SPACE_FILE, space.encode())
+            place = self._root / digest_of(space.encode())
+            durable.make_directory(place)
+            durable.write_file(place / _SPACE_FILE, space.encode())
             self._spaces.add(space)
-        if shard not in self._shards:
-            durable.make_directory(shard)
-            self._shards.add(shard)
+        if new := shards - self._shards:
+            durable.make_directories(sorted(new))
+            self._shards |= new
 
 
 @contextmanager

@@ -29,16 +29,12 @@ class MemoryBlobs:
         with self._lock:
             return [digest for digest in digests if (space, digest) not in self._blobs]
 
-    def put(self, space: str, digest: str, data: bytes) -> None:
-        if digest_of(data) != digest:
+    def put(self, space: str, blobs: Sequence[tuple[str, bytes]]) -> None:
+        if any(digest_of(data) != digest for digest, data in blobs):
             raise IntegrityError("chunk.digest")
         with self._lock:
-            if (space, digest) in self._blobs:
-                return
-            if len(data) > self._free:
-                raise StorageFull
-            self._blobs[space, digest] = (data, self._now())
-            self._free -= len(data)
+            for digest, data in blobs:
+                self._keep(space, digest, data)
 
     def read(self, space: str, digest: str) -> bytes:
         with self._lock:
@@ -61,3 +57,11 @@ class MemoryBlobs:
     def free_bytes(self) -> int:
         with self._lock:
             return self._free
+
+    def _keep(self, space: str, digest: str, data: bytes) -> None:
+        if (space, digest) in self._blobs:
+            return
+        if len(data) > self._free:
+            raise StorageFull
+        self._blobs[space, digest] = (data, self._now())
+        self._free -= len(data)

@@ -21,7 +21,7 @@ class LocalChunks:
 
     def send(self, chunks: Iterable[tuple[Chunk, bytes]]) -> None:
         for chunk, data in chunks:
-            self._shelf.put(self._space, chunk.digest, data)
+            self._shelf.put(self._space, [(chunk.digest, data)])
 
     def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
         return ((chunk, self._shelf.read(self._space, chunk.digest)) for chunk in chunks)

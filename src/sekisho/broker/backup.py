@@ -38,7 +38,7 @@ def copy_chunks(source: BlobStore, target: BlobStore, now: datetime) -> tuple[in
             data = source.read(space, digest)
         except NotFound:
             continue
-        target.put(space, digest, data)
+        target.put(space, [(digest, data)])
         number, size = number + 1, size + len(data)
     return number, size
 

@@ -73,12 +73,13 @@ class Chunks:
     def store(self, job: Job, chunks: Sequence[tuple[Chunk, bytes]]) -> None:
         """Store verified bytes of declared chunks durably. Idempotent."""
         declared = set(self.ledger.declared(job.id, [chunk.digest for chunk, _ in chunks]))
-        self._room(sum(chunk.size for chunk, _ in chunks))
-        for chunk, data in chunks:
+        for chunk, _ in chunks:
             if chunk not in declared:
                 raise IntegrityError("chunk.undeclared", digest=chunk.digest)
-            self.blobs.put(_space(job), chunk.digest, data)
-            self.jobs.meter.add("chunk_bytes", len(data), direction="in")
+        size = sum(chunk.size for chunk, _ in chunks)
+        self._room(size)
+        self.blobs.put(_space(job), [(chunk.digest, data) for chunk, data in chunks])
+        self.jobs.meter.add("chunk_bytes", size, direction="in")
 
     def fetch(self, job: Job, digests: Sequence[str]) -> tuple[int, Iterator[tuple[str, bytes]]]:
         """Return the bytes in all, and the chunks one by one; raise NotFound unless all are here.

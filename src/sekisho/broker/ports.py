@@ -247,8 +247,12 @@ class BlobStore(Protocol):
         """Return those of ``digests`` that are not stored, in their order."""
         ...
 
-    def put(self, space: str, digest: str, data: bytes) -> None:
-        """Store bytes durably when they match ``digest``; else raise IntegrityError. Idempotent."""
+    def put(self, space: str, blobs: Sequence[tuple[str, bytes]]) -> None:
+        """Store (digest, bytes) durably, all of them when it returns. Idempotent.
+
+        Raise IntegrityError, with nothing stored, when bytes do not match their digest. After any
+        other error some are stored. Many at once cost hardly more than one.
+        """
         ...
 
     def read(self, space: str, digest: str) -> bytes:
