@@ -32,6 +32,7 @@ class BareWorld:
     programs: dict[str, list[str]] = field(default_factory=dict)
     runtime: Path = Path()
     extra: str = ""
+    base_text: str = ""  #: as the settings name it; empty: below the place
 
     @property
     def base(self) -> Path:
@@ -58,7 +59,8 @@ class BareWorld:
         lines = [f"{name} = {list(map(str, argv))!r}" for name, argv in self.programs.items()]
         self.config.write_text(
             f'[site.{SITE}]\nmode = "ssh"\nkind = "bare"\nhost = "{SITE}"\n'
-            f'ssh_config = "ssh_config"\nbase = "{self.base}"\nlogins_per_minute = 600\n'
+            f'ssh_config = "ssh_config"\nbase = "{self.base_text or self.base}"\n'
+            f"logins_per_minute = 600\n"
             f"{self.extra}\n[site.{SITE}.program]\n" + "\n".join(lines).replace("'", '"') + "\n"
         )
 

@@ -56,6 +56,13 @@ class Back:
     def tree(self) -> Tree:
         return self.local.tree
 
+    def lacking(self, wanted: Sequence[RelPath]) -> Back:
+        """Return this with a fault for each file that was announced and then did not come."""
+        here = {file.path for file in self.tree.files}
+        gone = [path for path in wanted if path not in here]
+        faults = [Fault("output.changed", (("output", str(path)),)) for path in gone]
+        return Back(self.local, (*self.faults, *faults))
+
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:

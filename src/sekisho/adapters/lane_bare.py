@@ -276,13 +276,14 @@ class BareLane:
     def _brought(self, known: _Known, quarantine: Quarantine) -> Back:
         job_id = known.record.job.id
         wishes = [Pattern(text) for text in open_request(known.record.job.request).outputs]
-        left = self._repeat(lambda: self._host.left(job_id))
+        left = self._host.left(job_id)
         wanted = choose(left, wishes)
         place = self._host.place(job_id)
-        self._repeat(lambda: bring(self._rsync, place, left, wanted, quarantine))
+        bring(self._rsync, place, left, wanted, quarantine)
         if 0 < left.log_bytes <= SHORT_LOG_BYTES:
-            keep_log(quarantine, self._repeat(lambda: self._host.tail(job_id, SHORT_LOG_BYTES)))
-        return quarantine.look(missing(left, wishes))
+            keep_log(quarantine, self._host.tail(job_id, SHORT_LOG_BYTES))
+        back = quarantine.look(missing(left, wishes))
+        return back.lacking([path for path, _ in wanted])
 
     def _back(self, job_id: str) -> Back:
         """Return the files of an ended job, brought once more if they were dropped here."""
@@ -292,7 +293,12 @@ class BareLane:
         quarantine = self._quarantine(job_id)
         with quarantine.held():
             there = quarantine.work.exists() or quarantine.log.exists()
-            back = quarantine.look() if there else self._brought(self._known(job_id), quarantine)
+            known = self._known(job_id)
+            back = (
+                quarantine.look()
+                if there
+                else self._repeat(lambda: self._brought(known, quarantine))
+            )
         with self._guard:
             return self._backs.setdefault(job_id, back)
 

@@ -35,7 +35,8 @@ _COUNT: Final = re.compile(rb"\r\s*([\d,]+)\s+\d+%")
 _NO_ROOM: Final = re.compile(r"No space left|Disk quota exceeded|File too large")
 _MISSING: Final = 127
 _LINE_BROKE: Final = frozenset({10, 12, 30, 35, SSH_FAULT})
-_VANISHED: Final = 24
+#: Some files could not be read, or were gone. Which, the receiver sees.
+_PARTIAL: Final = frozenset({23, 24})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,10 @@ class Rsync:
             words = said.read(65_536)
         if over:
             raise TooLarge("tree.too_large", limit=max_bytes)
-        if process.returncode not in (0, _VANISHED):
+        forgiven = _PARTIAL if max_bytes is not None else frozenset()
+        if process.returncode not in {0, *forgiven} or _NO_ROOM.search(
+            words.decode("utf-8", "replace")
+        ):
             raise self._fault(process.returncode, words)
 
     def _fault(self, code: int, said: bytes) -> SekishoError:
@@ -110,7 +114,7 @@ class Rsync:
         if code in _LINE_BROKE or code < 0:
             fault = fault_of(host, said)
             return fault if isinstance(fault, Unavailable) else Unreachable(said=last_line(text))
-        return Unavailable("bare.rsync", host=host, said=last_line(text), status=code)
+        return SekishoError("bare.rsync", host=host, said=last_line(text), status=code)
 
 
 def _started(argv: Sequence[str], names: IO[bytes], said: IO[bytes]) -> subprocess.Popen[bytes]:
