@@ -10,6 +10,7 @@ import httpx2
 import msgspec
 
 from sekisho.domain.errors import StorageFull
+from sekisho.domain.limits import CHUNK_BYTES, MIB
 from sekisho.wire.frames import Chunk, digest_of, frame, pack_chunks
 from tests.component.broker_world import a_submission
 from tests.faults.trio import SITE, WHOLE_LIFE, Trio
@@ -109,18 +110,21 @@ def set_floor(trio: Trio, size: int) -> None:
 
 
 SMALL_DISK = r"""
-mount -t tmpfs -o size=4m,mode=0700 none "$1/work" && shift && exec "$@"
-"""
+mount -t tmpfs -o size=72m,mode=0700 none "$1/work" && shift && exec "$@"
+"""  # the agent leaves 64 MiB of it free when it begins
 
 
 def test_a_site_without_room_fails_the_job_says_so_and_recovers(still: Trio) -> None:
-    """A work base of 4 MiB, a job of 6 MiB; then one that fits, without a restart."""
-    work = still.site / "work"
-    work.mkdir(exist_ok=True)
+    """Inputs of 80 MiB, the same piece again and again; then a job that fits, without a restart.
+
+    Kills: what a job that did not fit has left stays and takes the room of the next one.
+    """
+    (still.site / "work").mkdir(exist_ok=True)
     still.start_broker()
     alone = ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "-Urm")
     still.start_agent(*alone, "sh", "-c", SMALL_DISK, "sh", str(still.site))
-    big = still.some_input(6 << 20)
+    big = still.home / "big"
+    big.write_bytes(os.urandom(CHUNK_BYTES) * (80 * MIB // CHUNK_BYTES))
     with still.connect() as client:
         result = client.submit(still.spec("big", source=big)).wait(timeout=60)
         assert (result.state, result.code) == ("failed", "site.disk_full")

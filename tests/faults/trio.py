@@ -54,11 +54,11 @@ key = {{ type = "text", pattern = "[a-z0-9-]+" }}
 pause = {{ type = "text", pattern = "gate|[0-9]([.][0-9]+)?", default = "0" }}
 [[command.input]]
 path = "in/**"
-max_bytes = "64 MiB"
+max_bytes = "128 MiB"
 required = false
 [[command.output]]
 path = "out/**"
-max_bytes = "64 MiB"
+max_bytes = "128 MiB"
 max_files = 100
 [command.stdout]
 release = true
@@ -149,10 +149,11 @@ class Trio:
         self.agent.start(("agent", "--dir", self.site), self.environ | environ, before)
         self.agent.event("agent_started", start=start)
 
-    def point_at(self, url: str) -> None:
-        """Write ``url`` into the settings of site and user."""
+    def point_at(self, url: str, ca: Path | None = None) -> None:
+        """Write ``url``, and who vouches for it, into the settings of site and user."""
+        line = f'url = "{url}"' if ca is None else f'url = "{url}"\nca_file = "{ca}"'
         for file in (self.site / "agent.toml", self.client_config):
-            file.write_text(re.sub(r'(?m)^url = ".*"$', f'url = "{url}"', file.read_text()))
+            file.write_text(re.sub(r'(?m)^url = ".*"$', line, file.read_text()))
 
     def connect(self) -> Client:
         return connect(self.client_config)
