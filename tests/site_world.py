@@ -17,6 +17,7 @@ import anyio
 from sekisho.adapters.blobs_memory import MemoryBlobs
 from sekisho.adapters.journal_memory import MemoryJournal
 from sekisho.adapters.mailbox_memory import BrokerChunks, MemoryMailbox
+from sekisho.adapters.sandbox_memory import MemorySandbox
 from sekisho.adapters.scheduler_memory import MemoryScheduler, Play
 from sekisho.adapters.store_memory import memory_store
 from sekisho.adapters.wakeups_memory import MemoryWakeups
@@ -180,6 +181,7 @@ class World:
         self.journal: Any = MemoryJournal()
         self.workplace: Any = LocalWorkplace(self.base, spare_bytes=0)
         self.scheduler = MemoryScheduler(self.clock, self._cast)
+        self.sandbox = MemorySandbox()
         self.broker = self._make_broker()
         self._tokens = itertools.count(1)
 
@@ -212,6 +214,7 @@ class World:
             journal=watched("journal", self.journal),
             scheduler=watched("scheduler", self.scheduler),
             workplace=watched("workplace", self.workplace),
+            sandbox=self.sandbox,
             clock=self.clock,
             word=lambda: Word(self.manifest, self.wishes.denied),
             roll=lambda: 0.5,

@@ -8,7 +8,7 @@ from typing import Any
 
 from sekisho.cli.session import Session
 from sekisho.domain.egress import LogRule, OutputRule
-from sekisho.domain.launch import LaunchLimits
+from sekisho.domain.launch import LaunchLimits, Sandbox
 from sekisho.domain.manifest import ArgTemplate, Command, InputRule, Manifest
 from sekisho.domain.parameter import Parameter
 
@@ -41,6 +41,7 @@ def _rows(session: Session, command: Command) -> Iterator[tuple[str, str]]:
         yield "releases", _output(session, rule)
     yield "stdout", _log(session, command.stdout)
     yield "stderr", _log(session, command.stderr)
+    yield "reach", _reach(session, command.sandbox)
     if command.environment:
         yield "environment", " ".join(sorted(command.environment))
     if command.submitters is not None:
@@ -87,6 +88,16 @@ def _output(session: Session, rule: OutputRule) -> str:
     return f"{rule.path.text} ≤ {_size(rule.max_bytes)}, {many}, {need}"
 
 
+def _reach(session: Session, grants: Sandbox | None) -> str:
+    """Say what the kernel lets the command reach besides its work directory."""
+    if grants is None:
+        return session.say("manifest_unconfined")
+    ports = ", ".join(f"tcp/{port}" for port in grants.connect)
+    network = session.say("manifest_network") if grants.network else ports
+    words = (*grants.read, *(f"{path} (rw)" for path in grants.write), network)
+    return ", ".join(word for word in words if word) or session.say("manifest_nothing")
+
+
 def _log(session: Session, rule: LogRule) -> str:
     if not rule.release:
         return session.say("manifest_kept")
@@ -129,6 +140,7 @@ def _command_facts(command: Command) -> dict[str, Any]:
         "stderr": dataclasses.asdict(command.stderr),
         "environment": sorted(command.environment),
         "limits": dataclasses.asdict(command.limits),
+        "sandbox": None if command.sandbox is None else dataclasses.asdict(command.sandbox),
         "submitters": None if only is None else sorted(only.users),
         "time_limit_s": command.time_limit.total_seconds(),
         "max_running": command.max_running,

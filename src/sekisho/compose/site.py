@@ -19,6 +19,7 @@ from sekisho.adapters.journal_directory import DirectoryJournal
 from sekisho.adapters.mailbox_https import HttpsMailbox
 from sekisho.adapters.mailbox_noted import NotedMailbox, write_note
 from sekisho.adapters.patience import Patience
+from sekisho.adapters.sandboxes.landlock import LandlockSandbox
 from sekisho.adapters.schedulers.local import LocalScheduler
 from sekisho.adapters.token_file import read_token
 from sekisho.adapters.workplace_local import LocalWorkplace
@@ -70,6 +71,7 @@ async def agent(
                 journal=journal,
                 scheduler=LocalScheduler(spawner),
                 workplace=LocalWorkplace(files.work_base),
+                sandbox=LandlockSandbox(),
                 clock=clock,
                 word=desires.word,
                 roll=_DICE.random,

@@ -23,7 +23,7 @@ from sekisho.domain.egress import LogRule, OutputRule
 from sekisho.domain.errors import SekishoError, UsageError
 from sekisho.domain.files import Pattern
 from sekisho.domain.ids import COMMAND_PATTERN, SITE_PATTERN, USER_PATTERN
-from sekisho.domain.launch import LaunchLimits, check_variable
+from sekisho.domain.launch import LaunchLimits, Sandbox, check_variable
 from sekisho.domain.manifest import ArgTemplate, Command, InputRule, Manifest
 
 T = TypeVar("T")
@@ -79,6 +79,13 @@ class LimitsTable(Table, frozen=True, kw_only=True):
     max_processes: Annotated[int, Meta(ge=8)] | None = None
 
 
+class SandboxTable(Table, frozen=True, kw_only=True):
+    read: list[str] = []
+    write: list[str] = []
+    network: bool = False
+    connect: list[Annotated[int, Meta(ge=1, le=65_535)]] = []
+
+
 class DescriptionTable(Table, frozen=True, kw_only=True):
     en: str = ""
     ja: str = ""
@@ -96,6 +103,7 @@ class CommandTable(Table, frozen=True, kw_only=True):
     stderr: LogTable = LogTable()
     environment: dict[str, str] = {}
     limits: LimitsTable = LimitsTable()
+    sandbox: SandboxTable | None = None
     max_running: Annotated[int, Meta(ge=1, le=10_000)] = 1
     idempotent: bool = False
     retention_days: Annotated[float, Meta(ge=0, le=3660)] = 30
@@ -148,6 +156,7 @@ def _rule_faults(document: dict[str, Any]) -> Faults:
             *_parameter_faults(entry, at),
             *_pattern_faults(entry, at),
             *_variable_faults(entry, at),
+            *_sandbox_faults(entry, at),
         ]
         yield from found
         if not found:
@@ -188,6 +197,16 @@ def _variable_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
             yield (*at, "environment", name), _why(error)
 
 
+def _sandbox_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
+    try:
+        if (given := entry.get("sandbox")) is not None:
+            _sandbox(msgspec.convert(given, SandboxTable))
+    except msgspec.ValidationError:
+        return  # told already, with the key
+    except UsageError as error:
+        yield (*at, "sandbox"), _why(error)
+
+
 def _argv_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
     try:
         _command(msgspec.convert(entry, CommandTable))
@@ -219,6 +238,7 @@ def _command(entry: CommandTable) -> Command:
         stderr=LogRule(release=entry.stderr.release, max_bytes=size_of(entry.stderr.max_bytes)),
         environment=entry.environment,
         limits=_limits(entry.limits),
+        sandbox=None if entry.sandbox is None else _sandbox(entry.sandbox),
         time_limit=timedelta(seconds=entry.time_limit_s),
         max_running=entry.max_running,
         idempotent=entry.idempotent,
@@ -235,6 +255,15 @@ def _limits(table: LimitsTable) -> LaunchLimits:
         max_file_bytes=None if most is None else size_of(most),
         max_open_files=table.max_open_files,
         max_processes=table.max_processes,
+    )
+
+
+def _sandbox(table: SandboxTable) -> Sandbox:
+    return Sandbox(
+        read=tuple(table.read),
+        write=tuple(table.write),
+        network=table.network,
+        connect=tuple(table.connect),
     )
 
 

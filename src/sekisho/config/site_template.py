@@ -112,12 +112,22 @@ default = "World"
 # # The last bytes of it, if it may. / 出す場合の末尾のバイト数
 # stderr = { release = false, max_bytes = "64 KiB" }
 #
-# # 一つの計算が使える資源の上限（省略可）。
+# # 一つの計算が使える資源の上限(省略可)。
 # # What one run may use at most (may be left out). max_file_bytes bounds every single file.
 # [command.limits]
 # max_file_bytes = "20 GiB"
 # max_open_files = 1024
 # max_processes = 512
+#
+# # 計算が触れられる範囲(Linux の Landlock)。書いた場所と作業ディレクトリ、システムの
+# # プログラム以外は読めず、通信もできません。この表がなければ制限しません。
+# # What the run may reach, held by the kernel (Landlock): besides the work directory and the
+# # system's programs only what is listed, and no network. Without this table: no such limit.
+# [command.sandbox]
+# read = ["/opt/solver", "/srv/secret/meshes"]
+# write = []
+# network = false
+# connect = [27000]        # TCP ports, such as a licence server's / 接続してよい TCP ポート
 #
 # # The whole environment, besides PATH and CALC_DIR (the work directory).
 # # 環境変数。PATH と CALC_DIR(作業ディレクトリ)以外はここに書いたものだけです。

@@ -33,6 +33,29 @@ class LaunchLimits:
     max_processes: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    """What a command may reach besides its work directory and the system's own programs.
+
+    ``read`` and ``write`` are absolute paths, each with all that is below it; what may be written
+    may be read. ``connect`` are TCP ports, of any host; with ``network`` there is no restriction.
+    """
+
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    network: bool = False
+    connect: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for path in (*self.read, *self.write):
+            if not path.startswith("/") or "/../" in f"{path}/" or "\0" in path:
+                raise UsageError("sandbox.path", path=path[:200])
+            if path.rstrip("/") in ("", "/proc"):  # shows arguments and variables of every process
+                raise UsageError("sandbox.too_wide", path=path)
+        if any(not 0 < port < 65_536 for port in self.connect):
+            raise UsageError("sandbox.port")
+
+
 def check_variable(name: str) -> None:
     """Raise UsageError(`launch.environment`) for a name that a job's environment cannot have."""
     reserved = name in SHELL_NAMES or name.startswith(RESERVED_PREFIXES)

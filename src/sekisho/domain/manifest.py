@@ -18,7 +18,7 @@ from sekisho.domain.access import Submitters
 from sekisho.domain.egress import LogRule, OutputRule
 from sekisho.domain.errors import Refused, UsageError
 from sekisho.domain.files import Pattern, RelPath
-from sekisho.domain.launch import LaunchLimits, check_variable
+from sekisho.domain.launch import LaunchLimits, Sandbox, check_variable
 from sekisho.domain.parameter import Boolean, Parameter, Value
 
 _PLACEHOLDER: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
@@ -52,6 +52,7 @@ class Command:
     stderr: LogRule = field(default_factory=LogRule)
     environment: Mapping[str, str] = field(default_factory=dict)
     limits: LaunchLimits = field(default_factory=LaunchLimits)
+    sandbox: Sandbox | None = None  #: None: the command may reach what the site's user may
     time_limit: timedelta
     max_running: int = 1
     idempotent: bool = False

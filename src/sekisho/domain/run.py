@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final
 
 from sekisho.domain.errors import InvalidTransition
-from sekisho.domain.launch import LaunchLimits
+from sekisho.domain.launch import LaunchLimits, Sandbox
 
 
 class Stage(StrEnum):
@@ -86,6 +86,7 @@ class Run:
     argv: tuple[str, ...] = ()  #: recorded with the token: a repeated start is the same start
     environment: tuple[tuple[str, str], ...] = ()
     limits: LaunchLimits = field(default_factory=LaunchLimits)
+    sandbox: Sandbox | None = None
     started_at: datetime | None = None  #: when the intent to start was recorded
     ticket: str | None = None  #: the scheduler's name for what was started
     stop: Stop | None = None

@@ -22,6 +22,7 @@ from sekisho.domain.run import Run, Stop
 from sekisho.domain.sitelog import Kind, Link, Record
 from sekisho.site.journal import Journal
 from sekisho.site.mailbox import Hold, Mailbox
+from sekisho.site.sandbox import Sandbox
 from sekisho.site.scheduler import Scheduler
 from sekisho.site.workplace import Workplace
 
@@ -47,6 +48,7 @@ class Desk:
     journal: Journal
     scheduler: Scheduler
     workplace: Workplace
+    sandbox: Sandbox
     clock: Clock
     word: Callable[[], Word]
     roll: Callable[[], float]  #: uniform in 0..1, for jitter

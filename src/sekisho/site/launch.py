@@ -86,6 +86,9 @@ class Launch:
             if not control.patient:
                 raise NotNow
             await first_of(control, self._freed.wait, lambda: self._desk.sleep(LOOK_SECONDS))
+        grants = admission.command.sandbox
+        if grants is not None and (faults := self._desk.sandbox.faults(grants)):
+            return await self._release.close(run, Stage.FAILED, faults[0])
         self._running[run.command].add(run.job)
         return await self._intended(run, admission, control)
 
@@ -101,11 +104,17 @@ class Launch:
             argv=admission.argv,
             environment=tuple(environment(command, place.work_dir).items()),
             limits=command.limits,
+            sandbox=command.sandbox,
             started_at=now,
             ticket=None,
             keep_until=now + command.time_limit + command.retention,
         )
-        facts = {"command": command.name, "argv": run.argv, "attempt": run.attempt}
+        facts = {
+            "command": command.name,
+            "argv": run.argv,
+            "attempt": run.attempt,
+            "confined": command.sandbox is not None,
+        }
         await self._desk.log(run, (Kind.STARTED, facts))
         return await self._desk.save(run)
 
@@ -123,9 +132,12 @@ class Launch:
 
     def _spec(self, run: Run) -> LaunchSpec:
         place = self._desk.workplace.place(run.job, run.attempt)
+        argv = run.argv
+        if run.sandbox is not None:
+            argv = self._desk.sandbox.wrap(argv, place.work_dir, run.sandbox)
         return LaunchSpec(
             token=run.token,
-            argv=run.argv,
+            argv=argv,
             env=dict(run.environment),
             work_dir=place.work_dir,
             control_dir=place.control_dir,

@@ -1,0 +1,1 @@
+"""Ways to hold a command to what its manifest grants."""
