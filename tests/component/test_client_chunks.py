@@ -15,6 +15,7 @@ from sekisho.adapters.http_line import HttpLine
 from sekisho.adapters.patience import Patience
 from sekisho.domain.errors import IntegrityError, SekishoError, TooLarge, Unreachable
 from sekisho.domain.limits import CHUNK_BYTES, MAX_PART_BYTES
+from sekisho.transfer.cut import LEAST_BYTES
 from sekisho.transfer.fetch import fetch_tree
 from sekisho.transfer.send import send_tree
 from sekisho.transfer.source import LocalTree, scan
@@ -148,12 +149,12 @@ def test_every_request_says_under_which_offer_it_speaks(world: World) -> None:
 def test_a_smaller_limit_on_the_way_makes_smaller_parts(
     world: World, local: LocalTree, tmp_path: Path
 ) -> None:
-    world.server.max_body = CHUNK_BYTES + 100
+    world.server.max_body = max(c.size for c in local.tree.chunks()) + 100
     round_trip(world, local, tmp_path / "out")
 
 
 def test_a_limit_below_one_chunk_is_told(world: World, local: LocalTree) -> None:
-    world.server.max_body = CHUNK_BYTES // 2
+    world.server.max_body = LEAST_BYTES // 2
     with pytest.raises(TooLarge):
         send_tree(local.tree, local.read, world.chunks)
 

@@ -15,7 +15,7 @@ from sekisho.domain.files import RelPath
 from sekisho.domain.limits import CHUNK_BYTES
 from sekisho.transfer.fetch import fetch_index, fetch_tree
 from sekisho.transfer.send import send_tree
-from sekisho.transfer.source import LocalTree, Source, cut, scan
+from sekisho.transfer.source import LocalTree, Source, scan
 from sekisho.transfer.tree import read_tree
 from sekisho.wire.envelope import ChunkRef, TreeRef
 from sekisho.wire.frames import Chunk, digest_of
@@ -116,16 +116,6 @@ def test_no_bytes_make_a_list_fail_otherwise_than_by_an_error_of_ours(text: byte
     port.send([(chunk, text)])
     with pytest.raises(SekishoError):
         fetch_index(_ref(text, files=0, size=1), port)
-
-
-@given(st.integers(0, 1 << 40))
-def test_chunks_make_up_the_whole_file(size: int) -> None:
-    """Kills: a last chunk that is dropped, or empty."""
-    whole, rest = divmod(size, CHUNK_BYTES)
-    if whole < 1 << 12:
-        assert sum(cut(size)) == size
-        assert all(0 < piece <= CHUNK_BYTES for piece in cut(size))
-        assert len(cut(size)) == whole + bool(rest)
 
 
 def _ref(text: bytes, *, files: int, size: int) -> TreeRef:

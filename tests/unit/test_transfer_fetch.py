@@ -267,13 +267,13 @@ def test_a_tree_larger_than_the_disk_is_refused_before_it_is_fetched(tmp_path: P
 def test_a_hole_takes_no_room_and_no_time(tmp_path: Path) -> None:
     here = tmp_path / "sparse"
     with here.open("wb") as file:
-        file.truncate(64 * CHUNK_BYTES)
+        file.truncate(64 * MAX_CHUNK_BYTES)
     port = FaultyChunks()
     local = LocalTree(scan([("sparse", here)]))
     send_tree(local.tree, local.read, port)
     fetch_files(local.tree, port, tmp_path / "there")
     made = (tmp_path / "there" / "sparse").stat()
-    assert (made.st_size, made.st_blocks, port.fetched) == (64 * CHUNK_BYTES, 0, [])
+    assert (made.st_size, made.st_blocks, port.fetched) == (64 * MAX_CHUNK_BYTES, 0, [])
 
 
 def test_progress_never_falls_and_ends_at_the_total(

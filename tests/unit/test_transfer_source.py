@@ -9,7 +9,7 @@ import pytest
 
 from sekisho.adapters.chunks_memory import MemoryChunks
 from sekisho.domain.errors import IntegrityError, UsageError
-from sekisho.domain.limits import CHUNK_BYTES
+from sekisho.domain.limits import MAX_CHUNK_BYTES
 from sekisho.transfer.send import send_tree
 from sekisho.transfer.source import LocalTree, scan
 from sekisho.wire.frames import Chunk
@@ -79,11 +79,11 @@ def test_a_file_that_shrank_is_not_sent(tmp_path: Path) -> None:
 
 def test_only_what_is_missing_is_read_and_sent(tmp_path: Path) -> None:
     file = tmp_path / "file"
-    file.write_bytes(os.urandom(CHUNK_BYTES) + b"tail")
+    file.write_bytes(os.urandom(MAX_CHUNK_BYTES) + b"tail")
     local = LocalTree(scan([("file", file), ("copy", file)]))
     port = MemoryChunks()
-    first, tail = local.tree.chunks()
-    port.held[first.digest] = local.read(first)
+    *others, tail = local.tree.chunks()
+    port.held.update({chunk.digest: local.read(chunk) for chunk in others})
     read: list[Chunk] = []
 
     def reading(chunk: Chunk) -> bytes:

@@ -21,7 +21,7 @@ from sekisho.domain.egress import Fault, Found, Withheld
 from sekisho.domain.errors import Corrupt, IntegrityError, UsageError
 from sekisho.domain.files import RelPath
 from sekisho.site.workplace import Why
-from sekisho.transfer.source import cut
+from sekisho.transfer.cut import cut
 from sekisho.transfer.tree import Tree, TreeFile, read_tree
 from sekisho.wire.envelope import TreeRef
 from sekisho.wire.frames import Chunk, digest_of
@@ -138,13 +138,9 @@ def _folders(path: RelPath) -> list[str]:
 
 def _copied(fd: int, start: int, size: int, out: int) -> Iterator[Chunk]:
     """Copy at most ``size`` bytes, however the file grows; return their chunks."""
-    for length in cut(size):
-        data = _read_all(fd, length, start)
-        if len(data) != length:
-            return  # it has shrunk
+    for data in cut(fd, start, size):
         _write_all(out, data)
-        yield Chunk(digest_of(data), length)
-        start += length
+        yield Chunk(digest_of(data), len(data))
 
 
 def _torn(head: bytes) -> int:
@@ -198,7 +194,7 @@ def _read_all(fd: int, length: int, offset: int) -> bytes:
     return b"".join(pieces)
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def _write_all(fd: int, data: bytes | memoryview) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]

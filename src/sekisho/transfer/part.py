@@ -19,14 +19,16 @@ from typing import Final, Self
 
 from sekisho.domain.errors import Conflict, StorageFull, SyncFailed, Unavailable
 from sekisho.domain.files import RelPath
-from sekisho.domain.limits import CHUNK_BYTES
+from sekisho.domain.limits import CHUNK_BYTES, MAX_CHUNK_BYTES
 from sekisho.transfer.tree import Tree, TreeFile
 from sekisho.wire.frames import Chunk, digest_of
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-#: A chunk of nothing but zeros is a hole: neither fetched nor written.
-_HOLE: Final = Chunk(digest_of(bytes(CHUNK_BYTES)), CHUNK_BYTES)
+#: A whole chunk of nothing but zeros is a hole: neither fetched nor written.
+_HOLES: Final = frozenset(
+    Chunk(digest_of(bytes(size)), size) for size in (MAX_CHUNK_BYTES, CHUNK_BYTES)
+)
 
 
 class Part:
@@ -129,7 +131,7 @@ class Part:
             if self._published(file):
                 return ()
             self._make(number)
-            return [c for c, _ in _offsets(file) if c != _HOLE]
+            return [c for c, _ in _offsets(file) if c not in _HOLES]
         self._made.add(number)
         try:
             os.ftruncate(fd, file.size)

@@ -15,7 +15,8 @@ from typing import Final
 
 from sekisho.domain.errors import IntegrityError, UsageError
 from sekisho.domain.files import RelPath
-from sekisho.domain.limits import CHUNK_BYTES, MAX_DEPTH, MAX_FILES
+from sekisho.domain.limits import MAX_DEPTH, MAX_FILES
+from sekisho.transfer.cut import cut
 from sekisho.transfer.tree import Tree, TreeFile
 from sekisho.wire.frames import Chunk, digest_of
 
@@ -69,12 +70,6 @@ def _stat(place: Path) -> os.stat_result:
         raise UsageError("input.not_found", input=str(place)) from error
 
 
-def cut(size: int) -> list[int]:
-    """Return the sizes of the chunks of a file. The one place that decides where chunks end."""
-    whole, rest = divmod(size, CHUNK_BYTES)
-    return [CHUNK_BYTES] * whole + ([rest] if rest else [])
-
-
 class LocalTree:
     """A tree of local files, with its chunks at hand. Holds the list, never the contents."""
 
@@ -99,14 +94,13 @@ class LocalTree:
 
     def _chunks(self, fd: int, source: Source, size: int) -> Iterator[Chunk]:
         offset = 0
-        for length in cut(size):
-            data = os.pread(fd, length, offset)
-            if len(data) != length:
-                raise _changed(source)
-            chunk = Chunk(digest_of(data), length)
+        for data in cut(fd, 0, size):
+            chunk = Chunk(digest_of(data), len(data))
             self._at.setdefault(chunk.digest, (source, offset))
             yield chunk
-            offset += length
+            offset += chunk.size
+        if offset != size:
+            raise _changed(source)
 
     def read(self, chunk: Chunk) -> bytes:
         """Return the bytes of ``chunk``; raise IntegrityError(`input.changed`) if they changed."""
