@@ -103,7 +103,8 @@ def verbs() -> set[str]:
 
 
 def test_there_is_a_lock_file_for_users_for_development_for_building_and_for_locking() -> None:
-    assert [lock.name for lock in LOCKS] == ["build.txt", "dev.txt", "lock.txt", "run.txt"]
+    names = ["build.txt", "dev.txt", "lock.txt", "run.txt", "site.txt"]
+    assert [lock.name for lock in LOCKS] == names
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
@@ -130,7 +131,7 @@ def test_every_direct_dependency_is_locked_at_a_version_that_it_allows() -> None
     assert unmet == []
 
 
-@pytest.mark.parametrize("part", ["run.txt", "build.txt"])
+@pytest.mark.parametrize("part", ["run.txt", "site.txt", "build.txt"])
 def test_what_users_install_is_exactly_what_is_tested(part: str) -> None:
     assert locked(part).items() <= locked("dev.txt").items()
 
