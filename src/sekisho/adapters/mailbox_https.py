@@ -17,6 +17,7 @@ import msgspec
 from anyio import to_thread
 
 from sekisho import __version__
+from sekisho.adapters.chunk_cache import ChunkCache
 from sekisho.adapters.chunks_https import HttpsChunks
 from sekisho.adapters.http_client import CONNECT_SECONDS, Address, async_http_client, http_client
 from sekisho.adapters.http_line import JSON, HttpLine, decoded
@@ -28,6 +29,7 @@ from sekisho.domain.limits import MIN_POLL_SECONDS, POLL_SECONDS
 from sekisho.site.mailbox import Hold, LastWord, Step
 from sekisho.site.workplace import Staged
 from sekisho.transfer.fetch import fetch_files, fetch_index
+from sekisho.transfer.port import ChunkSource
 from sekisho.transfer.send import send_tree
 from sekisho.transfer.tree import Tree
 from sekisho.wire.envelope import TreeRef
@@ -43,8 +45,9 @@ _NO_CONTENT: Final = 204
 class HttpsMailbox:
     """The lane of one agent ``instance`` to one broker. Use it as an async context."""
 
-    def __init__(self, address: Address, instance: str) -> None:
+    def __init__(self, address: Address, instance: str, *, cache: ChunkCache | None = None) -> None:
         self._instance = instance
+        self._cache = cache
         self._http = async_http_client(address)
         self._line = HttpLine(http_client(address), Patience(limit_s=0))
         self._longest = POLL_SECONDS
@@ -90,10 +93,10 @@ class HttpsMailbox:
         await self._say(hold, "accept", Accept(epoch=hold.epoch, instance=self._instance))
 
     async def list_inputs(self, hold: Hold, ref: TreeRef) -> Tree:
-        return await _in_thread(lambda: fetch_index(ref, self._chunks(hold)))
+        return await _in_thread(lambda: fetch_index(ref, self._inputs(hold)))
 
     async def fetch(self, hold: Hold, tree: Tree, directory: str) -> None:
-        await _in_thread(lambda: fetch_files(tree, self._chunks(hold), Path(directory)))
+        await _in_thread(lambda: fetch_files(tree, self._inputs(hold), Path(directory)))
 
     async def send(self, hold: Hold, staged: Cleared[Staged]) -> None:
         copy = staged.value
@@ -118,6 +121,10 @@ class HttpsMailbox:
     def _chunks(self, hold: Hold) -> HttpsChunks:
         query = {"epoch": str(hold.epoch), "instance": self._instance}
         return HttpsChunks(self._line, f"v1/site/jobs/{hold.job}/chunks", query)
+
+    def _inputs(self, hold: Hold) -> ChunkSource:
+        line = self._chunks(hold)
+        return line if self._cache is None else self._cache.over(line, hold.submitter)
 
     async def _say(self, hold: Hold, what: str, message: Message) -> None:
         path = f"v1/site/jobs/{hold.job}/{what}"

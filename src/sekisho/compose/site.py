@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from typing import Final
 
+from sekisho.adapters.chunk_cache import ChunkCache
 from sekisho.adapters.clock_system import SystemClock
 from sekisho.adapters.credentials_directory import DirectoryCredentials
 from sekisho.adapters.desires_directory import DirectoryDesires
@@ -62,7 +63,8 @@ async def agent(
     try:
         desires = DirectoryDesires(files, manifest)
         spawner = LocalSpawner()
-        async with HttpsMailbox(address(files), instance(files)) as line:
+        cache = ChunkCache(files.cache, files.settings.site.cache_bytes)
+        async with HttpsMailbox(address(files), instance(files), cache=cache) as line:
             clock = SystemClock()
             desk = Desk(
                 mailbox=NotedMailbox(

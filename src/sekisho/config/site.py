@@ -31,6 +31,8 @@ class SiteTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     manifest: str = MANIFEST_NAME
     work_base: str = "work"
     state_dir: str = "state"
+    #: How much of what submitters sent is kept for their next jobs; 0: nothing.
+    cache_bytes: Annotated[int, Meta(ge=0)] = 2 << 30
 
 
 class LogTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,6 +66,11 @@ class SiteFiles:
     @property
     def state(self) -> Path:
         return self._at(self.settings.site.state_dir)
+
+    @property
+    def cache(self) -> Path:
+        """Input chunks kept for the next job; may be removed whenever no agent runs."""
+        return self.state / "cache"
 
     @property
     def token(self) -> Path:

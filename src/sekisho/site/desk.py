@@ -102,7 +102,7 @@ class Control:
 
 def hold_of(run: Run) -> Hold:
     """Return the name under which this site speaks of ``run``."""
-    return Hold(run.job, run.epoch)
+    return Hold(run.job, run.epoch, run.submitter)
 
 
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:

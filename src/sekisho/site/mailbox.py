@@ -18,10 +18,14 @@ VerdictWord = Literal["succeeded", "failed", "unable", "refused", "cancelled", "
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A job under the offer by which this site speaks of it."""
+    """A job under the offer by which this site speaks of it.
+
+    ``submitter`` says for whom its inputs may be kept; "": for nobody.
+    """
 
     job: str
     epoch: int
+    submitter: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
