@@ -5,8 +5,11 @@ Every call may be repeated, so every one is, in a new session, when the line bro
 
 from __future__ import annotations
 
+import fcntl
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import chain
@@ -19,6 +22,7 @@ from sekisho.adapters.problem_error import problem_error
 from sekisho.domain.errors import IntegrityError, SekishoError, Unreachable
 from sekisho.domain.ids import check_job_id
 from sekisho.domain.job import JobState
+from sekisho.domain.limits import DIGEST_BYTES
 from sekisho.wire.frames import (
     Chunk,
     FrameReader,
@@ -33,6 +37,7 @@ from sekisho.wire.stdio import (
     MESSAGE,
     Answer,
     Call,
+    Garbled,
     Packets,
     ProblemSent,
     decoded,
@@ -41,11 +46,15 @@ from sekisho.wire.stdio import (
 from sekisho.wire.v1 import Done, Identity, JobPage, JobView, SiteList, SiteView, SubmitJob
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 Reply = TypeVar("Reply", bound=msgspec.Struct)
 _SESSIONS: Final = 6
 #: While others wait for a session, nobody keeps one longer than this for a look.
 _SHORT_WAIT_S: Final = 0.5
 _PART_BYTES: Final = 8 << 20
+#: So many parts are on their way at a time, each in a session of its own.
+_AHEAD: Final = 2
+_PIPE_BYTES: Final = 1 << 20
 
 
 class Session(Protocol):
@@ -164,7 +173,7 @@ class GateLane:
             with self._guard:
                 self._queue -= 1
                 session = self._free.pop() if self._free else None
-            session = session or self._open()
+            session = session or self._opened()
             try:
                 yield session
             except _Refusal as refusal:
@@ -174,6 +183,15 @@ class GateLane:
                 session.close()
                 raise
             self._keep(session)
+
+    def _opened(self) -> Session:
+        session = self._open()
+        for stream in (session.stdin, session.stdout):
+            with suppress(
+                OSError, AttributeError
+            ):  # not here, or enough of them: then it is slower
+                fcntl.fcntl(stream, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        return session
 
     def _keep(self, session: Session) -> None:
         with self._guard:
@@ -193,7 +211,7 @@ class GateChunks:
         def talk(packets: Packets) -> list[Chunk]:
             self._call(packets, "missing", [pack_chunks(chunks)])
             _heard(packets, Done)
-            digests = unpack_digests(b"".join(packets.data()))
+            digests = unpack_digests(b"".join(_bounded(packets, DIGEST_BYTES * len(chunks))))
             if not set(digests) <= by_digest.keys():
                 raise Unreachable("broker.strange_answer", status=200)
             return [by_digest[d] for d in dict.fromkeys(digests)]
@@ -201,16 +219,9 @@ class GateChunks:
         return self._lane.converse(talk)
 
     def send(self, chunks: Iterable[tuple[Chunk, bytes]]) -> None:
-        part: list[bytes] = []
-        size = 0
-        for chunk, data in chunks:
-            part.append(frame(chunk.digest, data))
-            size += chunk.size
-            if size >= _PART_BYTES:
-                self._put(part)
-                part, size = [], 0
-        if part:
-            self._put(part)
+        """Send chunks in parts: while one is stored there, the next is read and sent."""
+        for _ in _ahead(self._put, _parts(chunks)):
+            pass
 
     def _put(self, part: Sequence[bytes]) -> None:
         def talk(packets: Packets) -> None:
@@ -221,21 +232,18 @@ class GateChunks:
 
     def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
         """Return the chunks in groups that are whole before the first of them is given."""
-        owed = list(dict.fromkeys(chunks))
-        while owed:
-            group, size = 0, 0
-            while group < len(owed) and (group == 0 or size + owed[group].size <= _PART_BYTES):
-                size += owed[group].size
-                group += 1
-            yield from self._fetch(owed[:group])
-            owed = owed[group:]
+        for group in _ahead(self._fetch, _groups(dict.fromkeys(chunks))):
+            yield from group
 
     def _fetch(self, chunks: Sequence[Chunk]) -> list[tuple[Chunk, bytes]]:
         def talk(packets: Packets) -> list[tuple[Chunk, bytes]]:
             self._call(packets, "fetch", [pack_digests(c.digest for c in chunks)])
             _heard(packets, Done)
             reader = FrameReader()
-            found = list(chain.from_iterable(reader.feed(piece) for piece in packets.data()))
+            pieces = _bounded(
+                packets, len(frame("", b"")) * len(chunks) + sum(c.size for c in chunks)
+            )
+            found = list(chain.from_iterable(reader.feed(piece) for piece in pieces))
             reader.end()
             if {c for c, _ in found} != set(chunks):
                 raise IntegrityError("chunk.unexpected")
@@ -249,6 +257,59 @@ class GateChunks:
             packets.send(DATA, piece)
         packets.send(END)
         packets.flush()
+
+
+def _bounded(packets: Packets, most: int) -> Iterator[bytes]:
+    """Return the data packets that answer a question; raise when they are more than it asked."""
+    for piece in packets.data():
+        most -= len(piece)
+        if most < 0:
+            raise Garbled(why="length")
+        yield piece
+
+
+def _parts(chunks: Iterable[tuple[Chunk, bytes]]) -> Iterator[list[bytes]]:
+    """Return the frames of ``chunks`` in lists of about a part's size."""
+    part: list[bytes] = []
+    size = 0
+    for chunk, data in chunks:
+        part.append(frame(chunk.digest, data))
+        size += chunk.size
+        if size >= _PART_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def _groups(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
+    """Return ``chunks`` in lists of at most a part's size, or of one."""
+    group: list[Chunk] = []
+    size = 0
+    for chunk in chunks:
+        if group and size + chunk.size > _PART_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(chunk)
+        size += chunk.size
+    if group:
+        yield group
+
+
+def _ahead(call: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
+    """Return what ``call`` gives for each of ``items``, in order, working on the next ones."""
+    with ThreadPoolExecutor(_AHEAD, "sekisho-gate") as pool:
+        coming: deque[Future[T]] = deque()
+        try:
+            for item in items:
+                coming.append(pool.submit(call, item))
+                if len(coming) >= _AHEAD:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for future in coming:
+                future.cancel()
 
 
 class _Refusal(Exception):

@@ -9,9 +9,10 @@ Rule 3: the gate decides nothing: a carrier runs the same runner as the agent's,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final, Protocol
 
 import msgspec
@@ -30,7 +31,7 @@ from sekisho.domain.job import JobState
 from sekisho.domain.limits import DRAFT_TIME
 from sekisho.domain.run import Run, Stage
 from sekisho.site.push import ChunkShelf, PushJob, PushStore, owed, state_of, unstaged, view_of
-from sekisho.site.workplace import Staged, Workplace
+from sekisho.site.workplace import Workplace
 from sekisho.wire.frames import Chunk, FrameReader
 from sekisho.wire.v1 import Identity, JobPage, JobView, SubmitJob
 
@@ -42,6 +43,7 @@ KEEP_UNRECEIVED: Final = timedelta(days=60)
 KEEP_CHUNKS: Final = timedelta(days=7)
 #: What submitters bring must leave room for what the site has to write.
 SPARE_BYTES: Final = 256 << 20
+BATCH_BYTES: Final = 4 << 20
 
 
 class Runs(Protocol):
@@ -83,6 +85,8 @@ class Gate:
     clock: Clock
     #: Pauses up to so many seconds; True when the caller has more to say, or is gone.
     pause: Callable[[float], bool]
+    #: Of the job whose outputs were handed out last.
+    held: dict[str, Mapping[str, Callable[[], bytes]]] = field(default_factory=dict)
 
     def identity(self) -> Identity:
         """Say whom the gate takes the caller for, and its own clock."""
@@ -178,14 +182,22 @@ class Gate:
         return self.chunks.missing(self.submitter, [c.digest for c in chunks])
 
     def put(self, job_id: str, pieces: Iterable[bytes]) -> None:
-        """Store chunks, each durably as it comes, verified."""
+        """Store chunks, verified, and durably: many with one wait for the disk."""
         self._draft(job_id)
         if self.chunks.free_bytes() < SPARE_BYTES:
             raise StorageFull
         reader = FrameReader()
+        batch: list[tuple[str, bytes]] = []
+        size = 0
         for piece in pieces:
-            if done := reader.feed(piece):
-                self.chunks.put(self.submitter, [(chunk.digest, data) for chunk, data in done])
+            for chunk, data in reader.feed(piece):
+                batch.append((chunk.digest, data))
+                size += chunk.size
+            if size >= BATCH_BYTES:
+                self.chunks.put(self.submitter, batch)
+                batch, size = [], 0
+        if batch:
+            self.chunks.put(self.submitter, batch)
         reader.end()
 
     def fetch(self, job_id: str, digests: Sequence[str]) -> Iterator[tuple[str, bytes]]:
@@ -194,18 +206,22 @@ class Gate:
         run = self.runs.run(job.id)
         if run is None or run.stage is not Stage.RETURNED or run.tree is None:
             raise NotFound("chunk.not_found")
-        staged = self._staged(run)
-        index = {c.digest: data for c, data in staged.tree.index()}
-        known = {c.digest: c for c in staged.tree.chunks()}
-        if any(d not in index and d not in known for d in digests):
+        copy = self._copy(run)
+        if not copy.keys() >= set(digests):
             raise NotFound("chunk.not_found")
-        return ((d, index[d] if d in index else staged.read(known[d])) for d in digests)
+        return ((digest, copy[digest]()) for digest in digests)
 
-    def _staged(self, run: Run) -> Staged:
-        staged = self.workplace.staged(self.workplace.place(run.job, run.attempt))
-        if staged.tree.digest != run.tree:
-            raise IntegrityError("site.staging_changed")
-        return staged
+    def _copy(self, run: Run) -> Mapping[str, Callable[[], bytes]]:
+        """Return how each chunk of the staged copy is read. The last job's is at hand."""
+        if run.job not in self.held:
+            staged = self.workplace.staged(self.workplace.place(run.job, run.attempt))
+            if staged.tree.digest != run.tree:
+                raise IntegrityError("site.staging_changed")
+            read = {c.digest: partial(staged.read, c) for c in staged.tree.chunks()}
+            listed = {c.digest: partial(bytes, data) for c, data in staged.tree.index()}
+            self.held.clear()
+            self.held[run.job] = {**read, **listed}
+        return self.held[run.job]
 
     def visit(self) -> None:
         """See that what a killed carrier has left is carried on."""

@@ -1,16 +1,19 @@
-"""Chunks on the wire: a stream of frames, each a digest, a length and the bytes.
+"""Chunks on the wire: a stream of frames, each a digest, a word and the content.
 
-    frame  = digest (32 bytes) | length (4 bytes, big endian) | payload (length bytes)
+    frame  = digest (32 bytes) | word (4 bytes, big endian) | payload
+    word   = length of the payload; its highest bit says that the payload is one zstd frame
     stream = frame*            (no header, no end mark: the end is the end of the body)
 
-A list of digests is 32 bytes each; a list of chunks 36 bytes each (digest, length). The reader
-holds at most one frame; a length above the limit is refused before a byte of it is kept.
+The digest is always that of the content. A packed payload states how long its content is, and is
+refused before anything is unpacked when that is more than a chunk may be. A list of digests is 32
+bytes each; a list of chunks 36 bytes each (digest, length). The reader holds at most one frame.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -18,7 +21,18 @@ from typing import Final
 from sekisho.domain.errors import IntegrityError, TooLarge, UsageError
 from sekisho.domain.limits import DIGEST_BYTES, MAX_CHUNK_BYTES, MAX_DIGESTS
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 _HEAD: Final = struct.Struct(">32sI")
+_PACKED: Final = 1 << 31
+_LEVEL: Final = 1
+#: No content is longer than this window, so that unpacking never holds more.
+_UNPACKING: Final = {zstd.DecompressionParameter.window_log_max: (MAX_CHUNK_BYTES - 1).bit_length()}
+#: Of longer content a sample decides whether packing pays.
+_SAMPLE_BYTES: Final = 16 << 10
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -34,35 +48,99 @@ def digest_of(data: bytes | bytearray | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A chunk as it travels. What it holds is not known to be true before it is `opened`."""
+
+    digest: str
+    payload: bytes
+    packed: bool = False
+
+    def __bytes__(self) -> bytes:
+        word = len(self.payload) | (_PACKED if self.packed else 0)
+        return _HEAD.pack(bytes.fromhex(self.digest), word) + self.payload
+
+    def __len__(self) -> int:
+        return _HEAD.size + len(self.payload)
+
+    def opened(self) -> tuple[Chunk, bytes]:
+        """Return the verified content; raise IntegrityError, or TooLarge before unpacking it."""
+        data = _unpacked(self.payload) if self.packed else self.payload
+        if digest_of(data) != self.digest:
+            raise IntegrityError("chunk.digest")
+        return Chunk(self.digest, len(data)), data
+
+
+def packed(digest: str, data: bytes) -> Frame:
+    """Return the frame of a chunk, packed when that saves a tenth or more."""
+    if _worth_it(data):
+        payload = zstd.compress(data, level=_LEVEL)
+        if _saves(len(payload), len(data)):
+            return Frame(digest, payload, packed=True)
+    return Frame(digest, data)
+
+
+def _worth_it(data: bytes) -> bool:
+    if len(data) < 2 * _SAMPLE_BYTES:
+        return True
+    middle = len(data) // 2
+    sample = zstd.compress(data[middle : middle + _SAMPLE_BYTES], level=_LEVEL)
+    return _saves(len(sample), _SAMPLE_BYTES)
+
+
+def _saves(after: int, before: int) -> bool:
+    return 10 * after <= 9 * before
+
+
+def _unpacked(payload: bytes) -> bytes:
+    try:
+        size = zstd.get_frame_info(payload).decompressed_size
+        if size is not None and size > MAX_CHUNK_BYTES:
+            raise TooLarge("chunk.too_large", limit=MAX_CHUNK_BYTES)
+        unpacking = zstd.ZstdDecompressor(options=_UNPACKING)
+        data = unpacking.decompress(payload, max_length=size or 0)
+    except zstd.ZstdError as error:
+        raise IntegrityError("chunk.digest") from error
+    if not size or len(data) != size or not unpacking.eof or unpacking.unused_data:
+        raise IntegrityError("chunk.digest")
+    return data
+
+
 def frame(digest: str, data: bytes) -> bytes:
-    """Return one frame."""
-    return _HEAD.pack(bytes.fromhex(digest), len(data)) + data
+    """Return one frame, not packed."""
+    return bytes(Frame(digest, data))
 
 
 def frames(chunks: Iterable[tuple[str, bytes]]) -> Iterator[bytes]:
-    """Return the frames of ``chunks`` (digest, bytes)."""
+    """Return the frames of ``chunks`` (digest, bytes), not packed."""
     return (frame(digest, data) for digest, data in chunks)
 
 
 class FrameReader:
-    """Cuts a stream back into verified chunks. Feed it what arrives; call `end` after the last."""
+    """Cuts a stream back into chunks. Feed it what arrives; call `end` after the last."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[tuple[Chunk, bytes]]:
-        """Return the chunks that ``data`` completes; raise IntegrityError on a wrong digest."""
+        """Return the chunks that ``data`` completes, verified; raise as `Frame.opened` does."""
+        return [frame.opened() for frame in self.split(data)]
+
+    def split(self, data: bytes) -> list[Frame]:
+        """Return the frames that ``data`` completes, not opened yet."""
         self._buffer += data
-        done: list[tuple[Chunk, bytes]] = []
+        done: list[Frame] = []
         start = 0
         while len(self._buffer) - start >= _HEAD.size:
-            digest, length = _HEAD.unpack_from(self._buffer, start)
+            digest, word = _HEAD.unpack_from(self._buffer, start)
+            length = word & ~_PACKED
             if length > MAX_CHUNK_BYTES:
                 raise TooLarge("chunk.too_large", limit=MAX_CHUNK_BYTES)
             end = start + _HEAD.size + length
             if len(self._buffer) < end:
                 break
-            done.append(_verified(digest.hex(), bytes(self._buffer[start + _HEAD.size : end])))
+            payload = bytes(self._buffer[start + _HEAD.size : end])
+            done.append(Frame(digest.hex(), payload, packed=word != length))
             start = end
         del self._buffer[:start]
         return done
@@ -71,12 +149,6 @@ class FrameReader:
         """Raise IntegrityError when the stream stopped within a frame."""
         if self._buffer:
             raise IntegrityError("chunk.truncated")
-
-
-def _verified(digest: str, data: bytes) -> tuple[Chunk, bytes]:
-    if digest_of(data) != digest:
-        raise IntegrityError("chunk.digest")
-    return Chunk(digest, len(data)), data
 
 
 def pack_chunks(chunks: Iterable[Chunk]) -> bytes:
