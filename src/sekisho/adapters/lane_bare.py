@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeVar
@@ -79,9 +79,7 @@ class _Known:
     """A job as this process has met it."""
 
     record: Record
-    work: str
     word: str = ""
-    since: float = field(default_factory=time.monotonic)
 
 
 class BareLane:
@@ -108,11 +106,11 @@ class BareLane:
     def submit(self, job: SubmitJob) -> JobView:
         record = self._ordered(job)
         text = msgspec.json.encode(record)
-        work, there = self._repeat(lambda: self._host.make(job.id, text))
-        known = self._knows(job.id, work, there)
+        word, there = self._repeat(lambda: self._host.make(job.id, text))
+        known = self._knows(job.id, there)
         if known.record.job != job:
             raise Conflict("job.different_request", job=job.id)
-        return self.view(job.id) if job.has_inputs else self.start(job.id)
+        return self._brief(known, word) if job.has_inputs else self.start(job.id)
 
     def chunks(self, job_id: str) -> BareFiles:
         place = self._notes.make(job_id)
@@ -125,9 +123,10 @@ class BareLane:
         return BareFiles(push, place / "in", lambda: self._back(job_id))
 
     def start(self, job_id: str) -> JobView:
-        record = self._known(job_id).record
-        self._repeat(lambda: self._host.start(job_id, record.token, record.argv))
-        return self.view(job_id)
+        known = self._known(job_id)
+        record = known.record
+        word = self._repeat(lambda: self._host.start(job_id, record.token, record.argv))
+        return self._brief(known, "running" if word == "ready" else word)
 
     def view(
         self,
@@ -201,7 +200,14 @@ class BareLane:
             created_at=datetime.now(UTC),
         )
 
-    def _knows(self, job_id: str, work: str, text: bytes) -> _Known:
+    def _brief(self, known: _Known, word: str) -> JobView:
+        """Return what a state's word says, without bringing anything."""
+        if word in ("cancelled", "gone", "absent"):
+            return self.view(known.record.job.id)
+        known.word = _waited(word)
+        return self._view(known, _STATES.get(word, JobState.RETURNING), cancelling=False)
+
+    def _knows(self, job_id: str, text: bytes) -> _Known:
         try:
             record = msgspec.json.decode(text, type=Record)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -209,23 +215,23 @@ class BareLane:
         if record.job.id != job_id:
             raise IntegrityError("bare.strange")
         with self._guard:
-            return self._jobs.setdefault(job_id, _Known(record, work))
+            return self._jobs.setdefault(job_id, _Known(record))
 
     def _known(self, job_id: str) -> _Known:
         if job_id in self._jobs:
             return self._jobs[job_id]
         kept = self._notes.place(job_id) / "record"
         with suppress(FileNotFoundError, NotADirectoryError):
-            return self._knows(job_id, "", kept.read_bytes())
-        work, text = self._repeat(lambda: self._host.record(job_id))
-        return self._knows(job_id, work, text)
+            return self._knows(job_id, kept.read_bytes())
+        _, text = self._repeat(lambda: self._host.record(job_id))
+        return self._knows(job_id, text)
 
     def _looked(self, job_id: str, version: int | None, wait_s: float) -> JobView:
         """Look once, and take the step that is due; raise _Ended with the last word on the job."""
         known = self._known(job_id)
         unchanged = version is not None and version == _version(known.word)
         seen = self._watch.news(job_id, known.word if unchanged else "", wait_s)
-        known.word = seen.word
+        known.word = _waited(seen.word)
         match seen.word:
             case "absent":
                 raise NotFound("job.not_found", job=job_id)
@@ -353,6 +359,11 @@ class _Ended(Exception):
     def __init__(self, outcome: Outcome) -> None:
         self.outcome = outcome
         super().__init__(outcome.verdict)
+
+
+def _waited(word: str) -> str:
+    """Return ``word`` as one waits for another: a start that is under way runs."""
+    return "running" if word == "starting" else word
 
 
 def _version(word: str) -> int:

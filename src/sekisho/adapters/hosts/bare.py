@@ -67,16 +67,19 @@ class BareHost:
     base: str
 
     def make(self, job_id: str, record: bytes) -> tuple[str, bytes]:
-        """Make the job durable; return its work directory and the record that is there now."""
+        """Make the job durable; return its state's word and the record that is there now."""
         return _placed(self._call("make", job_id, stdin=record), job_id)
 
     def record(self, job_id: str) -> tuple[str, bytes]:
-        """Return the work directory and the record of a job; raise NotFound."""
+        """Return the state's word and the record of a job; raise NotFound."""
         return _placed(self._call("record", job_id), job_id)
 
-    def start(self, job_id: str, token: str, argv: Sequence[str]) -> None:
-        """Say that the inputs are there, and start the program unless something did before."""
-        self._call("start", job_id, token, _text(WRAPPER), *argv)
+    def start(self, job_id: str, token: str, argv: Sequence[str]) -> str:
+        """Say that the inputs are there, start the program unless something did before.
+
+        Return the state's word: "ready" until the wrapper has come to its first act.
+        """
+        return _word(self._call("start", job_id, token, _text(WRAPPER), *argv))
 
     def look(self, words: Mapping[str, str], wait_s: float) -> tuple[datetime, dict[str, Seen]]:
         """Return the site's time and what has become of jobs, in one call for all of them.
@@ -156,11 +159,18 @@ def _strange() -> SekishoError:
 
 
 def _placed(out: bytes, job_id: str) -> tuple[str, bytes]:
-    head, mark, record = out.partition(b"\n")
-    work = head.removeprefix(b"work ").decode("utf-8", "surrogateescape")
-    if not mark or not work.endswith(f"/{job_id}/work"):
+    head, _, rest = out.partition(b"\n")
+    state, mark, record = rest.partition(b"\n")
+    if not mark or not head.startswith(b"work /") or not head.endswith(f"/{job_id}/work".encode()):
         raise _strange()
-    return work, record
+    return _word(state), record
+
+
+def _word(out: bytes) -> str:
+    word = out.removeprefix(b"state ").strip().decode("ascii", "replace")
+    if word not in _STATES:
+        raise _strange()
+    return word
 
 
 def _seen(line: str) -> tuple[str, Seen]:

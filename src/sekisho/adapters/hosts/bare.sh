@@ -123,13 +123,15 @@ make) # stdin: the record
         sync . 2>/dev/null || sync
         [ -s record ] || fail storage
     fi
-    printf 'work %s\n' "$work"
+    word=$(state)
+    printf 'work %s\nstate %s\n' "$work" "${word%% *}"
     cat record
     ;;
 record)
     enter
     [ -s record ] || fail absent
-    printf 'work %s\n' "$work"
+    word=$(state)
+    printf 'work %s\nstate %s\n' "$work" "${word%% *}"
     cat record
     ;;
 start) # TOKEN WRAPPER ARGV...
@@ -144,7 +146,8 @@ start) # TOKEN WRAPPER ARGV...
         if [ -n "$(find work -prune ! -empty)" ]; then sleep 0.02 2>/dev/null || sleep 1; fi
     fi
     [ -d control/latch ] || launch "$@"
-    printf 'started\n'
+    word=$(state)
+    printf 'state %s\n' "${word%% *}"
     ;;
 look) # ID... are in pairs: an id, and the word that was seen last; $2 seconds to wait
     left=$3
@@ -161,7 +164,9 @@ look) # ID... are in pairs: an id, and the word that was seen last; $2 seconds t
             )
             asked=0
             [ -e "$base/$id/control/cancel" ] && asked=1
-            [ "${word%% *}" != "${pair#*=}" ] && fresh=yes
+            brief=${word%% *}
+            [ "$brief" = starting ] && brief=running # for whoever waits it is the same
+            [ "$brief" != "${pair#*=}" ] && fresh=yes
             lines="$lines$id $asked $word
 "
         done

@@ -7,7 +7,9 @@ Rule 3: an interrupted transfer leaves its partial files where the next one goes
 
 from __future__ import annotations
 
+import os
 import re
+import select
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -44,6 +46,7 @@ class Rsync:
     """Transfers with one host. ``report`` is told the bytes moved so far."""
 
     host: SshHost
+    stall_s: float = 600.0  #: without a word of progress: longer than rsync's own time-out
 
     def push(
         self, place: Path, target: str, bases: Sequence[str], report: Callable[[int], None]
@@ -94,7 +97,7 @@ class Rsync:
             names.write(stdin)
             names.seek(0)
             with _started(argv, names, said) as process:
-                over = _watched(process, report, max_bytes)
+                over = _watched(process, report, max_bytes, self.stall_s)
             said.seek(0)
             words = said.read(65_536)
         if over:
@@ -127,22 +130,30 @@ def _started(argv: Sequence[str], names: IO[bytes], said: IO[bytes]) -> subproce
 
 
 def _watched(
-    process: subprocess.Popen[bytes], report: Callable[[int], None], max_bytes: int | None
+    process: subprocess.Popen[bytes],
+    report: Callable[[int], None],
+    max_bytes: int | None,
+    stall_s: float,
 ) -> bool:
-    """Read rsync's counter to its end; say whether it passed ``max_bytes`` and was ended."""
+    """Read rsync's counter to its end; say whether it passed ``max_bytes`` and was ended.
+
+    Before the two sides agree on a transfer, rsync has no time-out: one that stalls is ended too.
+    """
     if process.stdout is None:
         raise ValueError(process)
     rest = b""
     try:
-        while data := process.stdout.read1(4096):  # type: ignore[attr-defined]
+        while select.select([process.stdout], [], [], stall_s)[0]:
+            data = os.read(process.stdout.fileno(), 4096)
+            if not data:
+                return False
             rest = (rest + data)[-4096:]
-            counts = _COUNT.findall(rest)
-            if counts:
-                moved = int(counts[-1].replace(b",", b""))
-                report(moved)
-                if max_bytes is not None and moved > max_bytes:
-                    process.kill()
-                    return True
+            moved = int((_COUNT.findall(rest) or [b"0"])[-1].replace(b",", b""))
+            report(moved)
+            if max_bytes is not None and moved > max_bytes:
+                process.kill()
+                return True
+        process.kill()
     except BaseException:
         process.terminate()
         _ended(process)

@@ -1,0 +1,175 @@
+"""A hostile site against its client: whatever it answers, nothing lands outside of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sekisho.adapters.hosts.bare import BareHost
+from sekisho.adapters.hosts.rsync import Rsync
+from sekisho.adapters.hosts.ssh import Completed, SshAddress, SshHost
+from sekisho.client.spec import JobSpec
+from sekisho.domain.errors import SekishoError
+from sekisho.domain.limits import MAX_FILES
+from tests.bare_site import SITE, BareWorld, bare_world
+
+JOB = "job_01m802zef15w8sqczkqjnnwrg5"
+NAMES = [
+    b"../up",
+    b"../../../../../../tmp/planted",
+    b"/tmp/planted",
+    b"a/../../b",
+    b"./x",
+    b"a//b",
+    b"",
+    b".",
+    b"..",
+    b"x\n/etc/passwd",
+    b"x\x1b[2J",
+    b"\xff\xfe",
+    b"C:\\x",
+    b"con",
+    b"x" * 5000,
+    "a\u202eb".encode(),
+    b"d/" * 60 + b"x",
+]
+
+
+class LyingHost(SshHost):
+    """Answers what the test wants, without a line."""
+
+    answer = b""
+
+    def run(self, argv: object, *, stdin: bytes = b"", timeout_s: float = 60) -> Completed:  # noqa: ARG002
+        return Completed(0, self.answer, b"")
+
+
+@pytest.fixture
+def liar(tmp_path: Path) -> LyingHost:
+    return LyingHost(SshAddress(host="far"), tmp_path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_that_may_not_cross_is_counted_and_never_asked_for(
+    liar: LyingHost, name: bytes
+) -> None:
+    liar.answer = b"log 0\n5 " + name + b"\x005 good\0"
+    left = BareHost(liar, "/tmp").left(JOB)
+    assert [str(path) for path, _ in left.files] == ["good"]
+    assert left.strange == 1
+
+
+def test_more_files_than_a_tree_may_have_are_not_taken(liar: LyingHost) -> None:
+    liar.answer = b"log 0\n" + b"".join(b"1 f%d\0" % n for n in range(MAX_FILES + 10))
+    left = BareHost(liar, "/tmp").left(JOB)
+    assert (len(left.files), left.strange) == (MAX_FILES, 10)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"\0",
+        b"clock x\n" + JOB.encode() + b" 0 running\n",
+        b"clock 1\n",
+        b"clock 1\n" + JOB.encode() + b" 0 finished\n",
+        b"clock 1\n" + JOB.encode() + b" 2 running\n",
+        b"clock 1\n" + JOB.encode() + b" 0 exit \n",
+        b"clock 1\n" + JOB.encode() + b" 0 exit exit abc 0 1 2\n",
+        b"clock 1\n" + JOB.encode() + b" 0 exit exit abc -1 1 2 .\n",
+        b"clock 99999999999999999999\n" + JOB.encode() + b" 0 running\n",
+        b"welcome to this host\n",
+        b"\xff" * 1000,
+    ],
+)
+def test_an_answer_of_another_form_is_never_taken_for_a_state(
+    liar: LyingHost, answer: bytes
+) -> None:
+    liar.answer = answer
+    with pytest.raises(SekishoError) as strange:
+        BareHost(liar, "/tmp").look({JOB: ""}, 0)
+    assert strange.value.code == "bare.strange"
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"work /etc\nstate making\n{}", b"work /x/" + JOB.encode() + b"/work\n{}"]
+)
+def test_a_work_directory_of_another_form_is_not_believed(liar: LyingHost, answer: bytes) -> None:
+    liar.answer = answer
+    with pytest.raises(SekishoError) as strange:
+        BareHost(liar, "/tmp").make(JOB, b"{}")
+    assert strange.value.code == "bare.strange"
+
+
+@pytest.fixture
+def evil(tmp_path: Path) -> Iterator[BareWorld]:
+    """A site whose rsync, when it sends, is somebody else's."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    path = f"{tools}:/usr/local/bin:/usr/bin:/bin"
+    with bare_world(tmp_path, lines=[f"SetEnv PATH={path}"]) as world:
+        world.program("out", "echo fine >good; mkdir d; echo x >d/e")
+        yield world
+
+
+def plant(world: BareWorld, text: str) -> None:
+    file = world.place / "tools" / "rsync"
+    file.write_text(f"#!/bin/sh\n{text}\n")
+    file.chmod(0o755)
+
+
+SWAP = 'for w in {base}/job_*/work; do rm -rf "$w/good"; %s; done\nexec /usr/bin/rsync "$@"'
+SENDERS = {
+    "swaps a file for a link": SWAP % 'ln -s /etc/passwd "$w/good"',
+    "swaps a file for a link to a folder": SWAP % 'ln -s /etc "$w/good"',
+    "swaps a file for a pipe": SWAP % 'mkfifo "$w/good"',
+    "swaps a file for a folder": SWAP % 'mkdir "$w/good"; ln -s /etc/passwd "$w/good/x"',
+    "swaps a folder for a link": SWAP % 'rm -rf "$w/d"; ln -s /etc "$w/d"; mkdir "$w/good"',
+    "sends noise": "head -c 3000000 /dev/urandom",
+    "sends without end": "exec yes",
+    "ends at once": "exit 0",
+}
+
+
+@pytest.mark.parametrize("how", SENDERS)
+def test_a_sender_that_cheats_gets_nothing_outside_of_the_result(
+    evil: BareWorld, tmp_path: Path, how: str
+) -> None:
+    plant(evil, SENDERS[how].format(base=evil.base))
+    (tmp_path / "r").mkdir()
+    before = {p.name for p in tmp_path.iterdir()}
+    with evil.client() as client:
+        job = client.submit(JobSpec(site=SITE, command="out"))
+        try:
+            outcome = job.wait(5).state
+            job.fetch(tmp_path / "r")
+        except SekishoError as error:
+            outcome = error.code
+    found = list((tmp_path / "r").rglob("*"))
+    assert not [p for p in found if p.is_symlink()]
+    assert all(p.is_file() or p.is_dir() for p in found)
+    assert not [p for p in found if p.is_file() and b"root:" in p.read_bytes()]
+    assert {p.name for p in tmp_path.iterdir()} - before <= {"base", "state"}
+    assert outcome in {"failed", "bare.rsync", "job.goes_on"}
+
+
+def test_a_sender_that_says_nothing_is_given_up(evil: BareWorld, tmp_path: Path) -> None:
+    plant(evil, "exec sleep 600")
+    with evil.client() as client:
+        client.submit(JobSpec(site=SITE, command="out"))
+        address = SshAddress(host=SITE, config_file=evil.place / "ssh_config")
+        host = SshHost(address, evil.runtime)
+        with pytest.raises(SekishoError) as given_up:
+            Rsync(host, stall_s=0.5).pull("/tmp", ["x"], tmp_path, lambda _n: None, max_bytes=1)
+        host.disconnect()
+    assert given_up.value.code == "ssh.unreachable"
+
+
+def test_an_honest_sender_brings_what_the_others_did_not(evil: BareWorld, tmp_path: Path) -> None:
+    plant(evil, 'exec /usr/bin/rsync "$@"')
+    with evil.client() as client:
+        client.submit(JobSpec(site=SITE, command="out")).result(tmp_path / "r")
+    assert (tmp_path / "r" / "good").read_text() == "fine\n"
+    assert (tmp_path / "r" / "d" / "e").read_text() == "x\n"
