@@ -1,25 +1,38 @@
-"""ChunkPort over HTTP: parts small enough for any proxy, resumed chunk by chunk.
+"""ChunkPort over HTTP: parts as long as the way bears them, resumed chunk by chunk.
 
 POST {base}/missing   chunks of 36 bytes each   ->  digests of those not there, 32 bytes each
 PUT  {base}           frames                    ->  2xx once all of them are stored
 POST {base}/fetch     digests                   ->  frames
+
+Packing, unpacking and verifying go on beside the line, and parts are on the way on more than one
+connection; both in bounded memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 from sekisho.adapters.http_line import BYTES, Call, HttpLine
-from sekisho.domain.errors import IntegrityError, SekishoError, TooLarge, Unreachable
-from sekisho.domain.limits import MAX_PART_BYTES
+from sekisho.domain.errors import (
+    IntegrityError,
+    SekishoError,
+    TooLarge,
+    Unreachable,
+)
+from sekisho.transfer.pipeline import mapped
 from sekisho.wire.frames import (
     Chunk,
+    Frame,
     FrameReader,
-    frame,
     pack_chunks,
     pack_digests,
+    packed,
     unpack_digests,
 )
+
+_CONNECTIONS: Final = 2
+_Piece = tuple[Chunk, Frame]
 
 
 class HttpsChunks:
@@ -29,7 +42,6 @@ class HttpsChunks:
         self._line = line
         self._base = base
         self._query = query
-        self._part_bytes = MAX_PART_BYTES
 
     def _call(self, method: str, below: str, body: bytes) -> Call:
         path = self._base + below
@@ -44,30 +56,56 @@ class HttpsChunks:
         return [by_digest[d] for d in digests]
 
     def send(self, chunks: Iterable[tuple[Chunk, bytes]]) -> None:
-        part: list[bytes] = []
+        parts = self._parts(mapped(_packed, chunks))
+        for trouble in mapped(self._try, parts, threads=_CONNECTIONS, ahead=_CONNECTIONS):
+            if trouble is not None:
+                self._insist(*trouble)
+
+    def _parts(self, pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
+        part: list[_Piece] = []
         size = 0
-        for chunk, data in chunks:
-            piece = frame(chunk.digest, data)
-            if part and size + len(piece) > self._part_bytes:
-                self._put(part)
+        for piece in pieces:
+            if part and size + len(piece[1]) > self._line.part_size.bytes:
+                yield part
                 part, size = [], 0
             part.append(piece)
-            size += len(piece)
+            size += len(piece[1])
         if part:
-            self._put(part)
+            yield part
 
-    def _put(self, part: Sequence[bytes]) -> None:
-        """Send one part; if something on the way finds it too long, send its halves."""
-        body = b"".join(part)
+    def _try(self, part: list[_Piece]) -> tuple[list[_Piece], SekishoError] | None:
+        """Send one part once; return it with what went wrong."""
+        body = b"".join(bytes(frame) for _, frame in part)
+        began = self._line.patience.monotonic()
         try:
-            self._line.send(self._call("PUT", "", body))
-        except TooLarge:
-            if len(part) == 1:
-                raise
-            self._part_bytes = len(body) // 2
-            half = len(part) // 2
-            self._put(part[:half])
-            self._put(part[half:])
+            self._line.send_once(self._call("PUT", "", body))
+        except SekishoError as error:
+            if isinstance(error, TooLarge):
+                self._line.part_size.refused(len(body))
+            else:
+                self._line.part_size.cut(len(body))
+            return part, error
+        self._line.part_size.bore(len(body), self._line.patience.monotonic() - began)
+        return None
+
+    def _insist(self, owed: list[_Piece], error: SekishoError) -> None:
+        """Send what of a part did not arrive, in shorter ones, for as long as patience lasts."""
+        pauses = self._line.pauses()
+        trouble: tuple[list[_Piece], SekishoError] | None = owed, error
+        while trouble is not None:
+            part, error = trouble
+            if not isinstance(error, TooLarge):
+                pauses.after(error)
+                stored = {c for c, _ in owed} - set(self.missing([c for c, _ in owed]))
+                owed = [piece for piece in owed if piece[0] not in stored]
+            elif len(part) == 1:
+                raise error
+            trouble = None
+            for part in self._parts(list(owed)):
+                if (trouble := self._try(part)) is not None:
+                    break
+                owed = owed[len(part) :]
+                pauses.progressed()
 
     def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
         owed = dict.fromkeys(chunks)
@@ -75,7 +113,7 @@ class HttpsChunks:
         while owed:
             before = len(owed)
             try:
-                for chunk, data in self._fetch_once(list(owed)):
+                for chunk, data in mapped(Frame.opened, self._fetch_once(list(owed))):
                     if chunk not in owed:
                         raise IntegrityError("chunk.unexpected")
                     del owed[chunk]
@@ -87,13 +125,18 @@ class HttpsChunks:
                     pauses.progressed()
                 pauses.after(error)
 
-    def _fetch_once(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
+    def _fetch_once(self, chunks: Sequence[Chunk]) -> Iterator[Frame]:
         body = pack_digests(c.digest for c in chunks)
         reader = FrameReader()
         with self._line.stream(self._call("POST", "/fetch", body)) as pieces:
             for piece in pieces:
-                yield from reader.feed(piece)
+                yield from reader.split(piece)
         try:
             reader.end()
         except IntegrityError as error:
             raise Unreachable(why="cut") from error
+
+
+def _packed(content: tuple[Chunk, bytes]) -> _Piece:
+    chunk, data = content
+    return chunk, packed(chunk.digest, data)

@@ -18,6 +18,7 @@ import msgspec
 
 from sekisho.adapters.http_client import CONNECT_SECONDS, READ_SECONDS
 from sekisho.adapters.http_problem import MAX_PROBLEM_BYTES, error_from, error_of
+from sekisho.adapters.part_size import PartSize
 from sekisho.adapters.patience import Patience, Pauses
 from sekisho.domain.errors import SekishoError, TooLarge, Unreachable
 
@@ -52,6 +53,7 @@ class HttpLine:
         self._answered = False
         self.date: datetime | None = None  #: the other side's clock, as of its last answer
         self.patience = patience or Patience()
+        self.part_size = PartSize()  #: what bodies this line has been seen to bear
 
     def pauses(self, limit_s: float | None = None) -> Pauses:
         """Return the pauses for one piece of work, bounded by ``limit_s`` as well."""
@@ -71,10 +73,14 @@ class HttpLine:
         pauses = self.pauses(limit_s)
         while True:
             try:
-                with self.stream(call) as pieces:
-                    return _joined(pieces)
+                return self.send_once(call)
             except SekishoError as error:
                 pauses.after(error)
+
+    def send_once(self, call: Call) -> bytes:
+        """Send ``call`` and return the body of the answer, or raise what became of it."""
+        with self.stream(call) as pieces:
+            return _joined(pieces)
 
     @contextmanager
     def stream(self, call: Call) -> Iterator[Iterator[bytes]]:

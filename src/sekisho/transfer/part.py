@@ -20,11 +20,15 @@ from typing import Final, Self
 from sekisho.domain.errors import Conflict, StorageFull, SyncFailed, Unavailable
 from sekisho.domain.files import RelPath
 from sekisho.domain.limits import CHUNK_BYTES, MAX_CHUNK_BYTES
+from sekisho.transfer.pipeline import mapped
 from sekisho.transfer.tree import Tree, TreeFile
 from sekisho.wire.frames import Chunk, digest_of
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_WORTH_THREADS: Final = 16
+#: At a time: a file system makes one write of those that wait together.
+_SYNCS: Final = 8
 #: A whole chunk of nothing but zeros is a hole: neither fetched nor written.
 _HOLES: Final = frozenset(
     Chunk(digest_of(bytes(size)), size) for size in (MAX_CHUNK_BYTES, CHUNK_BYTES)
@@ -100,8 +104,10 @@ class Part:
     def publish(self) -> None:
         """Sync everything, give every file its name, and remove the folder."""
         with _translated():
-            for number in self._made:
-                _sync(number, self._folder)
+            for _ in mapped(
+                lambda n: _sync(n, self._folder), self._made, threads=_SYNCS, ahead=_SYNCS
+            ):
+                pass
             for parts, numbers in self._by_folder().items():
                 here = _walk(self._root, parts)
                 try:
@@ -202,7 +208,14 @@ def _offsets(file: TreeFile) -> Iterator[tuple[Chunk, int]]:
 
 def _damaged(fd: int, file: TreeFile) -> list[Chunk]:
     """Return the chunks that ``fd`` does not hold where it should."""
-    return [c for c, at in _offsets(file) if digest_of(os.pread(fd, c.size, at)) != c.digest]
+
+    def wrong(place: tuple[Chunk, int]) -> Chunk | None:
+        chunk, offset = place
+        return None if digest_of(os.pread(fd, chunk.size, offset)) == chunk.digest else chunk
+
+    places = _offsets(file)
+    looks = map(wrong, places) if len(file.chunks) < _WORTH_THREADS else mapped(wrong, places)
+    return [chunk for chunk in looks if chunk is not None]
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:

@@ -17,10 +17,12 @@ from sekisho.domain.errors import IntegrityError, UsageError
 from sekisho.domain.files import RelPath
 from sekisho.domain.limits import MAX_DEPTH, MAX_FILES
 from sekisho.transfer.cut import cut
+from sekisho.transfer.pipeline import mapped
 from sekisho.transfer.tree import Tree, TreeFile
 from sekisho.wire.frames import Chunk, digest_of
 
 _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_WORTH_THREADS_BYTES: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -94,8 +96,7 @@ class LocalTree:
 
     def _chunks(self, fd: int, source: Source, size: int) -> Iterator[Chunk]:
         offset = 0
-        for data in cut(fd, 0, size):
-            chunk = Chunk(digest_of(data), len(data))
+        for chunk in _hashed(cut(fd, 0, size), size):
             self._at.setdefault(chunk.digest, (source, offset))
             yield chunk
             offset += chunk.size
@@ -113,6 +114,17 @@ class LocalTree:
         if digest_of(data) != chunk.digest:
             raise _changed(source)
         return data
+
+
+def _hashed(pieces: Iterable[memoryview], size: int) -> Iterator[Chunk]:
+    """Return the chunks that ``pieces`` are; of a small file without the pains of threads."""
+    if size < _WORTH_THREADS_BYTES:
+        return map(_chunk, pieces)
+    return mapped(_chunk, pieces)
+
+
+def _chunk(data: memoryview) -> Chunk:
+    return Chunk(digest_of(data), len(data))
 
 
 def _open(source: Source) -> int:

@@ -30,7 +30,9 @@ _HEAD: Final = struct.Struct(">32sI")
 _PACKED: Final = 1 << 31
 _LEVEL: Final = 1
 #: No content is longer than this window, so that unpacking never holds more.
-_UNPACKING: Final = {zstd.DecompressionParameter.window_log_max: (MAX_CHUNK_BYTES - 1).bit_length()}
+_UNPACKING: Final[dict[int, int]] = {
+    zstd.DecompressionParameter.window_log_max: (MAX_CHUNK_BYTES - 1).bit_length()
+}
 #: Of longer content a sample decides whether packing pays.
 _SAMPLE_BYTES: Final = 16 << 10
 
@@ -94,7 +96,7 @@ def _saves(after: int, before: int) -> bool:
 
 def _unpacked(payload: bytes) -> bytes:
     try:
-        size = zstd.get_frame_info(payload).decompressed_size
+        size: int | None = zstd.get_frame_info(payload).decompressed_size
         if size is not None and size > MAX_CHUNK_BYTES:
             raise TooLarge("chunk.too_large", limit=MAX_CHUNK_BYTES)
         unpacking = zstd.ZstdDecompressor(options=_UNPACKING)

@@ -1,0 +1,102 @@
+"""Frames made to hurt: bombs, lies about lengths, wrong digests. Nothing of them is kept."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sekisho.domain.errors import IntegrityError, SekishoError, TooLarge
+from sekisho.domain.limits import MAX_CHUNK_BYTES, MIB
+from sekisho.wire.frames import Frame, FrameReader, digest_of, frame, packed
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+TEXT = b"node 1.0 2.0 3.0\n" * 20_000
+
+
+def test_text_travels_packed_and_noise_as_it_is() -> None:
+    noise = os.urandom(300_000)
+    assert len(packed(digest_of(TEXT), TEXT)) < len(TEXT) // 10
+    assert bytes(packed(digest_of(noise), noise)) == frame(digest_of(noise), noise)
+
+
+@given(st.binary(min_size=1, max_size=5000), st.integers(1, 100), st.integers(1, 999))
+def test_a_stream_cut_anywhere_gives_what_was_put_in(data: bytes, times: int, step: int) -> None:
+    """Kills: a flag read as a length, a packed frame handed on as it is."""
+    content = data * times
+    stream = bytes(packed(digest_of(content), content)) + frame(digest_of(data), data)
+    reader = FrameReader()
+    found = [
+        plain
+        for at in range(0, len(stream), step)
+        for _, plain in reader.feed(stream[at : at + step])
+    ]
+    reader.end()
+    assert found == [content, data]
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked() -> None:
+    bomb = Frame("0" * 64, zstd.compress(bytes(256 * MIB)), packed=True)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLarge):
+            FrameReader().feed(bytes(bomb))
+        assert tracemalloc.get_traced_memory()[1] < MIB
+    finally:
+        tracemalloc.stop()
+
+
+def lying(says: int) -> bytes:
+    """Return an honest frame of zstd with another length of content written into it."""
+    honest = bytearray(zstd.compress(bytes(100_000)))
+    assert int.from_bytes(honest[5:9], "little") == 100_000
+    honest[5:9] = says.to_bytes(4, "little")
+    return bytes(honest)
+
+
+def streamed() -> bytes:
+    made = zstd.ZstdCompressor()
+    return made.compress(TEXT) + made.flush()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"not packed at all",
+        zstd.compress(b""),
+        zstd.compress(TEXT)[:-1],
+        zstd.compress(TEXT) + b"x",
+        zstd.compress(TEXT) + zstd.compress(TEXT),
+        zstd.compress(TEXT[:-1]),
+        streamed(),
+        lying(99_999),
+        lying(100_001),
+    ],
+)
+def test_a_payload_that_is_not_exactly_the_content_is_refused(payload: bytes) -> None:
+    with pytest.raises(IntegrityError):
+        Frame(digest_of(TEXT), payload, packed=True).opened()
+    with pytest.raises(IntegrityError):
+        Frame(digest_of(bytes(100_000)), payload, packed=True).opened()
+
+
+@given(st.binary(max_size=300))
+def test_no_payload_makes_anything_but_an_error_of_ours(payload: bytes) -> None:
+    """Kills: an error of the library that escapes."""
+    with pytest.raises(SekishoError):
+        Frame("0" * 64, payload, packed=True).opened()
+
+
+def test_a_length_beyond_the_limit_is_refused_before_a_byte_of_it_is_kept() -> None:
+    for word in (MAX_CHUNK_BYTES + 1, (1 << 31) | (MAX_CHUNK_BYTES + 1)):
+        with pytest.raises(TooLarge):
+            FrameReader().feed(bytes(32) + word.to_bytes(4, "big"))

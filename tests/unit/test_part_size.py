@@ -1,0 +1,52 @@
+"""How parts grow and shrink."""
+
+from __future__ import annotations
+
+from sekisho.adapters.part_size import LONGEST_BYTES, PartSize
+from sekisho.domain.limits import MAX_PART_BYTES
+
+
+def grown(size: PartSize) -> int:
+    for _ in range(20):
+        size.bore(size.bytes, 0.1)
+    return size.bytes
+
+
+def test_parts_begin_below_the_limit_of_a_default_proxy_and_grow() -> None:
+    assert PartSize().bytes == MAX_PART_BYTES < 1 << 20
+    assert grown(PartSize()) == LONGEST_BYTES
+
+
+def test_parts_do_not_grow_on_a_slow_line_or_when_they_are_not_full() -> None:
+    size = PartSize()
+    size.bore(MAX_PART_BYTES, 1.5)
+    size.bore(100, 0.1)
+    assert size.bytes == MAX_PART_BYTES
+
+
+def test_what_was_refused_is_not_tried_again() -> None:
+    size = PartSize()
+    size.bore(MAX_PART_BYTES, 0.1)
+    size.refused(2 * MAX_PART_BYTES)
+    assert grown(size) == MAX_PART_BYTES
+
+
+def test_a_first_part_that_is_refused_is_halved() -> None:
+    size = PartSize()
+    size.refused(MAX_PART_BYTES)
+    assert size.bytes == MAX_PART_BYTES // 2
+
+
+def test_after_a_cut_parts_are_short_and_grow_again() -> None:
+    size = PartSize()
+    longest = grown(size)
+    size.cut(longest)
+    assert size.bytes == MAX_PART_BYTES
+    assert grown(size) == longest
+
+
+def test_a_line_that_breaks_under_a_length_never_borne_is_not_tried_with_it_again() -> None:
+    size = PartSize()
+    size.bore(MAX_PART_BYTES, 0.1)
+    size.cut(2 * MAX_PART_BYTES)
+    assert grown(size) == MAX_PART_BYTES
