@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from sekisho.client.result import Result
 
 
+REMOTE_LOG: Final = "remote_program_exec.log"
+_LOG_BYTES: Final = 32_768
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Following:
     """How to stay with a job. ``into`` None: do not fetch."""
@@ -70,6 +74,7 @@ def finish(session: Session, result: Result) -> int:
         for file in result.files:
             output.result(session, str(file))
         if not result.ok:
+            _show_log(session, result)
             output.error(session, result.error())
     return result.exit_status
 
@@ -78,6 +83,19 @@ _DESCRIBED: Final = (
     *("job", "site", "state", "exit_code", "signal", "code", "started_at", "ended_at"),
     *("receipt", "lost_by"),
 )
+
+
+def _show_log(session: Session, result: Result) -> None:
+    """Show the end of what a failed program of a bare site printed, between two lines."""
+    log = next((file for file in result.files if file.name == REMOTE_LOG), None)
+    if log is None:
+        return
+    with log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - _LOG_BYTES))
+        text = stream.read().decode("utf-8", "replace")
+    rule = f"{'-' * 10} {session.say('remote_log')} {'-' * 16}"
+    for line in (rule, text.rstrip("\n"), "-" * len(rule)):
+        output.note(session, line)
 
 
 def described(result: Result) -> dict[str, object]:

@@ -21,12 +21,18 @@ FAULT_STATUS: Final = 1
 
 
 @click.command(cls=Command)
+@click.argument("name", required=False, metavar="[SITE]")
 @home_option
 @click.option("--quick", is_flag=True)
 @json_option
 @click.pass_obj
-def check(session: Session, *, home: Path, quick: bool) -> int:
-    """Check manifest, directories and the whole way to the broker. Nothing is run, no job taken."""
+def check(session: Session, *, name: str | None, home: Path, quick: bool) -> int:
+    """Check manifest, directories and the whole way to the broker. Nothing is run, no job taken.
+
+    On the workflow side, with the name of an ssh site of its settings: check the way to that site.
+    """
+    if name is not None:
+        return _check_way(session, name)
     from sekisho.compose.site_check import Diagnosis  # noqa: PLC0415 (HTTP only when needed)
 
     diagnosis = Diagnosis(home.absolute(), os.environ, quick=quick)
@@ -48,6 +54,23 @@ def check(session: Session, *, home: Path, quick: bool) -> int:
         output.result(session, "")
         output.result(session, _summary(session, findings))
     return 0 if clean(findings) else FAULT_STATUS
+
+
+def _check_way(session: Session, name: str) -> int:
+    from sekisho.compose.push_check import findings  # noqa: PLC0415 (only who pushes needs ssh)
+
+    seen = []
+    for finding in findings(name, session.config):
+        seen.append(finding)
+        if not session.json:
+            _print(session, finding)
+    if session.json:
+        listed = [_as_json(session, finding) for finding in seen]
+        output.result_json(session, {"ok": clean(seen), "checks": listed})
+    else:
+        output.result(session, "")
+        output.result(session, _summary(session, seen))
+    return 0 if clean(seen) else FAULT_STATUS
 
 
 def _print(session: Session, finding: Finding) -> None:

@@ -84,6 +84,7 @@ CODES: Final[Mapping[str, tuple[Grade, Ask | None]]] = {
     "check.proxy_refused": (_F, _N),
     "check.quick": (Grade.SKIPPED, None),
     "check.releases_everything": (_W, _S),
+    "check.site_clock": (_W, _S),
     "check.tcp": (_F, _N),
     "check.tls_broken": (_F, _N),
     "check.tls_early": (_F, _S),

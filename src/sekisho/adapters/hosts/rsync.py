@@ -36,6 +36,8 @@ _SHAPE: Final = ("-rt", "-s", "--partial", f"--timeout={SILENCE_S}", "--chmod=D0
 _COUNT: Final = re.compile(rb"\r\s*([\d,]+)\s+\d+%")
 _NO_ROOM: Final = re.compile(r"No space left|Disk quota exceeded|File too large")
 _MISSING: Final = 127
+_VERSION: Final = re.compile(rb"rsync +version v?(\d+)\.(\d+)")
+_OLDEST: Final = (3, 1)
 _LINE_BROKE: Final = frozenset({10, 12, 30, 35, SSH_FAULT})
 #: Some files could not be read, or were gone. Which, the receiver sees.
 _PARTIAL: Final = frozenset({23, 24})
@@ -118,6 +120,19 @@ class Rsync:
             fault = fault_of(host, said)
             return fault if isinstance(fault, Unavailable) else Unreachable(said=last_line(text))
         return SekishoError("bare.rsync", host=host, said=last_line(text), status=code)
+
+
+def check_version(host: SshHost) -> str:
+    """Return both sides' versions of rsync; raise UsageError when one is missing or too old."""
+    argv = ["rsync", "--version"]
+    here = subprocess.run(argv, capture_output=True, check=False).stdout
+    versions = []
+    for place, text in (("-", here), (host.address.host, host.run(argv).stdout)):
+        found = _VERSION.search(text)
+        if found is None or (int(found[1]), int(found[2])) < _OLDEST:
+            raise UsageError("bare.no_rsync", host=place)
+        versions.append(f"{int(found[1])}.{int(found[2])}")
+    return ", ".join(versions)
 
 
 def _started(argv: Sequence[str], names: IO[bytes], said: IO[bytes]) -> subprocess.Popen[bytes]:

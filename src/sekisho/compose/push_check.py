@@ -1,0 +1,107 @@
+"""The diagnosis of the way to an ssh site, from the workflow side. No job is made by it."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from sekisho.adapters.hosts.rsync import check_version
+from sekisho.adapters.hosts.ssh import SshHost
+from sekisho.adapters.job_notes import JobNotes, state_directory
+from sekisho.adapters.lane_gate import GateLane
+from sekisho.adapters.patience import Patience
+from sekisho.compose.push import ssh_host
+from sekisho.config.client import SshSite, load_client
+from sekisho.domain.errors import NotFound, SekishoError, Unavailable
+from sekisho.site.check import (
+    CLOCK_WARNING_SECONDS,
+    Finding,
+    fault,
+    found,
+    judge_room,
+    ok,
+)
+
+_PROBE: Final = (
+    'mkdir -p -- "$1" && d=$(mktemp -d "$1/.check.XXXXXX") && rmdir "$d" && df -Pk "$1" | tail -n 1'
+)
+_FREE: Final = re.compile(r"\s(\d+)\s+\d+%\s")
+
+
+def findings(name: str, config: Path | None) -> Iterator[Finding]:
+    """Find out how it stands with the way to the site ``name``, step by step."""
+    files = load_client(config)
+    site = files.settings.site.get(name)
+    if site is None:
+        raise NotFound("site.not_found", site=name)
+    notes = JobNotes(state_directory(os.environ))
+    owed = [note.job for note in notes.all(name) if note.owed]
+    if owed:
+        error = Unavailable("hook.failed", hook="after", said=", ".join(owed))
+        yield fault("settings", error)
+    if not site.host:
+        yield ok("settings", "before")
+        return
+    host = ssh_host(site, files, site.host)
+    try:
+        host.connect()
+        yield ok("login", site.host)
+        if site.kind == "bare":
+            yield from _bare(host, site)
+        else:
+            yield from _gated(GateLane(name, host.session, Patience(limit_s=0)))
+    except SekishoError as error:
+        yield fault("login", error)
+
+
+def _gated(lane: GateLane) -> Iterator[Finding]:
+    """Ask the gate: the key of a gated site opens nothing else."""
+    try:
+        lane.sites()
+        yield ok("gate")
+        began = time.monotonic()
+        lane.sites()
+        yield ok("latency", f"{(time.monotonic() - began) * 1000:.0f} ms")
+        at = lane.clock()
+        if at is not None:
+            yield _judged_clock(round(at.timestamp() - time.time()))
+    finally:
+        lane.close()
+
+
+def _latency(host: SshHost) -> Finding:
+    began = time.monotonic()
+    host.run(["true"])
+    return ok("latency", f"{(time.monotonic() - began) * 1000:.0f} ms")
+
+
+def _clock(host: SshHost) -> Finding:
+    said = host.run(["date", "+%s"]).stdout.strip()
+    if not said.isdigit():
+        return ok("clock", "-")
+    return _judged_clock(round(int(said[:12]) - time.time()))
+
+
+def _judged_clock(seconds: int) -> Finding:
+    if abs(seconds) > CLOCK_WARNING_SECONDS:
+        return found("clock", "check.site_clock", seconds=seconds)
+    return ok("clock", f"{seconds:+d} s")
+
+
+def _bare(host: SshHost, site: SshSite) -> Iterator[Finding]:
+    yield _latency(host)
+    yield _clock(host)
+    try:
+        yield ok("rsync", check_version(host))
+    except SekishoError as error:
+        yield fault("rsync", error)
+    done = host.run(["sh", "-c", _PROBE, "check", site.base])
+    free = _FREE.search(done.stdout.decode("utf-8", "replace"))
+    if done.code != 0 or free is None:
+        yield fault("work", Unavailable("bare.storage"))
+    else:
+        yield judge_room("work", site.base, int(free[1]) << 10)
