@@ -180,6 +180,11 @@ def filled(folder: Path) -> Path:
     return ballast
 
 
+def forget_many(journal: DirectoryJournal) -> None:
+    for number in range(3, 200):
+        journal.forget(a_run(number).job)
+
+
 def live_through_a_full_disk(folder: Path) -> dict[str, object]:
     """Fill the disk, write, write until nothing goes any more, free it, write again."""
     state = folder / "state"
@@ -196,7 +201,7 @@ def live_through_a_full_disk(folder: Path) -> dict[str, object]:
     seen["full"] = [
         told(lambda: journal.append([a_record(n="x" * 9000)])),
         told(lambda: journal.save(a_run(2))),
-        told(lambda: [journal.forget(a_run(n).job) for n in range(3, 200)]),
+        told(lambda: forget_many(journal)),
     ]
     seen["kept"] = [len(journal.runs()), verify_log(state)[1]]
     journal.unlock()
