@@ -2,7 +2,8 @@
 
 A space's name never becomes a path; it stands in the file ``space`` of its directory. A file
 appears whole or not at all (`adapters.durable`), is verified when written and whenever read, and
-its modification time is the time of storing. Unfinished files of a crash are dropped by `older`.
+its modification time is the time of storing. What is damaged counts as missing once that was seen.
+Unfinished files of a crash, and damage that was set aside, are dropped by `older`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Final
+
+import structlog
 
 from sekisho.adapters import durable
 from sekisho.domain.errors import Corrupt, IntegrityError, NotFound
@@ -21,6 +24,8 @@ from sekisho.wire.frames import digest_of
 
 _SPACE_FILE: Final = "space"
 _DIGEST_LENGTH: Final = 64
+
+log = structlog.get_logger()
 
 
 class BlobDirectory:
@@ -52,6 +57,8 @@ class BlobDirectory:
         if data is None:
             raise NotFound("chunk.not_found")
         if digest_of(data) != digest:
+            with _os_errors():
+                self._set_aside(self._path(space, digest))
             raise IntegrityError("chunk.damaged", digest=digest)
         return data
 
@@ -78,6 +85,19 @@ class BlobDirectory:
         if len(digest) != _DIGEST_LENGTH or not digest.isalnum():
             raise IntegrityError("chunk.digest")
         return self._root / digest_of(space.encode()) / digest[:2] / digest
+
+    def _set_aside(self, path: Path) -> None:
+        """Take damage out of the way, so that whoever has the bytes is asked for them again.
+
+        Somebody may have stored them rightly since we read: then they get their place back.
+        """
+        aside = path.with_name(f"{durable.TEMPORARY}{path.name}")
+        with suppress(FileNotFoundError):
+            path.replace(aside)
+            log.error("chunk_damaged", digest=path.name)
+            if digest_of(aside.read_bytes()) == path.name:
+                aside.replace(path)
+            durable.sync_directory(path.parent)
 
     def _prepare(self, space: str, shards: set[Path]) -> None:
         if space not in self._spaces:

@@ -46,18 +46,27 @@ def copy_chunks(source: BlobStore, target: BlobStore, now: datetime) -> tuple[in
 def verify(store: Store, blobs: BlobStore) -> int:
     """Return the number of jobs in the copy; raise Corrupt when one lacks a chunk of its own."""
     number = 0
-    for job in _jobs(store):
+    for job in every_job(store):
         number += 1
-        digests = [chunk.digest for chunk in store.ledger.declared(job.id)]
-        if job.state in _COMPLETE and blobs.missing(
-            space_of(site=job.site, submitter=job.submitter), digests
-        ):
+        whole = store.jobs.get(job.id, EVERYONE)
+        if lacking(store, blobs, whole):
             raise Corrupt("backup.chunk_missing", job=job.id)
     return number
 
 
-def _jobs(store: Store) -> Iterator[Job]:
-    after = None
-    while page := store.jobs.page(JobFilter(), after=after, limit=_PAGE):
-        yield from (store.jobs.get(job.id, EVERYONE) for job in page)
+def lacking(store: Store, blobs: BlobStore, job: Job) -> list[str]:
+    """Return the digests of chunks that must be there for ``job`` and are not."""
+    if job.state not in _COMPLETE:
+        return []
+    digests = [chunk.digest for chunk in store.ledger.declared(job.id)]
+    return blobs.missing(space_of(site=job.site, submitter=job.submitter), digests)
+
+
+def every_job(
+    store: Store, *, site: str | None = None, submitter: str | None = None
+) -> Iterator[Job]:
+    """Return all jobs, of the site and the submitter if they are named, a page at a time."""
+    after, which = None, JobFilter(site=site, submitter=submitter)
+    while page := store.jobs.page(which, after=after, limit=_PAGE):
+        yield from page
         after = page[-1].id

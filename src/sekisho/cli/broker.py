@@ -20,12 +20,13 @@ from sekisho.adapters.durable import write_file
 from sekisho.adapters.logging_setup import set_up_logging
 from sekisho.broker.desk import Desk
 from sekisho.broker.ports import EVERYONE, JobFilter
+from sekisho.broker.scrub import Scrub
 from sekisho.cli.broker_output import show, show_record, show_table
 from sekisho.compose import broker as compose
 from sekisho.config.broker import TEMPLATE, BrokerFiles, load_broker
 from sekisho.domain import ids
 from sekisho.domain.access import Role
-from sekisho.domain.errors import Conflict, NotFound
+from sekisho.domain.errors import Conflict, IntegrityError, NotFound
 from sekisho.domain.job import JobState
 from sekisho.http.admin_calls import status as figures
 from sekisho.http.view import job_view
@@ -124,6 +125,24 @@ def backup(destination: Path, config: Path, *, as_json: bool) -> None:
     set_up_logging("error")
     copied = compose.back_up(load_broker(config), destination)
     show_record(copied, as_json=as_json)
+
+
+@broker.command()
+@_config_option
+@_json_option
+def scrub(config: Path, *, as_json: bool) -> None:
+    """Read and verify every stored chunk; name what is damaged, and the jobs that need it."""
+    with _desk(config) as desk:
+        pass_ = Scrub(desk.ports.store, desk.ports.blobs)
+        damage = []
+        for one in pass_.run(desk.ports.clock.now()):
+            damage.append(one)
+            if not as_json:
+                show(f"{one.what} {one.digest} {one.site} {one.submitter} {' '.join(one.jobs)}")
+    row = {"chunks": pass_.chunks, "chunk_bytes": pass_.bytes, "damage": len(damage)}
+    show_record(row | {"damage": damage} if as_json else row, as_json=as_json)
+    if damage:
+        raise IntegrityError("store.chunks_damaged", count=len(damage))
 
 
 @broker.command()
