@@ -152,15 +152,15 @@ def _rule_faults(document: dict[str, Any]) -> Faults:
         if entry.get("name") in names:
             yield (*at, "name"), "command.duplicate"
         names.add(entry.get("name"))
-        found = [
-            *_parameter_faults(entry, at),
+        parameters = list(_parameter_faults(entry, at))
+        others = [
             *_pattern_faults(entry, at),
             *_variable_faults(entry, at),
             *_sandbox_faults(entry, at),
         ]
-        yield from found
-        if not found:
-            yield from _argv_faults(entry, at)
+        yield from parameters + others
+        if not parameters:
+            yield from _argv_faults(entry, at, alone=bool(others))
 
 
 def _parameter_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
@@ -207,13 +207,17 @@ def _sandbox_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
         yield (*at, "sandbox"), _why(error)
 
 
-def _argv_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
-    try:
-        _command(msgspec.convert(entry, CommandTable))
-    except msgspec.ValidationError:
-        return  # told already, with the key
-    except UsageError as error:
-        yield (*at, "argv"), _why(error)
+def _argv_faults(entry: dict[str, Any], at: KeyPath, *, alone: bool) -> Faults:
+    """Judge the whole entry, or, when something else in it is wrong, the vector by itself."""
+    vector = {key: entry[key] for key in ("name", "argv", "parameters") if key in entry}
+    for given in ([] if alone else [entry]) + [vector | {"time_limit_s": 1}]:
+        try:
+            _command(msgspec.convert(given, CommandTable))
+        except msgspec.ValidationError:
+            continue  # told already, with the key
+        except UsageError as error:
+            yield (*at, "argv"), _why(error)
+        return
 
 
 def _command(entry: CommandTable) -> Command:
