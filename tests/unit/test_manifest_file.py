@@ -1,0 +1,267 @@
+"""The manifest as its owner writes it: everything it can say, and every fault with its line."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from sekisho.config.manifest import load_manifest, parse_manifest, size_of
+from sekisho.domain import parameter
+from sekisho.domain.access import Submitters
+from sekisho.domain.egress import LogRule, OutputRule
+from sekisho.domain.errors import ConfigError
+from sekisho.domain.files import Pattern
+from sekisho.domain.manifest import InputRule
+
+FULL = """\
+schema = 1
+site = "tohoku"
+submitters = ["alice", "bob@example.org"]
+max_running = 7
+
+[[command]]
+name = "solve"
+argv = ["/opt/solve", "{model}", ["--steps", "{steps}"], "{verbose}", "--tol={tolerance}", "{mode}"]
+time_limit_s = 90
+max_running = 2
+idempotent = true
+retention_days = 0.5
+submitters = ["alice"]
+enabled = false
+description = { en = "Solves.", ja = "解く。" }
+environment = { OMP_NUM_THREADS = "4", MODEL = "{CALC_DIR}/model" }
+
+[command.parameters]
+model = { type = "text", pattern = "[a-z]+", max_length = 9, default = "steel" }
+steps = { type = "integer", minimum = 1, maximum = 10 }
+verbose = { type = "boolean", flag = "-v", default = false }
+tolerance = { type = "number", minimum = 0, maximum = 1, default = 0 }
+mode = { type = "choice", values = ["fast", "slow"], default = "slow" }
+
+[[command.input]]
+path = "in/*.dat"
+max_bytes = "10 MiB"
+required = false
+
+[[command.output]]
+path = "out/**"
+max_bytes = 2048
+max_files = 3
+required = true
+
+[command.stdout]
+release = true
+max_bytes = "2KiB"
+"""
+
+SMALL = """\
+schema = 1
+site = "tohoku"
+submitters = []
+
+[[command]]
+name = "solve"
+argv = ["/opt/solve"]
+time_limit_s = 1
+"""
+
+
+def faults_of(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        parse_manifest(text, "manifest.toml")
+    assert caught.value.code == "config.invalid"
+    found = caught.value.params["faults"]
+    assert isinstance(found, list)
+    return found
+
+
+def test_everything_that_a_manifest_can_say_is_understood() -> None:
+    manifest = parse_manifest(FULL, "manifest.toml")
+    assert (manifest.site, manifest.max_running) == ("tohoku", 7)
+    assert manifest.submitters == Submitters(frozenset({"alice", "bob@example.org"}))
+    command = manifest.commands["solve"]
+    assert command.argv[:3] == ("/opt/solve", "{model}", ("--steps", "{steps}"))
+    assert command.parameters == {
+        "model": parameter.Text(pattern="[a-z]+", max_length=9, default="steel"),
+        "steps": parameter.Integer(minimum=1, maximum=10),
+        "verbose": parameter.Boolean(flag="-v", default=False),
+        "tolerance": parameter.Number(minimum=0, maximum=1, default=0),
+        "mode": parameter.Choice(values=("fast", "slow"), default="slow"),
+    }
+    assert command.inputs == (
+        InputRule(path=Pattern("in/*.dat"), max_bytes=10 << 20, required=False),
+    )
+    assert command.outputs == (
+        OutputRule(path=Pattern("out/**"), max_bytes=2048, max_files=3, required=True),
+    )
+    assert (command.stdout, command.stderr) == (LogRule(release=True, max_bytes=2048), LogRule())
+    assert command.environment == {"OMP_NUM_THREADS": "4", "MODEL": "{CALC_DIR}/model"}
+    assert command.description == {"en": "Solves.", "ja": "解く。"}
+    assert command.submitters == Submitters(frozenset({"alice"}))
+    assert (command.time_limit, command.retention) == (
+        timedelta(seconds=90),
+        timedelta(hours=12),
+    )
+    assert (command.max_running, command.idempotent, command.enabled) == (2, True, False)
+
+
+def test_what_is_not_said_is_careful() -> None:
+    command = parse_manifest(SMALL, "manifest.toml").commands["solve"]
+    assert (command.stdout.release, command.stderr.release) == (False, False)
+    assert (command.inputs, command.outputs, command.environment) == ((), (), {})
+    assert (command.max_running, command.idempotent, command.submitters) == (1, False, None)
+
+
+def test_a_digest_names_the_very_text(tmp_path: Path) -> None:
+    file = tmp_path / "manifest.toml"
+    file.write_text(FULL, "utf-8")
+    manifest = load_manifest(file)
+    assert manifest.digest == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert parse_manifest(FULL + "\n", "manifest.toml").digest != manifest.digest
+
+
+def test_five_faults_are_told_at_once_each_with_its_line() -> None:
+    text = (
+        FULL.replace('site = "tohoku"', 'site = "Tohoku"')
+        .replace("time_limit_s = 90", "time_limit_s = -1")
+        .replace('"/opt/solve", "{model}"', '"solve", "{model}"')
+        .replace('path = "out/**"', 'path = "../out"')
+        .replace("[command.stdout]\nrelease = true", "[command.stdout]\nreleased = true")
+    )
+    found = faults_of(text)
+    assert [fault.split(": ")[:2] for fault in found] == [
+        ["manifest.toml:2", "site"],
+        ["manifest.toml:8", "command[0].argv"],
+        ["manifest.toml:9", "command[0].time_limit_s"],
+        ["manifest.toml:31", "command[0].output[0].path"],
+        ["manifest.toml:37", "command[0].stdout.released"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line", "key"),
+    [
+        ("schema = 1", "schema = 2", 1, "schema"),
+        ("max_running = 7", "max_running = 0", 4, "max_running"),
+        ("max_running = 7", "max_runing = 7", 4, "max_runing"),
+        ('"bob@example.org"', '"bob smith"', 3, "submitters"),
+        ('name = "solve"', 'name = "Solve It"', 7, "name"),
+        ('["/opt/solve", ', '["opt/solve", ', 8, "argv"),
+        ('["/opt/solve", ', '["/opt/{model}", ', 8, "argv"),
+        ('"{mode}"]', '"{mode}", "{colour}"]', 8, "argv"),
+        (', "{mode}"]', "]", 8, "argv"),
+        ("time_limit_s = 90", "time_limit_s = 0", 9, "time_limit_s"),
+        ("time_limit_s = 90", 'time_limit_s = "90"', 9, "time_limit_s"),
+        ("retention_days = 0.5", "retention_days = -1", 12, "retention_days"),
+        ('en = "Solves."', 'de = "Loest."', 15, "description"),
+        ('OMP_NUM_THREADS = "4"', "OMP_NUM_THREADS = 4", 16, "environment"),
+        ('OMP_NUM_THREADS = "4"', 'IFS = "4"', 16, "environment"),
+        ('"[a-z]+"', '"[a-z"', 19, "parameters.model"),
+        ('"[a-z]+"', '"(a+)+b"', 19, "parameters.model"),
+        ('default = "steel"', 'default = "STEEL"', 19, "parameters.model"),
+        ('default = "steel"', "default = 3", 19, "parameters.model"),
+        ('default = "steel"', 'flag = "-m"', 19, "parameters.model"),
+        ('type = "text", pattern = "[a-z]+"', 'type = "text"', 19, "parameters.model"),
+        ("minimum = 1, maximum = 10", "minimum = 1", 20, "parameters.steps"),
+        (
+            "minimum = 1, maximum = 10",
+            "minimum = 9, maximum = 1",
+            20,
+            "parameters.steps",
+        ),
+        (
+            "minimum = 1, maximum = 10",
+            "minimum = 1.5, maximum = 10",
+            20,
+            "parameters.steps",
+        ),
+        (
+            "minimum = 1, maximum = 10",
+            "minimum = true, maximum = 10",
+            20,
+            "parameters.steps",
+        ),
+        ('type = "integer"', 'type = "float"', 20, "parameters.steps"),
+        ("default = false", 'default = "no"', 21, "parameters.verbose"),
+        (
+            "maximum = 1, default = 0",
+            "maximum = 1, default = 2",
+            22,
+            "parameters.tolerance",
+        ),
+        (
+            "maximum = 1, default = 0",
+            'maximum = 1, default = "a"',
+            22,
+            "parameters.tolerance",
+        ),
+        ('default = "slow"', 'default = "medium"', 23, "parameters.mode"),
+        ('path = "in/*.dat"', 'path = "/in"', 26, "input[0].path"),
+        ('path = "in/*.dat"', "path = 3", 26, "input[0].path"),
+        ('"10 MiB"', '"10 MB"', 27, "input[0].max_bytes"),
+        ('"10 MiB"', "-1", 27, "input[0].max_bytes"),
+        ('path = "out/**"', 'path = "a/**/b/**"', 31, "output[0].path"),
+        ("max_files = 3", "max_files = 0", 33, "output[0].max_files"),
+        ("release = true", 'release = "yes"', 37, "stdout.release"),
+    ],
+)
+def test_a_fault_is_told_with_its_line_and_key(
+    before: str, after: str, line: int, key: str
+) -> None:
+    assert FULL.count(before) >= 1
+    found = faults_of(FULL.replace(before, after, 1))
+    wheres = [fault.split(": ")[:2] for fault in found]
+    keys = (key, f"command[0].{key}")
+    assert any(w[0] == f"manifest.toml:{line}" and w[1].startswith(keys) for w in wheres), found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "schema = 1",
+        "command = 3",
+        SMALL + "command = 1",
+        "[[[",
+        SMALL.replace('"/opt', '"/opt"'),
+    ],
+)
+def test_what_is_no_manifest_at_all_is_told_without_a_crash(text: str) -> None:
+    assert faults_of(text) != []
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "command = 3\n",
+        "[command]\nname = 3\n",
+        "[[command]]\nparameters = 3\ninput = 3\noutput = [3]\n",
+        '[[command]]\nname = "a"\nparameters = { x = 3 }\n',
+        '[[command]]\nname = "a"\nargv = 3\ntime_limit_s = 1\n',
+    ],
+)
+def test_a_document_of_another_shape_is_told_by_its_keys(broken: str) -> None:
+    head = 'schema = 1\nsite = "one"\nsubmitters = []\n'
+    assert all(fault.startswith("manifest.toml:") for fault in faults_of(head + broken))
+
+
+def test_two_commands_of_one_name_are_a_fault_of_the_second() -> None:
+    text = SMALL + SMALL[SMALL.index("\n[[command]]") :]
+    assert faults_of(text) == ["manifest.toml:11: command[1].name: command.duplicate"]
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_manifest(tmp_path / "manifest.toml")
+    assert caught.value.code == "config.unreadable"
+
+
+@pytest.mark.parametrize(
+    ("size", "value"),
+    [(0, 0), (77, 77), ("3B", 3), ("1 KiB", 1024), ("2MiB", 2 << 20), ("1 GiB", 1 << 30)],
+)
+def test_sizes_are_bytes_or_say_their_unit(size: int | str, value: int) -> None:
+    assert size_of(size) == value
