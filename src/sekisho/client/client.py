@@ -15,6 +15,7 @@ from sekisho.client.spec import JobSpec
 from sekisho.domain.ids import ENTROPY_BYTES, check_job_id, make_id
 from sekisho.domain.job import JobState
 from sekisho.transfer.progress import Progress, unseen
+from sekisho.transfer.remembered import Forgetful, Remembered
 from sekisho.transfer.send import send_local
 from sekisho.transfer.source import LocalTree, scan
 from sekisho.wire.envelope import Request, seal
@@ -34,8 +35,9 @@ def new_job_id() -> str:
 class Client:
     """Submits jobs and finds them again. Safe to share between threads; a context manager."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: Line, remembered: Remembered | None = None) -> None:
         self._line = line
+        self._remembered = remembered or Forgetful()
 
     def __enter__(self) -> Self:
         return self
@@ -67,7 +69,7 @@ class Client:
         told the id when the broker has the job, before its inputs are sent.
         """
         job_id = check_job_id(job_id or new_job_id())
-        local = LocalTree(scan(spec.entries()))
+        local = LocalTree(scan(spec.entries()), self._remembered)
         has_inputs = bool(local.tree.files)
         request = Request(
             command=spec.command,

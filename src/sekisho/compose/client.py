@@ -9,6 +9,7 @@ from pathlib import Path
 from sekisho.adapters.job_notes import JobNotes, state_directory
 from sekisho.adapters.lane_routed import RoutedLane
 from sekisho.adapters.patience import Patience
+from sekisho.adapters.remembered_directory import RememberedDirectory, cache_directory
 from sekisho.client.client import Client, Line
 from sekisho.config.client import BrokerSettings, ClientFiles, load_client
 from sekisho.domain.errors import ConfigError, SekishoError
@@ -26,17 +27,18 @@ def client(
     """Return a client for the settings in ``config``, or in the default place."""
     files = load_client(config)
     broker = files.settings.broker
+    remembered = RememberedDirectory(cache_directory(os.environ) / "chunks")
     way = None if broker is None else _https(files, broker, on_pause)
     if not files.settings.site:
         if way is None:
             raise ConfigError("client.no_way", file=str(files.file))
-        return Client(way)
+        return Client(way, remembered)
     from sekisho.compose.push import push_lane  # noqa: PLC0415 (only who pushes needs ssh)
 
     notes = JobNotes(state_directory(os.environ))
     patience = Patience(on_pause=on_pause)
     lanes = {name: push_lane(name, files, notes, patience) for name in files.settings.site}
-    return Client(RoutedLane(lanes, way, notes))
+    return Client(RoutedLane(lanes, way, notes), remembered)
 
 
 def _https(

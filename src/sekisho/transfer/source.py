@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,11 +19,15 @@ from sekisho.domain.files import RelPath
 from sekisho.domain.limits import MAX_DEPTH, MAX_FILES
 from sekisho.transfer.cut import cut
 from sekisho.transfer.pipeline import mapped
+from sekisho.transfer.remembered import Forgetful, Look, Remembered
 from sekisho.transfer.tree import Tree, TreeFile
 from sekisho.wire.frames import Chunk, digest_of
 
 _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _WORTH_THREADS_BYTES: Final = 4 << 20
+#: A smaller file is read as fast as it is looked up.
+_WORTH_REMEMBERING_BYTES: Final = 256 << 10
+_FORGETFUL: Final = Forgetful()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -75,8 +80,9 @@ def _stat(place: Path) -> os.stat_result:
 class LocalTree:
     """A tree of local files, with its chunks at hand. Holds the list, never the contents."""
 
-    def __init__(self, sources: Iterable[Source]) -> None:
+    def __init__(self, sources: Iterable[Source], remembered: Remembered = _FORGETFUL) -> None:
         self._at: dict[str, tuple[Source, int]] = {}
+        self._remembered = remembered
         self.sources = sorted(sources)
         self.tree = Tree(tuple(self._digested(source) for source in self.sources))
 
@@ -86,22 +92,31 @@ class LocalTree:
             before = os.fstat(fd)
             if not stat.S_ISREG(before.st_mode):
                 raise UsageError("input.not_a_file", input=str(source.file))
-            chunks = tuple(self._chunks(fd, source, before.st_size))
-            if _identity(os.fstat(fd)) != _identity(before):
-                raise _changed(source)
+            chunks = self._chunks(fd, source, Look.of(before))
         finally:
             os.close(fd)
+        self._note(source, chunks)
         executable = bool(before.st_mode & stat.S_IXUSR)
         return TreeFile(source.path, executable, before.st_size, chunks)
 
-    def _chunks(self, fd: int, source: Source, size: int) -> Iterator[Chunk]:
-        offset = 0
-        for chunk in _hashed(cut(fd, 0, size), size):
-            self._at.setdefault(chunk.digest, (source, offset))
-            yield chunk
-            offset += chunk.size
-        if offset != size:
+    def _chunks(self, fd: int, source: Source, look: Look) -> tuple[Chunk, ...]:
+        """Return the chunks of a file, remembered or read; what changes meanwhile is refused."""
+        worth = look.size >= _WORTH_REMEMBERING_BYTES
+        if worth and (known := self._remembered.recall(look)) and _whole(known, look):
+            return tuple(known)
+        now = time.time_ns()
+        chunks = tuple(_hashed(cut(fd, 0, look.size), look.size))
+        if Look.of(os.fstat(fd)) != look or not _whole(chunks, look):
             raise _changed(source)
+        if worth and look.settled(now):
+            self._remembered.keep(look, chunks)
+        return chunks
+
+    def _note(self, source: Source, chunks: Iterable[Chunk]) -> None:
+        offset = 0
+        for chunk in chunks:
+            self._at.setdefault(chunk.digest, (source, offset))
+            offset += chunk.size
 
     def read(self, chunk: Chunk) -> bytes:
         """Return the bytes of ``chunk``; raise IntegrityError(`input.changed`) if they changed."""
@@ -109,11 +124,16 @@ class LocalTree:
         fd = _open(source)
         try:
             data = os.pread(fd, chunk.size, offset)
+            if digest_of(data) != chunk.digest:
+                self._remembered.forget(Look.of(os.fstat(fd)))
+                raise _changed(source)
         finally:
             os.close(fd)
-        if digest_of(data) != chunk.digest:
-            raise _changed(source)
         return data
+
+
+def _whole(chunks: Sequence[Chunk], look: Look) -> bool:
+    return sum(chunk.size for chunk in chunks) == look.size
 
 
 def _hashed(pieces: Iterable[memoryview], size: int) -> Iterator[Chunk]:
@@ -132,10 +152,6 @@ def _open(source: Source) -> int:
         return os.open(source.file, _FLAGS)
     except OSError as error:
         raise UsageError("input.not_readable", input=str(source.file)) from error
-
-
-def _identity(seen: os.stat_result) -> tuple[int, int, int, int]:
-    return seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns
 
 
 def _changed(source: Source) -> IntegrityError:
