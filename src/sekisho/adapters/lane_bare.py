@@ -106,11 +106,14 @@ class BareLane:
     def submit(self, job: SubmitJob) -> JobView:
         record = self._ordered(job)
         text = msgspec.json.encode(record)
-        word, there = self._repeat(lambda: self._host.make(job.id, text))
+        begin = None if job.has_inputs else (record.token, record.argv)
+        word, there = self._repeat(lambda: self._host.make(job.id, text, begin))
         known = self._knows(job.id, there)
         if known.record.job != job:
             raise Conflict("job.different_request", job=job.id)
-        return self._brief(known, word) if job.has_inputs else self.start(job.id)
+        if word == "making" and not job.has_inputs:  # made by a call that was cut off
+            return self.start(job.id)
+        return self._brief(known, "running" if word == "ready" and begin else word)
 
     def chunks(self, job_id: str) -> BareFiles:
         place = self._notes.make(job_id)

@@ -66,9 +66,15 @@ class BareHost:
     ssh: SshHost
     base: str
 
-    def make(self, job_id: str, record: bytes) -> tuple[str, bytes]:
-        """Make the job durable; return its state's word and the record that is there now."""
-        return _placed(self._call("make", job_id, stdin=record), job_id)
+    def make(
+        self, job_id: str, record: bytes, start: tuple[str, Sequence[str]] | None = None
+    ) -> tuple[str, bytes]:
+        """Make the job durable; return its state's word and the record that is there now.
+
+        With ``start``, a token and an argument vector, a job that is new is started as well.
+        """
+        words = () if start is None else (start[0], _text(WRAPPER), *start[1])
+        return _placed(self._call("make", job_id, *words, stdin=record), job_id)
 
     def record(self, job_id: str) -> tuple[str, bytes]:
         """Return the state's word and the record of a job; raise NotFound."""

@@ -4,7 +4,7 @@
 #
 # 1. Everything of a job is in BASE/ID, a directory of our own with mode 0700:
 #      record    what the submitter asked for (makes the job durable)
-#      ready     all inputs are there
+#      ready     all inputs are there; `inputs`, if there are any, is a little older than any output
 #      control/  latch, exit record and printed text of wrapper.sh; `cancel` when asked to
 #      work/     the program's directory
 # 2. `control/latch` is made once: by the wrapper, which then starts the program, or by `cancel`,
@@ -69,6 +69,20 @@ alone() { # run the rest in a session of its own that outlives the line
     fi
 }
 
+mark_inputs() { # a file of the program is told from an input: it is newer than `inputs`
+    [ -n "$(find work -prune ! -empty)" ] || return 0
+    : >inputs || fail storage
+    round=0
+    while # until the file system's clock has moved on
+        rm -f control/probe
+        : >control/probe
+        [ -z "$(find control/probe -cnewer inputs)" ] && [ "$round" -lt 300 ]
+    do
+        sleep 0.01 2>/dev/null || sleep 1
+        round=$((round + 1))
+    done
+}
+
 launch() { # $1: token, $2: wrapper, then the program
     token=$1
     wrapper=$2
@@ -110,7 +124,8 @@ state() { # one word, and the exit record's when there is one
 }
 
 case $verb in
-make) # stdin: the record
+make) # stdin: the record. With TOKEN WRAPPER ARGV... there are no inputs: start as well
+    made=
     mkdir -p -- "$base" 2>/dev/null
     mkdir -m 0700 -- "$dir" 2>/dev/null
     enter
@@ -118,10 +133,19 @@ make) # stdin: the record
         mkdir -p control work || fail storage
         cat >"record.$$" || fail storage
         sync "record.$$" 2>/dev/null || sync
-        ln "record.$$" record 2>/dev/null || [ -e record ] || mv "record.$$" record # the first stays
+        if ln "record.$$" record 2>/dev/null; then # the first one stays
+            made=yes
+        elif [ ! -e record ]; then # no links here
+            mv "record.$$" record && made=yes
+        fi
         rm -f "record.$$"
         sync . 2>/dev/null || sync
         [ -s record ] || fail storage
+    fi
+    if [ -n "$made" ] && [ "$#" -gt 3 ]; then
+        shift 3
+        : >ready || fail storage
+        launch "$@"
     fi
     word=$(state)
     printf 'work %s\nstate %s\n' "$work" "${word%% *}"
@@ -139,11 +163,9 @@ start) # TOKEN WRAPPER ARGV...
     enter
     [ -s record ] || fail absent
     if [ ! -e ready ]; then
-        # A file of the program is told from an input by its time of change, which the file
-        # system tells apart after some milliseconds.
+        mark_inputs
         : >ready || fail storage
         sync ready 2>/dev/null || sync
-        if [ -n "$(find work -prune ! -empty)" ]; then sleep 0.02 2>/dev/null || sleep 1; fi
     fi
     [ -d control/latch ] || launch "$@"
     word=$(state)
@@ -207,9 +229,10 @@ left) # what the program left: its files as "SIZE NAME" and NUL, after a line th
     [ -f control/exit ] || fail running
     [ -e control/swept ] || { kill_all KILL && : >control/swept; }
     printf 'log %s\n' "$(wc -c <control/stdout 2>/dev/null || printf 0)"
-    if [ -n "$(find work -prune ! -empty)" ]; then
-        # what is not newer than `ready` came in with the inputs and was left alone
-        find work -type f -cnewer ready -printf '%s %P\0'
+    if [ -e inputs ]; then # what is not newer came in and was left alone
+        find work -type f -cnewer inputs -printf '%s %P\0'
+    else
+        find work -type f -printf '%s %P\0'
     fi
     ;;
 tail) # the last bytes of what it printed
