@@ -110,6 +110,19 @@ def test_away_from_a_terminal_progress_is_plain_lines() -> None:
     assert len(lines) == 3
 
 
+def test_a_long_transfer_tells_its_pace_and_what_is_left() -> None:
+    at, now = session(), [0.0]
+    show = LineReporter(at, lambda: now[0])
+    for done in (0, 20, 50):
+        show.sending(done << 20, 100 << 20)
+        now[0] += 10
+    assert printed(at)[1].splitlines() == [
+        "sending 0.0 of 100.0 MiB",
+        "sending 20.0 of 100.0 MiB, 2.0 MiB/s, 0:00:40 left",
+        "sending 50.0 of 100.0 MiB, 3.0 MiB/s, 0:00:17 left",
+    ]
+
+
 @pytest.mark.parametrize(
     ("environ", "lang"),
     [

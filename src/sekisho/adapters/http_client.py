@@ -37,6 +37,7 @@ class Address:
     token: Secret
     ca_file: Path | None = None
     proxy: str | None = None  #: None: as the environment says
+    max_mbit_s: float | None = None  #: for files, each way; None: as fast as it goes
 
 
 def http_client(address: Address) -> httpx2.Client:

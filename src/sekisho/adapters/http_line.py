@@ -20,6 +20,7 @@ from sekisho.adapters.http_client import CONNECT_SECONDS, READ_SECONDS
 from sekisho.adapters.http_problem import MAX_PROBLEM_BYTES, error_from, error_of
 from sekisho.adapters.part_size import PartSize
 from sekisho.adapters.patience import Patience, Pauses
+from sekisho.adapters.throttle import Throttle
 from sekisho.domain.errors import SekishoError, TooLarge, Unreachable
 
 T = TypeVar("T")
@@ -46,10 +47,19 @@ def message(method: str, path: str, content: msgspec.Struct) -> Call:
 
 
 class HttpLine:
-    """Sends requests below one broker's URL. Safe to share between threads."""
+    """Sends requests below one broker's URL. Safe to share between threads.
 
-    def __init__(self, client: httpx2.Client, patience: Patience | None = None) -> None:
+    ``max_mbit_s`` bounds what goes each way.
+    """
+
+    def __init__(
+        self,
+        client: httpx2.Client,
+        patience: Patience | None = None,
+        max_mbit_s: float | None = None,
+    ) -> None:
         self._client = client
+        self._up, self._down = Throttle(max_mbit_s), Throttle(max_mbit_s)
         self._answered = False
         self.date: datetime | None = None  #: the other side's clock, as of its last answer
         self.patience = patience or Patience()
@@ -88,9 +98,9 @@ class HttpLine:
         request = self._client.build_request(
             call.method,
             call.path,
-            content=call.body,
+            content=self._up.pieces(call.body),
             params=call.query,
-            headers={"Content-Type": call.content_type} if call.body else None,
+            headers=_headers(call),
             timeout=httpx2.Timeout(call.read_s, connect=CONNECT_SECONDS),
         )
         try:
@@ -100,7 +110,7 @@ class HttpLine:
             try:
                 if not response.is_success:
                     raise _problem(response)
-                yield response.iter_raw()
+                yield self._down.counted(response.iter_raw())
             finally:
                 response.close()
         except httpx2.RequestError as error:
@@ -113,6 +123,11 @@ def decoded(body: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Unreachable("broker.strange_answer", status=200) from error
+
+
+def _headers(call: Call) -> dict[str, str]:
+    length = {"Content-Length": str(len(call.body))}
+    return {"Content-Type": call.content_type, **length} if call.body else {}
 
 
 def _date(text: str | None) -> datetime | None:

@@ -49,7 +49,7 @@ class HttpsMailbox:
         self._instance = instance
         self._cache = cache
         self._http = async_http_client(address)
-        self._line = HttpLine(http_client(address), Patience(limit_s=0))
+        self._line = HttpLine(http_client(address), Patience(limit_s=0), address.max_mbit_s)
         self._longest = POLL_SECONDS
         self._stack = AsyncExitStack()
 

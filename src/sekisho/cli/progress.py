@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from sekisho.cli import output
 from sekisho.cli.session import Session
 from sekisho.i18n.catalogue import sentence, text
+from sekisho.transfer.progress import Pace
 
 if TYPE_CHECKING:
     from sekisho.domain.errors import SekishoError
@@ -66,10 +69,12 @@ class Reporter(AbstractContextManager["Reporter"]):
 class LineReporter(Reporter):
     """Plain lines, one for each change."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, monotonic: Callable[[], float] = time.monotonic) -> None:
         super().__init__(session)
+        self._monotonic = monotonic
         self._state = ""
         self._due = 0.0
+        self._pace = Pace()
 
     def stop(self) -> None:
         self._state = ""
@@ -95,10 +100,13 @@ class LineReporter(Reporter):
         self.moved("fetching", done, total)
 
     def moved(self, way: str, done: int, total: int) -> None:
-        now = time.monotonic()
+        now = self._monotonic()
         if total >= _WORTH_SHOWING_BYTES and (now >= self._due or done == total):
             self._due = now + _LINE_EVERY_SECONDS
             line = self.session.say(way, done=_mib(done), total=_mib(total))
+            if (rate := self._pace.at(done, now)) is not None and done < total:
+                left = timedelta(seconds=round((total - done) / rate))
+                line += self.session.say("pace", rate=_mib(rate), left=left)
             output.note(self.session, line)
 
     def pausing(self, error: SekishoError, seconds: float) -> None:
@@ -141,11 +149,18 @@ class LiveReporter(LineReporter):
 
     def _start(self) -> None:
         from rich.console import Console  # noqa: PLC0415 (only at a terminal, only if it takes time)
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+        from rich.progress import (  # noqa: PLC0415
+            BarColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
 
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
+            TransferSpeedColumn(),
             TimeRemainingColumn(),
         )
         self._live = Progress(*columns, console=Console(file=self.session.err), transient=True)
@@ -153,5 +168,5 @@ class LiveReporter(LineReporter):
         self._live.start()
 
 
-def _mib(size: int) -> str:
+def _mib(size: float) -> str:
     return f"{size / (1 << 20):.1f}"

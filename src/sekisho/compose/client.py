@@ -55,4 +55,4 @@ def _https(
         url=broker.url, token=read_token(files.token), ca_file=files.ca, proxy=broker.proxy
     )
     patience = Patience(first_s=broker.first_contact_s, on_pause=on_pause)
-    return HttpsLane(HttpLine(http_client(address), patience))
+    return HttpsLane(HttpLine(http_client(address), patience, broker.max_mbit_s))

@@ -41,7 +41,13 @@ def address(files: SiteFiles) -> Address:
     """Return where the site's broker is, with the site's own credential."""
     broker = files.settings.broker
     token = read_token(files.token)
-    return Address(url=broker.url, token=token, ca_file=files.ca, proxy=broker.proxy)
+    return Address(
+        url=broker.url,
+        token=token,
+        ca_file=files.ca,
+        proxy=broker.proxy,
+        max_mbit_s=broker.max_mbit_s,
+    )
 
 
 def instance(files: SiteFiles) -> str:

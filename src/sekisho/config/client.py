@@ -31,6 +31,7 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ca_file: str | None = None  #: None: the system's authorities
     proxy: str | None = None  #: None: as https_proxy and no_proxy say
     first_contact_s: Annotated[float, Meta(ge=0)] = 30.0  #: give up when it never answered
+    max_mbit_s: Annotated[float, Meta(gt=0)] | None = None  #: for files, each way; None: no limit
 
 
 class SshSite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,6 +80,7 @@ TEMPLATE: Final = """\
 {lines}
 # proxy = "http://proxy.example:8080"   # default: https_proxy and no_proxy of the environment
 # first_contact_s = 30                  # give up after this when the broker never answered
+# max_mbit_s = 100                      # use no more than this for files, each way
 
 # Sites that are reached by ssh instead of the broker; `sekisho run NAME ...` works the same.
 # [site.NAME]

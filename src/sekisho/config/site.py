@@ -23,6 +23,7 @@ class BrokerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     token_file: str = "token"  # noqa: S105 the name of a file
     ca_file: str | None = None
     proxy: str | None = None  #: None: as https_proxy and no_proxy say
+    max_mbit_s: Annotated[float, Meta(gt=0)] | None = None  #: for files, each way; None: no limit
 
 
 class SiteTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

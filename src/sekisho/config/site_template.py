@@ -34,6 +34,8 @@ token_file = "token"
 # A proxy; without this line https_proxy and no_proxy are obeyed.
 # プロキシ。省略時は環境変数 https_proxy と no_proxy に従います。
 # proxy = "http://proxy.example:3128"
+# Use no more than this for files, each way, in Mbit/s. / ファイル転送の上限(片方向、Mbit/s)
+# max_mbit_s = 100
 
 [site]
 manifest = "manifest.toml"
@@ -42,6 +44,8 @@ manifest = "manifest.toml"
 work_base = "work"
 # What the agent must remember; never on a disk that is emptied. / エージェントの記録。消さないこと
 state_dir = "state"
+# How much of what submitters sent is kept for their next jobs. / 次の計算のために残す入力の量
+# cache_bytes = 2147483648
 
 [log]
 level = "info"

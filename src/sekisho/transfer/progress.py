@@ -27,3 +27,17 @@ class Gauge:
     def add(self, size: int) -> None:
         self._done += size
         self._progress(self._done, self._total)
+
+
+class Pace:
+    """How fast it has gone since the last look."""
+
+    def __init__(self) -> None:
+        self._last: tuple[int, float] | None = None
+
+    def at(self, done: int, now_s: float) -> float | None:
+        """Return bytes per second since the last look; None at the first, or when nothing came."""
+        last, self._last = self._last, (done, now_s)
+        if last is None or done <= last[0] or now_s <= last[1]:
+            return None
+        return (done - last[0]) / (now_s - last[1])
