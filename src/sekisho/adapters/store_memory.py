@@ -8,7 +8,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from sekisho.broker.ports import BlobStore, JobFilter, Site, Store, Tenant, Token, Usage, space_of
+from sekisho.broker.ports import (
+    BlobStore,
+    JobFilter,
+    MintUse,
+    Site,
+    Store,
+    Tenant,
+    Token,
+    Usage,
+    space_of,
+)
 from sekisho.domain.access import Principal, Role
 from sekisho.domain.errors import Conflict, IntegrityError, NotFound
 from sekisho.domain.job import Job, JobState, Offered, apply
@@ -26,6 +36,8 @@ class _State:
     sites: dict[str, Site] = field(default_factory=dict)
     tokens: dict[str, Token] = field(default_factory=dict)
     redeemed: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, bytes] = field(default_factory=dict)
+    uses: dict[tuple[str, str], MintUse] = field(default_factory=dict)
 
 
 def memory_store() -> Store:
@@ -36,6 +48,7 @@ def memory_store() -> Store:
         ledger=MemoryLedger(state),
         retention=MemoryRetention(state),
         directory=MemoryDirectory(state),
+        mint=MemoryMintNotes(state),
     )
 
 
@@ -72,12 +85,21 @@ class MemoryJobs:
             self._write(job)
             return True
 
-    def offer_next(self, site: str, instance: str, *, now: datetime, until: datetime) -> Job | None:
+    def offer_next(
+        self,
+        site: str,
+        instance: str,
+        *,
+        now: datetime,
+        until: datetime,
+        submitter: str | None = None,
+    ) -> Job | None:
+        asked = Tenant(site=site, submitter=submitter)
         with self._state.lock:
             queue = (
                 job
                 for job in self._state.jobs.values()
-                if job.site == site and job.state is JobState.QUEUED and job.expires_at > now
+                if _visible(job, asked) and job.state is JobState.QUEUED and job.expires_at > now
             )
             job = min(queue, key=lambda job: (job.created_at, job.id), default=None)
             if job is None:
@@ -182,6 +204,7 @@ class MemoryRetention:
             del self._state.jobs[job_id]
             self._state.pins.pop(job_id, None)
             self._state.history.pop(job_id, None)
+            self._state.notes.pop(job_id, None)
 
     def unpinned(self, space: str, digests: Sequence[str], delete: BlobStore) -> list[str]:
         with self._state.lock:
@@ -195,6 +218,33 @@ class MemoryRetention:
             job = self._state.jobs[job_id]
             if space_of(site=job.site, submitter=job.submitter) == space:
                 yield from pins
+
+
+class MemoryMintNotes:
+    """Implements `broker.ports.MintNotes`."""
+
+    def __init__(self, state: _State) -> None:
+        self._state = state
+
+    def note(self, job_id: str) -> bytes | None:
+        with self._state.lock:
+            return self._state.notes.get(job_id)
+
+    def keep(self, job_id: str, note: bytes) -> None:
+        with self._state.lock:
+            if job_id not in self._state.jobs:
+                raise NotFound("job.not_found", job=job_id)
+            self._state.notes[job_id] = note
+
+    def used(self, site: str, side: str, *, calls: int, at: datetime) -> None:
+        with self._state.lock:
+            before = self._state.uses.get((site, side))
+            calls += before.calls if before else 0
+            self._state.uses[site, side] = MintUse(site=site, side=side, calls=calls, last_at=at)
+
+    def uses(self) -> list[MintUse]:
+        with self._state.lock:
+            return [use for _, use in sorted(self._state.uses.items())]
 
 
 class MemoryDirectory:

@@ -12,6 +12,7 @@ from sekisho.adapters.sql.directory import SqlDirectory
 from sekisho.adapters.sql.engine import Database
 from sekisho.adapters.sql.jobs import SqlJobs
 from sekisho.adapters.sql.ledger import SqlLedger
+from sekisho.adapters.sql.mint import SqlMintNotes
 from sekisho.adapters.sql.retention import SqlRetention
 from sekisho.broker.ports import Store
 
@@ -36,5 +37,6 @@ def open_store(database: Database) -> SqlStore:
         ledger=SqlLedger(database),
         retention=SqlRetention(database),
         directory=SqlDirectory(database),
+        mint=SqlMintNotes(database),
         database=database,
     )

@@ -101,10 +101,19 @@ class JobStore(Protocol):
         """
         ...
 
-    def offer_next(self, site: str, instance: str, *, now: datetime, until: datetime) -> Job | None:
+    def offer_next(
+        self,
+        site: str,
+        instance: str,
+        *,
+        now: datetime,
+        until: datetime,
+        submitter: str | None = None,
+    ) -> Job | None:
         """Offer the oldest queued, not expired job of ``site`` to exactly one caller.
 
-        The job comes back as `Offered` left it. Cheap when there is none.
+        With ``submitter`` only of this user's. The job comes back as `Offered` left it. Cheap when
+        there is none.
         """
         ...
 
@@ -228,6 +237,36 @@ class Directory(Credentials, Sites, Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MintUse:
+    """How often the old MInt paths were used for a site, from one ``side``, and when last."""
+
+    site: str
+    side: str
+    calls: int
+    last_at: datetime
+
+
+class MintNotes(Protocol):
+    """What the old MInt paths must remember beside the jobs. See `broker.mint`."""
+
+    def note(self, job_id: str) -> bytes | None:
+        """Return what was kept for the job last; it is forgotten with the job."""
+        ...
+
+    def keep(self, job_id: str, note: bytes) -> None:
+        """Keep ``note`` in place of the job's earlier one; raise NotFound without such a job."""
+        ...
+
+    def used(self, site: str, side: str, *, calls: int, at: datetime) -> None:
+        """Add to how often a side of a site has used the old paths."""
+        ...
+
+    def uses(self) -> list[MintUse]:
+        """Return all uses, by site and side."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
     """The ports behind which one database stands."""
 
@@ -235,6 +274,7 @@ class Store:
     ledger: JobLedger
     retention: Retention
     directory: Directory
+    mint: MintNotes
 
 
 class BlobStore(Protocol):

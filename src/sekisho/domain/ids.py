@@ -30,6 +30,20 @@ def make_id(prefix: str, *, at_ms: int, entropy: bytes) -> str:
     return f"{prefix}_{''.join(digits)}"
 
 
+def job_number(job_id: str) -> int:
+    """Return the 128 bits that ``job_id`` writes; see `make_id`."""
+    number = 0
+    for digit in check_job_id(job_id).removeprefix("job_"):
+        number = number << 5 | _ALPHABET.index(digit)
+    return number & ((1 << 128) - 1)
+
+
+def numbered_job(number: int) -> str:
+    """Return the job id that writes the 128 bits of ``number``."""
+    entropy = (number & ((1 << 80) - 1)).to_bytes(ENTROPY_BYTES)
+    return make_id("job", at_ms=number >> 80, entropy=entropy)
+
+
 def check_job_id(text: str) -> str:
     """Return ``text`` when it is a job id, else raise UsageError."""
     return _check("job_id", JOB_ID_PATTERN, text)

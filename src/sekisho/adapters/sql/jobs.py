@@ -39,6 +39,7 @@ _LIMIT: Final = sa.bindparam("limit", type_=sa.Integer)
 _QUEUE: Final = sa.and_(
     jobs.c.site == sa.bindparam("site"), QUEUED, jobs.c.expires_at > sa.bindparam("now")
 )
+_OWN: Final = jobs.c.submitter == sa.bindparam("submitter")
 _ANY_QUEUED: Final = sa.select(jobs.c.id).where(_QUEUE).limit(1)
 _OLDEST_QUEUED: Final = (
     WHOLE_JOBS.where(_QUEUE)
@@ -116,13 +117,25 @@ class SqlJobs:
             self._write(tx, before, job)
         return True
 
-    def offer_next(self, site: str, instance: str, *, now: datetime, until: datetime) -> Job | None:
-        queue = {"site": site, "now": now}
+    def offer_next(
+        self,
+        site: str,
+        instance: str,
+        *,
+        now: datetime,
+        until: datetime,
+        submitter: str | None = None,
+    ) -> Job | None:
+        queue: dict[str, Any] = {"site": site, "now": now}
+        there, oldest = _ANY_QUEUED, _OLDEST_QUEUED
+        if submitter is not None:
+            queue["submitter"] = submitter
+            there, oldest = there.where(_OWN), oldest.where(_OWN)
         with self._database.reading() as tx:
-            if tx.execute(_ANY_QUEUED, queue).first() is None:
+            if tx.execute(there, queue).first() is None:
                 return None
         with self._database.writing() as tx:
-            row = tx.execute(_OLDEST_QUEUED, queue).first()
+            row = tx.execute(oldest, queue).first()
             if row is None:
                 return None
             offered = apply(_job(row), Offered(at=now, instance=instance, until=until))

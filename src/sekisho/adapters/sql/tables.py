@@ -210,3 +210,21 @@ tokens: Final = sa.Table(
     sa.Column("redeemed_for", DIGEST),  #: the hash of the token that an invitation was used for
 )
 sa.Index("tokens_name", tokens.c.role, tokens.c.name)
+
+#: What the old MInt paths remember of a job; opaque here.
+mint_notes: Final = sa.Table(
+    "mint_notes",
+    metadata,
+    _job_id(),
+    sa.Column("note", sa.LargeBinary, nullable=False),
+)
+
+mint_uses: Final = sa.Table(
+    "mint_uses",
+    metadata,
+    sa.Column("site", sa.String, primary_key=True),
+    sa.Column("side", sa.String, primary_key=True),
+    sa.Column("calls", sa.BigInteger, nullable=False),
+    sa.Column("last_at", MOMENT, nullable=False),
+    sqlite_with_rowid=False,
+)
