@@ -23,12 +23,14 @@ from sekisho.domain.errors import IntegrityError, SekishoError, Unreachable
 from sekisho.domain.ids import check_job_id
 from sekisho.domain.job import JobState
 from sekisho.domain.limits import DIGEST_BYTES
+from sekisho.transfer.pipeline import mapped
 from sekisho.wire.frames import (
     Chunk,
     FrameReader,
     frame,
     pack_chunks,
     pack_digests,
+    packed,
     unpack_digests,
 )
 from sekisho.wire.stdio import (
@@ -272,9 +274,9 @@ def _parts(chunks: Iterable[tuple[Chunk, bytes]]) -> Iterator[list[bytes]]:
     """Return the frames of ``chunks`` in lists of about a part's size."""
     part: list[bytes] = []
     size = 0
-    for chunk, data in chunks:
-        part.append(frame(chunk.digest, data))
-        size += chunk.size
+    for piece in mapped(lambda item: bytes(packed(item[0].digest, item[1])), chunks):
+        part.append(piece)
+        size += len(piece)
         if size >= _PART_BYTES:
             yield part
             part, size = [], 0
