@@ -12,6 +12,9 @@ import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from sekisho.domain.errors import SekishoError
+from sekisho.wire.frames import Frame
+
 _LISTENING = {"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "07"}
 _SAMPLE_SECONDS = 0.05
 
@@ -34,9 +37,17 @@ def _files(places: Iterable[Path]) -> Iterator[Path]:
 
 
 def _holds(file: Path, forms: list[bytes]) -> bool:
+    contents = [*_contents(file)]
+    contents += [data.lower() for data in contents]
+    return any(form in data for data in contents for form in forms)
+
+
+def _contents(file: Path) -> Iterator[bytes]:
+    """Return the bytes of ``file``, and what is packed in it when it is a packed chunk."""
     data = file.read_bytes()
-    lower = data.lower()
-    return any(form in data or form in lower for form in forms)
+    yield data
+    with contextlib.suppress(SekishoError):
+        yield Frame(file.name, data, packed=True).opened()[1]
 
 
 def _forms(secret: bytes) -> list[bytes]:
@@ -76,6 +87,16 @@ def processes_in(place: Path) -> set[int]:
             continue
         with contextlib.suppress(OSError):
             if (entry / "cwd").readlink().is_relative_to(place):
+                found.add(int(entry.name))
+    return found
+
+
+def processes_of(place: Path) -> set[int]:
+    """Return the processes that sit in ``place``, or whose command line names something in it."""
+    found = processes_in(place)
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and bytes(place) in (entry / "cmdline").read_bytes():
                 found.add(int(entry.name))
     return found
 

@@ -18,7 +18,7 @@ from sekisho.domain.access import Role
 from sekisho.domain.ids import make_id
 from sekisho.domain.job import Job
 from sekisho.domain.token import hash_token, make_token
-from sekisho.wire.frames import Chunk
+from sekisho.wire.frames import Chunk, Frame
 from sekisho.wire.v1 import Accept, JoinSite, Offer, Poll, PollAnswer, Report, SubmitJob, Verdict
 from tests.world import NOW, a_chunk, an_id
 
@@ -74,7 +74,8 @@ class World:
     def put(self, claim: Claim, job: Job, texts: Sequence[str]) -> list[Chunk]:
         chunks = [a_chunk(text) for text in texts]
         self.desk.chunks.missing(claim, job.id, [chunk for chunk, _ in chunks])
-        self.desk.chunks.store(self.desk.chunks.open(claim, job.id), chunks)
+        frames = [Frame(chunk.digest, data) for chunk, data in chunks]
+        self.desk.chunks.store(self.desk.chunks.open(claim, job.id), frames)
         return [chunk for chunk, _ in chunks]
 
     # what a site does

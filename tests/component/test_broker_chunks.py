@@ -20,7 +20,7 @@ from sekisho.domain.errors import (
     StorageFull,
     UsageError,
 )
-from sekisho.wire.frames import Chunk
+from sekisho.wire.frames import Chunk, Frame
 from tests.component.broker_world import AGENT, OTHER_AGENT, World
 from tests.world import a_chunk
 
@@ -38,8 +38,9 @@ def test_inputs_come_out_as_they_went_in(world: World) -> None:
     job = world.draft("one", "two")
     digests = [a_chunk(text)[0].digest for text in ("two", "one")]
     size, chunks = world.desk.chunks.fetch(job, digests)
-    assert size == 6
-    assert [data for _, data in chunks] == [b"two", b"one"]
+    sent = list(chunks)
+    assert size == sum(map(len, sent))
+    assert [frame.payload for frame in sent] == [b"two", b"one"]
 
 
 def test_what_is_stored_is_not_missing_and_may_be_sent_again(world: World) -> None:
@@ -47,14 +48,14 @@ def test_what_is_stored_is_not_missing_and_may_be_sent_again(world: World) -> No
     here, there = a_chunk("here"), a_chunk("there")
     missing = world.desk.chunks.missing(ALICE, job.id, [here[0], there[0]])
     assert missing == [there[0].digest]
-    world.desk.chunks.store(job, [here])
+    world.desk.chunks.store(job, [Frame(here[0].digest, here[1])])
     assert world.desk.chunks.missing(ALICE, job.id, [here[0]]) == []
 
 
 def test_only_declared_chunks_are_stored(world: World) -> None:
     job = world.draft("declared")
     with pytest.raises(IntegrityError, match="undeclared"):
-        world.desk.chunks.store(job, [a_chunk("not declared")])
+        world.desk.chunks.store(job, [Frame(a_chunk("not declared")[0].digest, b"not declared")])
     assert world.blobs.missing("one/alice", [a_chunk("not declared")[0].digest])
 
 
@@ -148,7 +149,7 @@ def test_a_site_out_of_room_stores_nothing(world: World) -> None:
     job = world.draft("here")
     world.policy.value = Policy(free_floor_bytes=1 << 62)
     with pytest.raises(StorageFull):
-        world.desk.chunks.store(job, [a_chunk("here")])
+        world.desk.chunks.store(job, [Frame(a_chunk("here")[0].digest, b"here")])
 
 
 def test_a_chunk_without_bytes_is_no_chunk(world: World) -> None:

@@ -11,6 +11,7 @@ from sekisho.adapters.blobs_memory import MemoryBlobs
 from sekisho.domain.errors import NotFound, SyncFailed, Unavailable
 from sekisho.domain.job import Attention, JobState
 from sekisho.domain.limits import DRAFT_TIME, OFFER_TIME
+from sekisho.wire.frames import FRAME_HEAD_BYTES
 from sekisho.wire.v1 import Poll
 from tests.component.broker_world import AGENT, World
 from tests.world import a_chunk
@@ -105,7 +106,8 @@ def test_chunks_are_collected_when_no_job_needs_them_and_they_are_old(world: Wor
     assert world.desk.reaper.collect() == 1
     digests = [a_chunk(text)[0].digest for text in ("kept", "dropped")]
     assert world.blobs.missing("one/alice", digests) == digests[1:]
-    assert world.desk.chunks.fetch(kept, digests[:1])[0] == 4
+    assert world.blobs.read("one/alice", digests[0]).payload == b"kept"
+    assert world.desk.chunks.fetch(kept, digests[:1])[0] == FRAME_HEAD_BYTES + 4
 
 
 class BrokenListing(MemoryBlobs):

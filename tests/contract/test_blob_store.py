@@ -14,7 +14,7 @@ from sekisho.adapters.blobs_memory import MemoryBlobs
 from sekisho.adapters.durable import TEMPORARY
 from sekisho.broker.ports import BlobStore
 from sekisho.domain.errors import Corrupt, IntegrityError, NotFound, StorageFull, Unavailable
-from sekisho.wire.frames import digest_of
+from sekisho.wire.frames import Frame, digest_of, packed
 from tests.world import DAY, a_chunk
 
 SPACE = "one/alice"
@@ -23,7 +23,7 @@ NEVER = digest_of(b"never stored")
 
 def put(blobs: BlobStore, text: str = "a chunk", *, space: str = SPACE) -> str:
     chunk, data = a_chunk(text)
-    blobs.put(space, [(chunk.digest, data)])
+    blobs.put(space, [Frame(chunk.digest, data)])
     return chunk.digest
 
 
@@ -34,8 +34,8 @@ def now() -> datetime:
 @pytest.mark.parametrize("data", [b"", b"x", bytes(960 << 10), os.urandom(4096)])
 def test_bytes_come_back_as_they_were_put(blobs: BlobStore, data: bytes) -> None:
     digest = digest_of(data)
-    blobs.put(SPACE, [(digest, data)])
-    assert blobs.read(SPACE, digest) == data
+    blobs.put(SPACE, [Frame(digest, data)])
+    assert blobs.read(SPACE, digest).payload == data
 
 
 def test_putting_again_is_no_error(blobs: BlobStore) -> None:
@@ -52,14 +52,14 @@ def test_many_threads_may_put_the_same_chunk(blobs: BlobStore) -> None:
 
 def test_bytes_under_a_wrong_name_are_refused(blobs: BlobStore) -> None:
     with pytest.raises(IntegrityError):
-        blobs.put(SPACE, [(NEVER, b"other bytes")])
+        blobs.put(SPACE, [Frame(NEVER, b"other bytes")])
     assert blobs.missing(SPACE, [NEVER]) == [NEVER]
 
 
 @pytest.mark.parametrize("name", ["", "..", "../../etc/passwd", "a" * 63, "/" + "a" * 63])
 def test_a_name_that_is_no_digest_leads_nowhere(blobs: BlobStore, name: str) -> None:
     with pytest.raises(IntegrityError):
-        blobs.put(SPACE, [(name, b"")])
+        blobs.put(SPACE, [Frame(name, b"")])
     with pytest.raises((IntegrityError, NotFound)):
         blobs.read(SPACE, name)
 
@@ -144,7 +144,7 @@ def test_damage_is_never_read_and_is_healed_by_putting_again(root: Path, damage:
         blobs.read(SPACE, digest)
     assert caught.value.code == "chunk.damaged"
     put(blobs)
-    assert blobs.read(SPACE, digest) == b"a chunk"
+    assert blobs.read(SPACE, digest).payload == b"a chunk"
 
 
 def test_no_path_tells_the_name_of_a_space(root: Path) -> None:
@@ -161,7 +161,7 @@ def test_files_are_for_their_owner_only(root: Path) -> None:
 
 def test_another_process_finds_what_was_stored(root: Path) -> None:
     digest = put(BlobDirectory(root))
-    assert BlobDirectory(root).read(SPACE, digest) == b"a chunk"
+    assert BlobDirectory(root).read(SPACE, digest).payload == b"a chunk"
     assert list(BlobDirectory(root).older(now() + DAY)) == [(SPACE, digest)]
 
 
@@ -204,18 +204,52 @@ def test_an_empty_space_without_a_name_is_what_a_crash_may_leave(root: Path) -> 
 
 def test_many_are_put_at_once(blobs: BlobStore) -> None:
     given = [a_chunk(f"chunk {n}") for n in range(300)]
-    blobs.put(SPACE, [(chunk.digest, data) for chunk, data in [*given, *given[:9]]])
+    blobs.put(SPACE, [Frame(chunk.digest, data) for chunk, data in [*given, *given[:9]]])
     assert blobs.missing(SPACE, [chunk.digest for chunk, _ in given]) == []
-    assert [blobs.read(SPACE, chunk.digest) for chunk, _ in given] == [data for _, data in given]
+    assert [blobs.read(SPACE, chunk.digest).payload for chunk, _ in given] == [
+        data for _, data in given
+    ]
 
 
 def test_nothing_of_a_batch_with_a_wrong_name_is_kept(blobs: BlobStore) -> None:
     chunk, data = a_chunk("right")
     with pytest.raises(IntegrityError):
-        blobs.put(SPACE, [(chunk.digest, data), (NEVER, b"other bytes")])
+        blobs.put(SPACE, [Frame(chunk.digest, data), Frame(NEVER, b"other bytes")])
     assert blobs.missing(SPACE, [chunk.digest]) == [chunk.digest]
 
 
 def test_putting_nothing_is_no_error(blobs: BlobStore) -> None:
     blobs.put(SPACE, [])
     assert list(blobs.older(now() + DAY)) == []
+
+
+def test_a_packed_chunk_stays_packed(blobs: BlobStore) -> None:
+    data = b"a line of a mesh\n" * 4000
+    given = packed(digest_of(data), data)
+    blobs.put(SPACE, [given])
+    assert blobs.read(SPACE, given.digest) == given
+    assert blobs.size(SPACE, [given.digest]) == len(bytes(given)) < len(data) / 10
+
+
+@pytest.mark.parametrize("payload", [b"", b"no frame", b"\x28\xb5\x2f\xfd torn"])
+def test_a_packed_chunk_that_cannot_be_opened_is_refused(blobs: BlobStore, payload: bytes) -> None:
+    with pytest.raises(IntegrityError):
+        blobs.put(SPACE, [Frame(NEVER, payload, packed=True)])
+    assert blobs.missing(SPACE, [NEVER]) == [NEVER]
+
+
+def test_the_size_of_many_is_what_reading_gives_and_none_may_lack(blobs: BlobStore) -> None:
+    digests = [put(blobs, text) for text in ("a", "bb", "ccc")]
+    read = b"".join(bytes(blobs.read(SPACE, digest)) for digest in digests)
+    assert blobs.size(SPACE, digests) == len(read)
+    with pytest.raises(NotFound):
+        blobs.size(SPACE, [*digests, NEVER])
+
+
+def test_a_stored_file_that_looks_packed_is_what_it_is(root: Path) -> None:
+    """A submitter may send a file that is a zstd frame itself; the digest tells."""
+    inner = packed(NEVER, b"a line of a mesh\n" * 4000).payload
+    frame = Frame(digest_of(inner), inner)
+    blobs = BlobDirectory(root)
+    blobs.put(SPACE, [frame])
+    assert blobs.read(SPACE, frame.digest) == frame

@@ -14,7 +14,7 @@ from sekisho.adapters.blobs_memory import MemoryBlobs
 from sekisho.broker.ports import EVERYONE, Store, Usage, space_of
 from sekisho.domain.errors import Conflict, NotFound
 from sekisho.domain.job import Cancelled, Job, JobState, apply
-from sekisho.wire.frames import Chunk
+from sekisho.wire.frames import Chunk, Frame
 from tests.world import DAY, HOUR, NOW, a_chunk, a_job, an_id
 
 SPACE = space_of(site="one", submitter="alice")
@@ -91,7 +91,7 @@ def test_a_declared_chunk_stays_and_others_go(store: Store) -> None:
     blobs = MemoryBlobs()
     kept, dropped = a_chunk("kept"), a_chunk("dropped")
     for chunk, data in (kept, dropped):
-        blobs.put(SPACE, [(chunk.digest, data)])
+        blobs.put(SPACE, [Frame(chunk.digest, data)])
     job = store.jobs.add(a_job())
     store.ledger.declare(job.id, [kept[0]])
     both = [kept[0].digest, dropped[0].digest]
@@ -103,7 +103,7 @@ def test_a_declared_chunk_stays_and_others_go(store: Store) -> None:
 def test_a_declaration_in_another_space_keeps_nothing(store: Store, owner: dict[str, str]) -> None:
     blobs = MemoryBlobs()
     chunk, data = a_chunk()
-    blobs.put(SPACE, [(chunk.digest, data)])
+    blobs.put(SPACE, [Frame(chunk.digest, data)])
     store.ledger.declare(store.jobs.add(a_job(**owner)).id, [chunk])
     assert store.retention.unpinned(SPACE, [chunk.digest], blobs) == [chunk.digest]
 
@@ -133,7 +133,7 @@ def test_a_declaration_waits_until_the_deletion_is_over(store: Store) -> None:
     chunk, data = a_chunk()
     job = store.jobs.add(a_job())
     blobs = BlobsThatDeclareMeanwhile(store, job, chunk)
-    blobs.put(SPACE, [(chunk.digest, data)])
+    blobs.put(SPACE, [Frame(chunk.digest, data)])
     store.retention.unpinned(SPACE, [chunk.digest], blobs)
     blobs.thread.join(30)
     assert blobs.declared_meanwhile is False
@@ -144,7 +144,7 @@ def test_who_asks_before_declaring_can_be_told_of_a_chunk_that_goes(store: Store
     """Shows why the order matters, and that the race below is a real one."""
     blobs = MemoryBlobs()
     chunk, data = a_chunk()
-    blobs.put(SPACE, [(chunk.digest, data)])
+    blobs.put(SPACE, [Frame(chunk.digest, data)])
     job = store.jobs.add(a_job())
     assert blobs.missing(SPACE, [chunk.digest]) == []
     store.retention.unpinned(SPACE, [chunk.digest], blobs)
@@ -174,7 +174,7 @@ def test_no_interleaving_of_senders_and_collection_loses_a_chunk(store: Store) -
             wanted = set(blobs.missing(SPACE, digests))
             for chunk, data in contents:
                 if chunk.digest in wanted:
-                    blobs.put(SPACE, [(chunk.digest, data)])
+                    blobs.put(SPACE, [Frame(chunk.digest, data)])
             lost += blobs.missing(SPACE, digests)
             store.jobs.save(apply(job, Cancelled(at=NOW)), expected_version=0)
             store.retention.purge(job.id)

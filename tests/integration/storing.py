@@ -23,7 +23,7 @@ from sekisho.broker.ports import EVERYONE
 from sekisho.domain.errors import SekishoError
 from sekisho.domain.ids import make_id
 from sekisho.domain.job import InputsComplete, JobState, apply
-from sekisho.wire.frames import Chunk, digest_of
+from sekisho.wire.frames import Chunk, Frame, digest_of
 from tests.world import NOW, a_job
 
 SPACE = "one/alice"
@@ -40,7 +40,7 @@ def content(number: int) -> bytes:
 
 def put(folder: Path, number: int) -> str:
     digest = digest_of(content(number))
-    BlobDirectory(folder / "chunks").put(SPACE, [(digest, content(number))])
+    BlobDirectory(folder / "chunks").put(SPACE, [Frame(digest, content(number))])
     return digest
 
 

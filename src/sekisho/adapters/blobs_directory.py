@@ -1,4 +1,4 @@
-"""Blobs as files: ``root/<hash of the space>/<first two digits>/<digest>``.
+"""Blobs as files: ``root/<hash of the space>/<first two digits>/<digest>``, packed as they came.
 
 A space's name never becomes a path; it stands in the file ``space`` of its directory. A file
 appears whole or not at all (`adapters.durable`), is verified when written and whenever read, and
@@ -19,8 +19,8 @@ from typing import Final
 import structlog
 
 from sekisho.adapters import durable
-from sekisho.domain.errors import Corrupt, IntegrityError, NotFound
-from sekisho.wire.frames import digest_of
+from sekisho.domain.errors import Corrupt, IntegrityError, NotFound, TooLarge
+from sekisho.wire.frames import FRAME_HEAD_BYTES, Frame, digest_of
 
 _SPACE_FILE: Final = "space"
 _DIGEST_LENGTH: Final = 64
@@ -40,10 +40,10 @@ class BlobDirectory:
         with _os_errors():
             return [digest for digest in digests if not _stored(self._path(space, digest))]
 
-    def put(self, space: str, blobs: Sequence[tuple[str, bytes]]) -> None:
-        if any(digest_of(data) != digest for digest, data in blobs):
-            raise IntegrityError("chunk.digest")
-        files = {self._path(space, digest): data for digest, data in blobs}
+    def put(self, space: str, frames: Sequence[Frame]) -> None:
+        files = {self._path(space, frame.digest): frame.payload for frame in frames}
+        for frame in frames:
+            frame.opened()
         with _os_errors():
             self._prepare(space, {path.parent for path in files})
             there = {path for path, data in files.items() if _content(path) == data}
@@ -51,16 +51,25 @@ class BlobDirectory:
             # another thread that stores the same may not have come so far
             durable.sync_directories({path.parent for path in there})
 
-    def read(self, space: str, digest: str) -> bytes:
+    def size(self, space: str, digests: Sequence[str]) -> int:
         with _os_errors():
-            data = _content(self._path(space, digest))
-        if data is None:
-            raise NotFound("chunk.not_found")
-        if digest_of(data) != digest:
-            with _os_errors():
-                self._set_aside(self._path(space, digest))
-            raise IntegrityError("chunk.damaged", digest=digest)
-        return data
+            try:
+                sizes = [self._path(space, digest).stat().st_size for digest in digests]
+            except FileNotFoundError as error:
+                raise NotFound("chunk.not_found") from error
+        return sum(sizes) + FRAME_HEAD_BYTES * len(sizes)
+
+    def read(self, space: str, digest: str) -> Frame:
+        path = self._path(space, digest)
+        with _os_errors():
+            data = _content(path)
+            if data is None:
+                raise NotFound("chunk.not_found")
+            frame = _sound(digest, data)
+            if frame is None:
+                self._set_aside(path)
+                raise IntegrityError("chunk.damaged", digest=digest)
+        return frame
 
     def delete(self, space: str, digests: Sequence[str]) -> None:
         with _os_errors():
@@ -95,7 +104,7 @@ class BlobDirectory:
         with suppress(FileNotFoundError):
             path.replace(aside)
             log.error("chunk_damaged", digest=path.name)
-            if digest_of(aside.read_bytes()) == path.name:
+            if _sound(path.name, aside.read_bytes()):
                 aside.replace(path)
             durable.sync_directory(path.parent)
 
@@ -116,6 +125,16 @@ def _os_errors() -> Iterator[None]:
         yield
     except OSError as error:
         raise durable.translated(error) from error
+
+
+def _sound(digest: str, content: bytes) -> Frame | None:
+    """Return the frame that a file is: its digest tells whether it is packed. None for damage."""
+    for packed in (False, True):
+        frame = Frame(digest, content, packed=packed)
+        with suppress(IntegrityError, TooLarge):
+            frame.opened()
+            return frame
+    return None
 
 
 def _stored(path: Path) -> bool:

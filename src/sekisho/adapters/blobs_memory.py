@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from sekisho.domain.errors import IntegrityError, NotFound, StorageFull
-from sekisho.wire.frames import digest_of
+from sekisho.domain.errors import NotFound, StorageFull
+from sekisho.wire.frames import Frame
 
 
 def _wall_clock() -> datetime:
@@ -21,7 +21,7 @@ class MemoryBlobs:
         self, *, capacity: int = 1 << 30, now: Callable[[], datetime] = _wall_clock
     ) -> None:
         self._lock = threading.Lock()
-        self._blobs: dict[tuple[str, str], tuple[bytes, datetime]] = {}
+        self._blobs: dict[tuple[str, str], tuple[Frame, datetime]] = {}
         self._free = capacity
         self._now = now
 
@@ -29,14 +29,17 @@ class MemoryBlobs:
         with self._lock:
             return [digest for digest in digests if (space, digest) not in self._blobs]
 
-    def put(self, space: str, blobs: Sequence[tuple[str, bytes]]) -> None:
-        if any(digest_of(data) != digest for digest, data in blobs):
-            raise IntegrityError("chunk.digest")
+    def put(self, space: str, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            frame.opened()
         with self._lock:
-            for digest, data in blobs:
-                self._keep(space, digest, data)
+            for frame in frames:
+                self._keep(space, frame)
 
-    def read(self, space: str, digest: str) -> bytes:
+    def size(self, space: str, digests: Sequence[str]) -> int:
+        return sum(len(self.read(space, digest)) for digest in digests)
+
+    def read(self, space: str, digest: str) -> Frame:
         with self._lock:
             blob = self._blobs.get((space, digest))
         if blob is None:
@@ -46,8 +49,8 @@ class MemoryBlobs:
     def delete(self, space: str, digests: Sequence[str]) -> None:
         with self._lock:
             for digest in digests:
-                data, _ = self._blobs.pop((space, digest), (b"", None))
-                self._free += len(data)
+                if blob := self._blobs.pop((space, digest), None):
+                    self._free += len(blob[0].payload)
 
     def older(self, before: datetime) -> Iterator[tuple[str, str]]:
         with self._lock:
@@ -58,10 +61,10 @@ class MemoryBlobs:
         with self._lock:
             return self._free
 
-    def _keep(self, space: str, digest: str, data: bytes) -> None:
-        if (space, digest) in self._blobs:
+    def _keep(self, space: str, frame: Frame) -> None:
+        if (space, frame.digest) in self._blobs:
             return
-        if len(data) > self._free:
+        if len(frame.payload) > self._free:
             raise StorageFull
-        self._blobs[space, digest] = (data, self._now())
-        self._free -= len(data)
+        self._blobs[space, frame.digest] = (frame, self._now())
+        self._free -= len(frame.payload)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from sekisho.site.push import ChunkShelf
-from sekisho.wire.frames import Chunk
+from sekisho.wire.frames import Chunk, Frame
 
 
 class LocalChunks:
@@ -21,7 +21,7 @@ class LocalChunks:
 
     def send(self, chunks: Iterable[tuple[Chunk, bytes]]) -> None:
         for chunk, data in chunks:
-            self._shelf.put(self._space, [(chunk.digest, data)])
+            self._shelf.put(self._space, [Frame(chunk.digest, data)])
 
     def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
-        return ((chunk, self._shelf.read(self._space, chunk.digest)) for chunk in chunks)
+        return (self._shelf.read(self._space, chunk.digest).opened() for chunk in chunks)

@@ -24,7 +24,7 @@ from sekisho.transfer.fetch import fetch_files, fetch_index
 from sekisho.transfer.send import send_tree
 from sekisho.transfer.tree import Tree
 from sekisho.wire.envelope import TreeRef
-from sekisho.wire.frames import Chunk
+from sekisho.wire.frames import Chunk, Frame
 from sekisho.wire.v1 import Accept, Poll, PollAnswer, Report, Verdict
 
 T = TypeVar("T")
@@ -44,14 +44,14 @@ class BrokerChunks:
 
     def send(self, chunks: Iterable[tuple[Chunk, bytes]]) -> None:
         job = self._broker.chunks.open(self._claim, self._job)
-        for one in chunks:
-            self._broker.chunks.store(job, [one])
+        for chunk, data in chunks:
+            self._broker.chunks.store(job, [Frame(chunk.digest, data)])
 
     def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
         job = self._broker.chunks.open(self._claim, self._job)
-        sizes = {chunk.digest: chunk.size for chunk in chunks}
-        _, found = self._broker.chunks.fetch(job, list(sizes))
-        return ((Chunk(digest, sizes[digest]), data) for digest, data in found)
+        digests = list(dict.fromkeys(chunk.digest for chunk in chunks))
+        _, found = self._broker.chunks.fetch(job, digests)
+        return (frame.opened() for frame in found)
 
 
 class MemoryMailbox:

@@ -35,11 +35,11 @@ def copy_chunks(source: BlobStore, target: BlobStore, now: datetime) -> tuple[in
     number = size = 0
     for space, digest in source.older(now + _TOMORROW):
         try:
-            data = source.read(space, digest)
+            frame = source.read(space, digest)
         except NotFound:
             continue
-        target.put(space, [(digest, data)])
-        number, size = number + 1, size + len(data)
+        target.put(space, [frame])
+        number, size = number + 1, size + len(frame.payload)
     return number, size
 
 

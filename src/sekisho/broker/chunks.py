@@ -24,7 +24,7 @@ from sekisho.domain.errors import (
     UsageError,
 )
 from sekisho.domain.job import Job, JobState, SiteEvent, check_epoch
-from sekisho.wire.frames import Chunk
+from sekisho.wire.frames import Chunk, Frame
 
 _DRAFT: Final = frozenset({JobState.DRAFT})
 
@@ -70,34 +70,33 @@ class Chunks:
             check_epoch(job, said)
         return job
 
-    def store(self, job: Job, chunks: Sequence[tuple[Chunk, bytes]]) -> None:
-        """Store verified bytes of declared chunks durably. Idempotent."""
-        declared = set(self.ledger.declared(job.id, [chunk.digest for chunk, _ in chunks]))
-        for chunk, _ in chunks:
+    def store(self, job: Job, frames: Sequence[Frame]) -> None:
+        """Store declared chunks durably, as they came, verified. Idempotent."""
+        chunks = [frame.chunk for frame in frames]
+        declared = set(self.ledger.declared(job.id, [chunk.digest for chunk in chunks]))
+        for chunk in chunks:
             if chunk not in declared:
                 raise IntegrityError("chunk.undeclared", digest=chunk.digest)
-        size = sum(chunk.size for chunk, _ in chunks)
+        size = sum(len(frame.payload) for frame in frames)
         self._room(size)
-        self.blobs.put(_space(job), [(chunk.digest, data) for chunk, data in chunks])
+        self.blobs.put(_space(job), frames)
         self.jobs.meter.add("chunk_bytes", size, direction="in")
 
-    def fetch(self, job: Job, digests: Sequence[str]) -> tuple[int, Iterator[tuple[str, bytes]]]:
+    def fetch(self, job: Job, digests: Sequence[str]) -> tuple[int, Iterator[Frame]]:
         """Return the bytes in all, and the chunks one by one; raise NotFound unless all are here.
 
         A chunk that another job declared does not exist for this one.
         """
-        sizes = {chunk.digest: chunk.size for chunk in self.ledger.declared(job.id, digests)}
-        if any(digest not in sizes for digest in digests):
+        declared = {chunk.digest for chunk in self.ledger.declared(job.id, digests)}
+        if not declared.issuperset(digests):
             raise NotFound("chunk.not_found", job=job.id)
-        if self.blobs.missing(_space(job), digests):
-            raise NotFound("chunk.not_found", job=job.id)
-        return sum(sizes[digest] for digest in digests), self._read(_space(job), digests)
+        return self.blobs.size(_space(job), digests), self._read(_space(job), digests)
 
-    def _read(self, space: str, digests: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    def _read(self, space: str, digests: Sequence[str]) -> Iterator[Frame]:
         for digest in digests:
-            data = self.blobs.read(space, digest)
-            self.jobs.meter.add("chunk_bytes", len(data), direction="out")
-            yield digest, data
+            frame = self.blobs.read(space, digest)
+            self.jobs.meter.add("chunk_bytes", len(frame.payload), direction="out")
+            yield frame
 
     def _may_declare(self, claim: Claim, job: Job, chunks: Sequence[Chunk]) -> None:
         states = HELD if claim.tenant.submitter is None else _DRAFT

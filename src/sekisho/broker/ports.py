@@ -15,7 +15,7 @@ from typing import Protocol
 
 from sekisho.domain.access import Principal, Role
 from sekisho.domain.job import Job, JobState
-from sekisho.wire.frames import Chunk
+from sekisho.wire.frames import Chunk, Frame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,16 +287,23 @@ class BlobStore(Protocol):
         """Return those of ``digests`` that are not stored, in their order."""
         ...
 
-    def put(self, space: str, blobs: Sequence[tuple[str, bytes]]) -> None:
-        """Store (digest, bytes) durably, all of them when it returns. Idempotent.
+    def put(self, space: str, frames: Sequence[Frame]) -> None:
+        """Store chunks as they came, durably, all of them when it returns. Idempotent.
 
-        Raise IntegrityError, with nothing stored, when bytes do not match their digest. After any
+        Raise IntegrityError, with nothing stored, when one is not what its digest says. After any
         other error some are stored. Many at once cost hardly more than one.
         """
         ...
 
-    def read(self, space: str, digest: str) -> bytes:
-        """Return the bytes, verified; raise NotFound, or IntegrityError for damage."""
+    def size(self, space: str, digests: Sequence[str]) -> int:
+        """Return how long the frames of ``digests`` are together; raise NotFound."""
+        ...
+
+    def read(self, space: str, digest: str) -> Frame:
+        """Return the chunk, verified, as it was stored first or last.
+
+        Raise NotFound, or IntegrityError for damage, which counts as missing from then on.
+        """
         ...
 
     def delete(self, space: str, digests: Sequence[str]) -> None:

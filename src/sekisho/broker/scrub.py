@@ -55,7 +55,7 @@ class Scrub:
     def _stored(self, now: datetime) -> Iterator[Damage]:
         for space, digest in self.blobs.older(now + _TOMORROW):
             try:
-                self.bytes += len(self.blobs.read(space, digest))
+                self.bytes += len(self.blobs.read(space, digest).payload)
                 self.chunks += 1
             except NotFound:
                 continue  # collected meanwhile

@@ -11,15 +11,13 @@ from sekisho.broker.chunks import Claim
 from sekisho.broker.desk import Desk
 from sekisho.broker.ports import Tenant
 from sekisho.domain.job import Job
-from sekisho.domain.limits import DIGEST_BYTES
 from sekisho.http.call import Call, Stream
 from sekisho.http.threads import Threads
-from sekisho.wire.frames import FrameReader, frames, pack_digests
+from sekisho.wire.frames import FrameReader, pack_digests
 from sekisho.wire.v1 import Done
 
 #: So much of a stream is gathered before it is cut into chunks and stored, off the event loop.
 _GATHER_BYTES: Final = 256 << 10
-_FRAME_HEAD_BYTES: Final = DIGEST_BYTES + 4
 
 
 def by_submitter(call: Call) -> Claim:
@@ -62,9 +60,9 @@ class ChunkCalls:
 
     def fetch(self, call: Call) -> Stream:
         job = self.desk.chunks.open(self.claim(call), call.id)
-        size, chunks = self.desk.chunks.fetch(job, call.message)
-        return Stream(size + _FRAME_HEAD_BYTES * len(call.message), frames(chunks))
+        size, frames = self.desk.chunks.fetch(job, call.message)
+        return Stream(size, map(bytes, frames))
 
     def _take(self, job: Job, reader: FrameReader, data: bytes) -> None:
-        if done := reader.feed(data):
+        if done := reader.split(data):
             self.desk.chunks.store(job, done)

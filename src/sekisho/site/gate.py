@@ -32,7 +32,7 @@ from sekisho.domain.limits import DRAFT_TIME
 from sekisho.domain.run import Run, Stage
 from sekisho.site.push import ChunkShelf, PushJob, PushStore, owed, state_of, unstaged, view_of
 from sekisho.site.workplace import Workplace
-from sekisho.wire.frames import Chunk, FrameReader
+from sekisho.wire.frames import Chunk, Frame, FrameReader
 from sekisho.wire.v1 import Identity, JobPage, JobView, SubmitJob
 
 log = structlog.get_logger()
@@ -187,12 +187,12 @@ class Gate:
         if self.chunks.free_bytes() < SPARE_BYTES:
             raise StorageFull
         reader = FrameReader()
-        batch: list[tuple[str, bytes]] = []
+        batch: list[Frame] = []
         size = 0
         for piece in pieces:
-            for chunk, data in reader.feed(piece):
-                batch.append((chunk.digest, data))
-                size += chunk.size
+            for frame in reader.split(piece):
+                batch.append(frame)
+                size += len(frame)
             if size >= BATCH_BYTES:
                 self.chunks.put(self.submitter, batch)
                 batch, size = [], 0

@@ -14,6 +14,7 @@ from typing import Final, Protocol
 
 from sekisho.domain.job import JobState
 from sekisho.domain.run import Run, Stage
+from sekisho.wire.frames import Frame
 from sekisho.wire.v1 import JobView
 
 
@@ -68,9 +69,9 @@ class ChunkShelf(Protocol):
 
     def missing(self, space: str, digests: Sequence[str]) -> list[str]: ...
 
-    def put(self, space: str, blobs: Sequence[tuple[str, bytes]]) -> None: ...
+    def put(self, space: str, frames: Sequence[Frame]) -> None: ...
 
-    def read(self, space: str, digest: str) -> bytes: ...
+    def read(self, space: str, digest: str) -> Frame: ...
 
     def delete(self, space: str, digests: Sequence[str]) -> None: ...
 

@@ -27,6 +27,7 @@ else:
     from backports import zstd
 
 _HEAD: Final = struct.Struct(">32sI")
+FRAME_HEAD_BYTES: Final = _HEAD.size
 _PACKED: Final = 1 << 31
 _LEVEL: Final = 1
 #: No content is longer than this window, so that unpacking never holds more.
@@ -65,6 +66,11 @@ class Frame:
     def __len__(self) -> int:
         return _HEAD.size + len(self.payload)
 
+    @property
+    def chunk(self) -> Chunk:
+        """What it says that it holds."""
+        return Chunk(self.digest, _stated(self.payload) if self.packed else len(self.payload))
+
     def opened(self) -> tuple[Chunk, bytes]:
         """Return the verified content; raise IntegrityError, or TooLarge before unpacking it."""
         data = _unpacked(self.payload) if self.packed else self.payload
@@ -95,17 +101,27 @@ def _saves(after: int, before: int) -> bool:
 
 
 def _unpacked(payload: bytes) -> bytes:
+    size = _stated(payload)
+    unpacking = zstd.ZstdDecompressor(options=_UNPACKING)
     try:
-        size: int | None = zstd.get_frame_info(payload).decompressed_size
-        if size is not None and size > MAX_CHUNK_BYTES:
-            raise TooLarge("chunk.too_large", limit=MAX_CHUNK_BYTES)
-        unpacking = zstd.ZstdDecompressor(options=_UNPACKING)
-        data = unpacking.decompress(payload, max_length=size or 0)
+        data = unpacking.decompress(payload, max_length=size)
     except zstd.ZstdError as error:
         raise IntegrityError("chunk.digest") from error
-    if not size or len(data) != size or not unpacking.eof or unpacking.unused_data:
+    if len(data) != size or not unpacking.eof or unpacking.unused_data:
         raise IntegrityError("chunk.digest")
     return data
+
+
+def _stated(payload: bytes) -> int:
+    try:
+        size: int | None = zstd.get_frame_info(payload).decompressed_size
+    except zstd.ZstdError as error:
+        raise IntegrityError("chunk.digest") from error
+    if not size:
+        raise IntegrityError("chunk.digest")
+    if size > MAX_CHUNK_BYTES:
+        raise TooLarge("chunk.too_large", limit=MAX_CHUNK_BYTES)
+    return size
 
 
 def frame(digest: str, data: bytes) -> bytes:
