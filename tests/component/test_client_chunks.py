@@ -12,9 +12,10 @@ import pytest
 from sekisho.adapters.chunks_https import HttpsChunks
 from sekisho.adapters.chunks_memory import MemoryChunks
 from sekisho.adapters.http_line import HttpLine
+from sekisho.adapters.part_size import LONGEST_BYTES
 from sekisho.adapters.patience import Patience
 from sekisho.domain.errors import IntegrityError, SekishoError, TooLarge, Unreachable
-from sekisho.domain.limits import CHUNK_BYTES, MAX_PART_BYTES
+from sekisho.domain.limits import CHUNK_BYTES, MAX_PART_BYTES, MIB
 from sekisho.transfer.cut import LEAST_BYTES
 from sekisho.transfer.fetch import fetch_tree
 from sekisho.transfer.send import send_tree
@@ -151,6 +152,62 @@ def test_a_smaller_limit_on_the_way_makes_smaller_parts(
 ) -> None:
     world.server.max_body = max(c.size for c in local.tree.chunks()) + 100
     round_trip(world, local, tmp_path / "out")
+
+
+def puts(world: World) -> list[int]:
+    return [size for method, _, size in world.server.requests if method == "PUT"]
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> LocalTree:
+    (tmp_path / "large").write_bytes(os.urandom(24 * MIB))
+    return LocalTree(scan([("in", tmp_path / "large")]))
+
+
+def test_parts_grow_while_the_line_is_quick(world: World, large: LocalTree, tmp_path: Path) -> None:
+    world.server.max_body = 1 << 30
+    round_trip(world, large, tmp_path / "out")
+    assert puts(world)[0] <= MAX_PART_BYTES
+    assert 4 * MIB < max(puts(world)) <= LONGEST_BYTES
+    assert len(puts(world)) < 12
+
+
+def test_a_part_that_was_too_long_is_sent_in_shorter_ones_and_no_such_is_tried_again(
+    world: World, large: LocalTree, tmp_path: Path
+) -> None:
+    world.server.max_body = 1 << 20
+    round_trip(world, large, tmp_path / "out")
+    refused = [size for size in puts(world) if size > world.server.max_body]
+    assert 1 <= len(refused) <= 2  # one for each connection
+    world.server.requests.clear()
+    (tmp_path / "large").write_bytes(os.urandom(24 * MIB))
+    again = LocalTree(scan([("in", tmp_path / "large")]))
+    round_trip(world, again, tmp_path / "out")
+    assert max(puts(world)) <= world.server.max_body
+
+
+def test_of_a_part_that_was_cut_only_what_was_not_stored_is_sent_again(
+    world: World, large: LocalTree, tmp_path: Path
+) -> None:
+    def half(request: httpx2.Request) -> None:
+        """Store the first half of the chunks of a body, as if the line had broken there."""
+        found = FrameReader().feed(request.read())
+        for chunk, data in found[len(found) // 2 :]:
+            del world.server.port.held[chunk.digest]
+            lost.append(len(data))
+
+    def cut_under(request: httpx2.Request, _answer: httpx2.Response) -> httpx2.Response:
+        half(request)
+        raise httpx2.ReadError("cut")
+
+    lost: list[int] = []
+    world.server.max_body = 1 << 30
+    passed = [lambda _request, answer: answer] * 4
+    world.server.faults = [*passed, cut_under]
+    round_trip(world, large, tmp_path / "out")
+    assert lost
+    frames = 36 * len(large.tree.chunks()) + 36 * len(lost) + MIB  # and the list
+    assert sum(puts(world)) <= large.tree.size + sum(lost) + frames
 
 
 def test_a_limit_below_one_chunk_is_told(world: World, local: LocalTree) -> None:
