@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,11 +50,17 @@ max_bytes = "128 MiB"
 
 [[command]]
 name = "wait"
-argv = ["/bin/sh", "-c", "echo $CALC_DIR >> {witness}; while [ ! -e {go} ]; do sleep 0.05; done; echo done > out.txt"]
+argv = ["/bin/sh", "{script}"]
 time_limit_s = 120
 max_running = 8
 [[command.output]]
 path = "out.txt"
+"""
+
+WAIT = """\
+echo $CALC_DIR >> {witness}
+while [ ! -e {go} ]; do sleep 0.05; done
+echo done > out.txt
 """
 
 
@@ -94,15 +100,16 @@ def gated_site(place: Path) -> GatedSite:
     home = place / "site"
     home.mkdir(mode=0o700)
     site = GatedSite(home, place / "witness", place / "go")
-    text = MANIFEST.replace("{witness}", str(site.witness)).replace("{go}", str(site.go))
-    (home / "manifest.toml").write_text(text)
+    script = place / "wait.sh"
+    script.write_text(WAIT.replace("{witness}", str(site.witness)).replace("{go}", str(site.go)))
+    (home / "manifest.toml").write_text(MANIFEST.replace("{script}", str(script)))
     (home / "agent.toml").write_text('[broker]\nurl = "https://broker.invalid"\n')
     return site
 
 
 @dataclass
 class GatedHouse:
-    """A gated site behind a real sshd. ``key`` opens the gate for alice, ``plain`` opens a shell."""
+    """A gated site behind a real sshd. ``key`` opens its gate for alice, ``plain`` a shell."""
 
     site: GatedSite
     server: Sshd
@@ -117,9 +124,9 @@ class GatedHouse:
 
 
 @contextmanager
-def gated_house(place: Path) -> Iterator[GatedHouse]:
+def gated_house(place: Path, *, lines: Sequence[str] = ()) -> Iterator[GatedHouse]:
     site = gated_site(place)
-    with serving(place / "sshd") as server:
+    with serving(place / "sshd", lines=lines) as server:
         key, others = make_key(place / "gate_key"), make_key(place / "others_key")
         lines = [
             line_for(

@@ -313,7 +313,9 @@ def test_a_limit_per_command_holds_whatever_the_site_could_take(tmp_path: Path) 
     async def story() -> list[str]:
         async with world.serving():
             while not all(world.job(job).state.terminal for job in jobs):
-                runs = [r for r in world.journal.runs() if r.stage in (Stage.SUBMITTED, Stage.RUNNING)]
+                runs = [
+                    r for r in world.journal.runs() if r.stage in (Stage.SUBMITTED, Stage.RUNNING)
+                ]
                 for name in ("solve", "other"):
                     now = sum(r.command == name for r in runs)
                     most[name] = max(most.get(name, 0), now)

@@ -144,7 +144,9 @@ def answering(authority: Authority | None, manners: Manners) -> Iterator[str]:
 
 
 @contextmanager
-def proxying(status: bytes = b"200 OK", *, login: str = "") -> Iterator[tuple[str, list[str]]]:
+def proxying(  # noqa: C901 (one conversation, told in one place)
+    status: bytes = b"200 OK", *, login: str = ""
+) -> Iterator[tuple[str, list[str]]]:
     """Run a proxy that answers every CONNECT with ``status``; give its URL and what was asked.
 
     With ``login`` (the words of a header) it answers 407 to whoever does not say them.

@@ -51,7 +51,7 @@ async def answer_after(
     with anyio.fail_after(LONG / 2):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(asking)
-            while not http_world.polls.wakeups._listeners:  # type: ignore[attr-defined]
+            while not http_world.polls.wakeups._listeners:  # type: ignore[attr-defined]  # noqa: SLF001
                 await anyio.lowlevel.checkpoint()
             await to_thread.run_sync(act)
     return answers[0]
@@ -198,7 +198,7 @@ async def test_nothing_is_offered_to_an_agent_that_has_hung_up() -> None:
     job = world.submit()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(http_world.app, scope, receive, send)
-        while not http_world.polls.wakeups._listeners:  # type: ignore[attr-defined]
+        while not http_world.polls.wakeups._listeners:  # type: ignore[attr-defined]  # noqa: SLF001
             await anyio.lowlevel.checkpoint()
         http_world.polls.drain()
     assert world.job(job.id).state == "queued"
