@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 
-from sekisho.broker.ports import Store, Token
+from sekisho.broker.ports import Sighting, Store, Token
 from sekisho.domain.access import Principal, Role
 from sekisho.domain.errors import Conflict
 from tests.world import DAY, HOUR, NOW, a_site, a_token
 
 TICK = timedelta(microseconds=1)
+
+
+def a_sighting(site: str) -> Sighting:
+    return Sighting(site=site, at=NOW, agent_version="1.0", instance="agent-1")
 
 
 def principal(store: Store, token: Token) -> Principal | None:
@@ -192,14 +196,14 @@ def test_what_an_agent_says_leaves_the_operators_decision_alone(store: Store) ->
     """Kills: a poll that writes back the site as it read it, and enables it again."""
     store.directory.put_site(a_site())
     store.directory.put_site(a_site(disabled=True))
-    store.directory.seen("one", at=NOW, agent_version="1.0", instance="agent-1")
+    store.directory.seen([a_sighting("one")])
     seen = a_site(disabled=True, last_seen_at=NOW, agent_version="1.0", instance="agent-1")
     assert store.directory.site("one") == seen
 
 
 def test_what_an_operator_decides_leaves_the_agents_word_alone(store: Store) -> None:
     store.directory.put_site(a_site())
-    store.directory.seen("one", at=NOW, agent_version="1.0", instance="agent-1")
+    store.directory.seen([a_sighting("one")])
     changed = a_site(
         submitters=frozenset({"bob"}), disabled_commands=frozenset({"x"}), created_at=NOW + DAY
     )
@@ -210,5 +214,5 @@ def test_what_an_operator_decides_leaves_the_agents_word_alone(store: Store) -> 
 
 
 def test_an_unknown_site_that_is_seen_stays_unknown(store: Store) -> None:
-    store.directory.seen("nowhere", at=NOW, agent_version="1", instance="i")
+    store.directory.seen([a_sighting("nowhere"), a_sighting("elsewhere")])
     assert store.directory.sites() == []

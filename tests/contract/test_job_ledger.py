@@ -55,6 +55,31 @@ def save(store: Store, job: Job) -> Job:
     return job
 
 
+def test_states_passed_in_one_change_are_remembered_as_if_one_by_one(
+    store: Store,
+) -> None:
+    """Kills: a change that remembers, or counts, only where it ended."""
+    before = store.jobs.add(a_job())
+    course = [before]
+    for event in events_of_a_run():
+        course.append(apply(course[-1], event))
+    *passed, last = course[1:]
+    assert store.jobs.save(last, expected_version=before.version, passed=passed)
+    assert store.jobs.get(before.id, EVERYONE) == last
+    told = [(job.changed_at or job.created_at, job.state) for job in course]
+    once = [told[n] for n in range(len(told)) if n == 0 or told[n][1] is not told[n - 1][1]]
+    assert store.ledger.history(before.id) == once
+    assert store.ledger.usage().live_jobs == 0
+
+
+def test_states_passed_by_who_was_too_late_are_not_remembered(store: Store) -> None:
+    job = store.jobs.add(a_job())
+    queued = apply(job, InputsComplete(at=NOW))
+    offered = apply(queued, Offered(at=NOW, instance="agent-1", until=NOW + DAY))
+    assert not store.jobs.save(offered, expected_version=job.version + 1, passed=[queued])
+    assert [state for _, state in store.ledger.history(job.id)] == [JobState.DRAFT]
+
+
 def test_a_job_that_declared_nothing_holds_nothing(store: Store) -> None:
     job = store.jobs.add(a_job())
     assert store.ledger.declare(job.id, []) == 0

@@ -12,6 +12,7 @@ from sekisho.broker.ports import (
     BlobStore,
     JobFilter,
     MintUse,
+    Sighting,
     Site,
     Store,
     Tenant,
@@ -77,12 +78,13 @@ class MemoryJobs:
             raise NotFound("job.not_found", job=job_id)
         return job
 
-    def save(self, job: Job, *, expected_version: int) -> bool:
+    def save(self, job: Job, *, expected_version: int, passed: Sequence[Job] = ()) -> bool:
         with self._state.lock:
             kept = self._state.jobs.get(job.id)
             if kept is None or kept.version != expected_version:
                 return False
-            self._write(job)
+            for state in (*passed, job):
+                self._write(state)
             return True
 
     def offer_next(
@@ -306,13 +308,16 @@ class MemoryDirectory:
                 )
             )
 
-    def seen(self, site_id: str, *, at: datetime, agent_version: str, instance: str) -> None:
+    def seen(self, sightings: Sequence[Sighting]) -> None:
         with self._state.lock:
-            kept = self._state.sites.get(site_id)
-            if kept is not None:
-                self._state.sites[site_id] = replace(
-                    kept, last_seen_at=at, agent_version=agent_version, instance=instance
-                )
+            for one in sightings:
+                if (kept := self._state.sites.get(one.site)) is not None:
+                    self._state.sites[one.site] = replace(
+                        kept,
+                        last_seen_at=one.at,
+                        agent_version=one.agent_version,
+                        instance=one.instance,
+                    )
 
     def _valid(self, token: Token, now: datetime) -> bool:
         if token.revoked_at is not None:

@@ -6,8 +6,9 @@ answered, wakes those who wait for it, and is one line of the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import structlog
@@ -68,32 +69,50 @@ class Jobs:
         ``decide`` is asked again when somebody else was faster; it returns its argument to change
         nothing, or raises.
         """
+        return self.move(job_id, tenant, lambda job: [decide(job)])
+
+    def move(self, job_id: str, tenant: Tenant, decide: Callable[[Job], Sequence[Job]]) -> Job:
+        """As `change`, through all states that ``decide`` returns, kept as one change."""
         for _ in range(_TRIES):
             job = self.get(job_id, tenant)
-            changed = decide(job)
-            if changed is job:
+            course = [state for state in decide(job) if state is not job]
+            if not course:
                 return job
-            if self.store.save(changed, expected_version=job.version):
-                self.told(changed, before=job)
-                return changed
+            *passed, last = course
+            if self.store.save(last, expected_version=job.version, passed=passed):
+                for before, state in pairwise((job, *passed)):
+                    self._noted(state, before)
+                self.told(last, before=passed[-1] if passed else job)
+                return last
         raise Unavailable("job.contended", job=job_id)
 
-    def happened(self, job_id: str, tenant: Tenant, event: Event) -> Job:
-        """Apply ``event`` unless it was applied before (rule 4 of `sekisho.domain.job`)."""
-        return self.change(
-            job_id, tenant, lambda job: job if already(job, event) else apply(job, event)
-        )
+    def happened(self, job_id: str, tenant: Tenant, *events: Event) -> Job:
+        """Apply ``events``, but those applied before (rule 4 of `sekisho.domain.job`)."""
+        return self.move(job_id, tenant, lambda job: course_of(job, events))
 
     def told(self, job: Job, *, before: Job | None) -> None:
         """Tell the log, the meter and whoever waits that ``job`` is now as it is."""
-        if before is None or job.state is not before.state:
-            self.meter.add("job_changes", state=job.state.value)
-            log.info(
-                "job_changed", job=job.id, epoch=job.epoch, site=job.site, state=job.state.value
-            )
+        self._noted(job, before)
         cancel = job.cancel_requested and not (before and before.cancel_requested)
         if job.state is JobState.QUEUED or cancel:
             self.wakeups.notify(site_topic(job.site))
         self.wakeups.notify(job_topic(job.id))
         if job.state.terminal:
             self.wakeups.notify(end_topic(job.id))
+
+    def _noted(self, job: Job, before: Job | None) -> None:
+        if before is None or job.state is not before.state:
+            self.meter.add("job_changes", state=job.state.value)
+            log.info(
+                "job_changed", job=job.id, epoch=job.epoch, site=job.site, state=job.state.value
+            )
+
+
+def course_of(job: Job, events: Iterable[Event]) -> list[Job]:
+    """Return the states that ``events`` lead ``job`` through, but for those applied before."""
+    course = []
+    for event in events:
+        if not already(job, event):
+            job = apply(job, event)
+            course.append(job)
+    return course

@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Literal
 
-from sekisho.broker.jobs import Jobs
-from sekisho.broker.ports import BlobStore, JobLedger, Site, Sites, Tenant
+from sekisho.broker.jobs import Jobs, course_of
+from sekisho.broker.ports import BlobStore, JobLedger, Sighting, Site, Sites, Tenant
 from sekisho.broker.submit import missing_chunks
 from sekisho.domain.clock import Clock
 from sekisho.domain.errors import Conflict, NotFound
@@ -29,8 +29,6 @@ from sekisho.domain.job import (
     SiteVerdict,
     Started,
     Stopped,
-    already,
-    apply,
 )
 from sekisho.domain.limits import MAX_MESSAGE_BYTES, OFFER_TIME
 from sekisho.wire.v1 import Accept, Held, Offer, Poll, PollAnswer, Report, Verdict
@@ -55,17 +53,24 @@ class Offers:
         site, now = self._site(name), self.clock.now()
         known = (site.instance, site.agent_version) == (message.instance, message.agent_version)
         if not known or site.last_seen_at is None or now - site.last_seen_at >= SEEN_EVERY:
-            self.sites.seen(
-                name, at=now, agent_version=message.agent_version, instance=message.instance
-            )
+            version, instance = message.agent_version, message.instance
+            sighting = Sighting(site=name, at=now, agent_version=version, instance=instance)
+            self.sites.seen([sighting])
         return site
+
+    def arrive(self, name: str, message: Poll) -> tuple[PollAnswer, list[str]]:
+        """Note that an agent polls; return a first look, and the commands disabled by then."""
+        site = self.seen(name, message)
+        return self._answer(site, message), sorted(site.disabled_commands)
 
     def look(self, name: str, message: Poll) -> PollAnswer:
         """Return at most ``free`` offers, the cancels among ``holds``, and what is disabled.
 
         A disabled site is offered nothing; jobs that it holds go on.
         """
-        site = self._site(name)
+        return self._answer(self._site(name), message)
+
+    def _answer(self, site: Site, message: Poll) -> PollAnswer:
         free = 0 if site.disabled else min(message.free, _MAX_OFFERS)
         return PollAnswer(
             offers=list(self._offers(site.id, message.instance, free)),
@@ -80,7 +85,8 @@ class Offers:
 
     def report(self, site: str, job_id: str, message: Report) -> Job:
         """Take note of the steps, in their order; those known are skipped."""
-        return self._steps(site, job_id, message, message.steps)
+        steps = _steps(message, message.steps, self.clock.now())
+        return self.jobs.happened(job_id, Tenant(site=site), *steps)
 
     def verdict(self, site: str, job_id: str, message: Verdict) -> Job:
         """End the job with its site's last word, keyed by (job, epoch, tree).
@@ -88,20 +94,15 @@ class Offers:
         A returned job needs all its chunks stored. Another verdict than the one kept is a Conflict.
         """
         now = self.clock.now()
-        job = self.jobs.get(job_id, Tenant(site=site))
-        if not job.state.terminal:
-            self._steps(site, job_id, message, message.steps)
-        event = _event(site, message, now)
+        steps, last = _steps(message, message.steps, now), _event(site, message, now)
 
-        def decide(job: Job) -> Job:
-            if already(job, event):
-                return job
-            changed = apply(job, event)
-            if isinstance(event, Returned):
+        def decide(job: Job) -> list[Job]:
+            course = course_of(job, [last] if job.state.terminal else [*steps, last])
+            if course and isinstance(last, Returned):
                 self._complete(job)
-            return changed
+            return course
 
-        return self.jobs.change(job_id, Tenant(site=site), decide)
+        return self.jobs.move(job_id, Tenant(site=site), decide)
 
     def _site(self, name: str) -> Site:
         site = self.sites.site(name)
@@ -139,16 +140,6 @@ class Offers:
             return False
         return job.cancel_requested and not job.state.terminal
 
-    def _steps(
-        self, site: str, job_id: str, held: Held, steps: Sequence[Literal["started", "ended"]]
-    ) -> Job:
-        tenant, now = Tenant(site=site), self.clock.now()
-        job = self.jobs.get(job_id, tenant)
-        for step in steps:
-            event = _said(_STEPS[step], held, now)
-            job = self.jobs.happened(job_id, tenant, event)
-        return job
-
     def _complete(self, job: Job) -> None:
         if missing := missing_chunks(job, self.ledger, self.blobs):
             raise Conflict("job.outputs_missing", job=job.id, count=missing)
@@ -164,6 +155,12 @@ _VERDICTS: Final[dict[str, type[SiteVerdict]]] = {
 
 def _said(kind: type[SiteEvent], message: Held, now: datetime) -> SiteEvent:
     return kind(at=now, epoch=message.epoch, instance=message.instance)
+
+
+def _steps(
+    message: Held, steps: Sequence[Literal["started", "ended"]], now: datetime
+) -> list[SiteEvent]:
+    return [_said(_STEPS[step], message, now) for step in steps]
 
 
 def _event(site: str, message: Verdict, now: datetime) -> SiteVerdict:

@@ -61,6 +61,16 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """That an agent of a site has polled."""
+
+    site: str
+    at: datetime
+    agent_version: str
+    instance: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
     """A credential without its secret. ``hash`` is the SHA-256 of the token, in hexadecimal."""
 
@@ -94,10 +104,11 @@ class JobStore(Protocol):
         """Return the job when ``tenant`` may see it, else raise NotFound."""
         ...
 
-    def save(self, job: Job, *, expected_version: int) -> bool:
+    def save(self, job: Job, *, expected_version: int, passed: Sequence[Job] = ()) -> bool:
         """Write ``job`` if its kept version is ``expected_version``; say whether it was.
 
-        A change of state is added to the job's history in the same transaction.
+        A change of state is added to the job's history in the same transaction, after those that
+        it ``passed`` on the way.
         """
         ...
 
@@ -227,8 +238,8 @@ class Sites(Protocol):
         """Add a site, or replace what an operator decides: submitters and what is disabled."""
         ...
 
-    def seen(self, site_id: str, *, at: datetime, agent_version: str, instance: str) -> None:
-        """Note that an agent of the site has polled; nothing for an unknown site."""
+    def seen(self, sightings: Sequence[Sighting]) -> None:
+        """Note which agents have polled; nothing for an unknown site. Need not be durable."""
         ...
 
 

@@ -6,7 +6,7 @@ import fcntl
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from sekisho.adapters import migrations
 from sekisho.adapters.blobs_directory import BlobDirectory
 from sekisho.adapters.clock_system import SystemClock
+from sekisho.adapters.directory_deferred import DeferredDirectory
 from sekisho.adapters.http_server import Listening, TlsFiles, serve
 from sekisho.adapters.logging_setup import set_up_logging
 from sekisho.adapters.notify_systemd import ServiceManager
@@ -28,6 +29,7 @@ from sekisho.adapters.wakeups_memory import MemoryWakeups
 from sekisho.broker.backup import Copied, copy_chunks, verify
 from sekisho.broker.desk import Desk, Ports
 from sekisho.broker.policy import CurrentPolicy, Policy, Quota
+from sekisho.broker.ports import Store
 from sekisho.broker.reaper import PASS_SECONDS, Reaper
 from sekisho.config.broker import BrokerFiles, BrokerSettings, load_broker
 from sekisho.domain.errors import Conflict, NotFound, SekishoError, StorageFull, SyncFailed
@@ -38,6 +40,8 @@ DATABASE_FILE: Final = "broker.sqlite3"
 CHUNK_DIR: Final = "chunks"
 #: How often the service manager hears that the loop turns; the unit waits much longer.
 _ALIVE_SECONDS: Final = 5.0
+#: How often it is written down which agents have polled.
+_SEEN_SECONDS: Final = 5.0
 
 log = structlog.get_logger()
 
@@ -71,12 +75,12 @@ def database(files: BrokerFiles) -> Iterator[Database]:
 def desk(files: BrokerFiles) -> Iterator[Desk]:
     """Give the services over the broker's data; another process may be serving it."""
     with database(files) as opened:
-        yield _desk(files, opened)
+        yield _desk(files, open_store(opened))
 
 
-def _desk(files: BrokerFiles, opened: Database) -> Desk:
+def _desk(files: BrokerFiles, store: Store) -> Desk:
     ports = Ports(
-        store=open_store(opened),
+        store=store,
         blobs=BlobDirectory(files.data / CHUNK_DIR),
         wakeups=MemoryWakeups(),
         clock=SystemClock(),
@@ -151,14 +155,16 @@ def run(config: Path) -> None:
     manager = ServiceManager()
     tls = TlsFiles(files.tls_cert, files.tls_key) if files.tls_cert and files.tls_key else None
     with alone(files), database(files) as opened:
-        made = _desk(files, opened)
+        store = open_store(opened)
+        directory = DeferredDirectory(store.directory)
+        made = _desk(files, replace(store, directory=directory))
         polls = LongPoll(made.ports.wakeups, made.ports.clock)
         running = Running(files, made, polls, tls)
         face = Face(
             reload=running.reload, fatal=_die, checks=_checks(made, opened), prefix=http.prefix
         )
         serve(
-            application(made, polls, face, _lifespan(made.reaper, manager)),
+            application(made, polls, face, _lifespan(made.reaper, directory, manager)),
             Listening(
                 host=http.host,
                 port=http.port,
@@ -214,14 +220,16 @@ def _checks(made: Desk, opened: Database) -> dict[str, Callable[[], None]]:
     return {"database": writable, "migrations": lambda: migrations.check(opened), "disk": disk}
 
 
-def _lifespan(reaper: Reaper, manager: ServiceManager) -> Lifespan:
+def _lifespan(reaper: Reaper, directory: DeferredDirectory, manager: ServiceManager) -> Lifespan:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_reap, reaper)
+            tasks.start_soon(_write_down, directory)
             tasks.start_soon(_say_alive, manager)
             yield
             tasks.cancel_scope.cancel()
+        await to_thread.run_sync(_flush, directory)
 
     return lifespan
 
@@ -233,6 +241,21 @@ async def _reap(reaper: Reaper) -> None:
         except SyncFailed as error:
             _die(error)
         await anyio.sleep(PASS_SECONDS)
+
+
+async def _write_down(directory: DeferredDirectory) -> None:
+    while True:
+        await anyio.sleep(_SEEN_SECONDS)
+        await to_thread.run_sync(_flush, directory)
+
+
+def _flush(directory: DeferredDirectory) -> None:
+    try:
+        directory.flush()
+    except SyncFailed as error:
+        _die(error)
+    except SekishoError as error:  # nothing is lost: they are written with the next ones
+        log.warning("sightings_not_written", code=error.code)
 
 
 async def _say_alive(manager: ServiceManager) -> None:

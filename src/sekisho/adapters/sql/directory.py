@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 import sqlalchemy.exc
 
 from sekisho.adapters.sql.engine import AnyRow, Database
 from sekisho.adapters.sql.tables import sites, tokens
-from sekisho.broker.ports import Site, Token
+from sekisho.broker.ports import Sighting, Site, Token
 from sekisho.domain.access import Principal, Role
 from sekisho.domain.errors import Conflict
 
@@ -113,16 +114,24 @@ class SqlDirectory:
         with self._database.writing() as tx:
             tx.execute(self._put_site, asdict(site))
 
-    def seen(self, site_id: str, *, at: datetime, agent_version: str, instance: str) -> None:
-        values = {"last_seen_at": at, "agent_version": agent_version, "instance": instance}
+    def seen(self, sightings: Sequence[Sighting]) -> None:
         with self._database.writing() as tx:
-            tx.execute(_SEEN, {"site": site_id} | values)
+            tx.execute(_SEEN, [_sighted(one) for one in sightings])
 
     def _keep(self, tx: sa.Connection, token: Token) -> None:
         try:
             tx.execute(self._put_token, asdict(token))
         except sqlalchemy.exc.IntegrityError as error:
             raise Conflict("token.exists") from error
+
+
+def _sighted(one: Sighting) -> dict[str, Any]:
+    return {
+        "site": one.site,
+        "last_seen_at": one.at,
+        "agent_version": one.agent_version,
+        "instance": one.instance,
+    }
 
 
 def _invites(invitation: AnyRow, token: Token) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -75,6 +76,8 @@ _RESULT: Final = (
     .where(envelopes.c.job_id == sa.bindparam("job"))
     .values(result=sa.bindparam("result"))
 )
+_HISTORY: Final = sa.insert(history)
+_ENVELOPE: Final = sa.insert(envelopes)
 _FORGOTTEN: Final = sa.select(forgotten.c.id).where(forgotten.c.id == sa.bindparam("id"))
 
 
@@ -93,8 +96,8 @@ class SqlJobs:
             # After the insertion, so that it sees a purge for which the insertion waited.
             if tx.execute(_FORGOTTEN, {"id": job.id}).first() is not None:
                 raise Conflict("job.forgotten", job=job.id)
-            tx.execute(sa.insert(envelopes), {"job_id": job.id, "request": job.request})
-            _remember(tx, job)
+            tx.execute(_ENVELOPE, {"job_id": job.id, "request": job.request})
+            _remember(tx, [job])
             tx.execute(self._hold, _held(job, live_jobs=not job.state.terminal))
         return job
 
@@ -108,13 +111,13 @@ class SqlJobs:
             raise NotFound("job.not_found", job=job_id)
         return _job(row)
 
-    def save(self, job: Job, *, expected_version: int) -> bool:
+    def save(self, job: Job, *, expected_version: int, passed: Sequence[Job] = ()) -> bool:
         with self._database.writing() as tx:
             key = {"id": job.id, "expected": expected_version}
             before = tx.execute(_LOCKED_STATE, key).scalar()
             if before is None:
                 return False
-            self._write(tx, before, job)
+            self._write(tx, before, (*passed, job))
         return True
 
     def offer_next(
@@ -139,7 +142,7 @@ class SqlJobs:
             if row is None:
                 return None
             offered = apply(_job(row), Offered(at=now, instance=instance, until=until))
-            self._write(tx, JobState.QUEUED, offered)
+            self._write(tx, JobState.QUEUED, (offered,))
         return offered
 
     def page(self, which: JobFilter, *, after: str | None, limit: int) -> list[Job]:
@@ -160,13 +163,16 @@ class SqlJobs:
         times = {"now": now, "draft_before": now - DRAFT_TIME, "limit": limit}
         return read_jobs(self._database, _DUE, times)
 
-    def _write(self, tx: sa.Connection, before: JobState, job: Job) -> None:
+    def _write(self, tx: sa.Connection, before: JobState, course: Sequence[Job]) -> None:
+        job = course[-1]
         tx.execute(_CHANGE, {**_values(job), "job": job.id})
         if job.result is not None:
             tx.execute(_RESULT, {"job": job.id, "result": job.result})
-        if job.state is before:
+        states = (before, *(one.state for one in course))
+        news = [one for one, last in zip(course, states, strict=False) if one.state is not last]
+        if not news:
             return
-        _remember(tx, job)
+        _remember(tx, news)
         if job.state.terminal:
             tx.execute(self._hold, _held(job, live_jobs=-1))
 
@@ -209,10 +215,13 @@ def _held(job: Job, *, live_jobs: int) -> dict[str, Any]:
     }
 
 
-def _remember(tx: sa.Connection, job: Job) -> None:
+def _remember(tx: sa.Connection, states: Sequence[Job]) -> None:
+    tx.execute(_HISTORY, [_row(job) for job in states])
+
+
+def _row(job: Job) -> dict[str, Any]:
     at = job.changed_at or job.created_at
-    row = {"job_id": job.id, "version": job.version, "at": at, "state": job.state}
-    tx.execute(sa.insert(history), row)
+    return {"job_id": job.id, "version": job.version, "at": at, "state": job.state}
 
 
 def _same_submission(kept: Job, job: Job) -> Job:
