@@ -1,0 +1,132 @@
+"""A client written from docs/en/transfer.md alone exchanges files with ours over a real broker."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import msgspec
+import pytest
+
+from sekisho.adapters.chunks_https import HttpsChunks
+from sekisho.adapters.http_line import HttpLine
+from sekisho.adapters.patience import Patience
+from sekisho.transfer.fetch import fetch_tree
+from sekisho.transfer.send import send_tree
+from sekisho.transfer.source import LocalTree, scan
+from sekisho.wire.envelope import TreeRef
+from tests.component.broker_world import a_submission
+from tests.integration.http_process import broker_process, certificates, sekisho
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+FILES = {"a.txt": b"twelve bytes", "dir/deck.inp": b"node 1 2.0\n" * 90_000, "dir/n": os.urandom(5)}
+Known = dict[str, bytes]
+
+
+class OtherClient:
+    """Knows digests, words and lists; nothing of ours but the paths."""
+
+    def __init__(self, http: httpx2.Client, base: str) -> None:
+        self.http = http
+        self.base = base
+
+    def post(self, method: str, below: str, body: bytes) -> bytes:
+        answer = self.http.request(method, self.base + below, content=body)
+        assert answer.status_code == 200, answer.text
+        return answer.content
+
+    def send(self, contents: list[bytes]) -> None:
+        by_digest = {hashlib.sha256(data).digest(): data for data in contents}
+        asked = b"".join(digest + struct.pack(">I", len(d)) for digest, d in by_digest.items())
+        missing = self.post("POST", "/missing", asked)
+        wanted = [by_digest[missing[n : n + 32]] for n in range(0, len(missing), 32)]
+        for data in wanted:
+            frame = hashlib.sha256(data).digest() + struct.pack(">I", len(data)) + data
+            self.post("PUT", "", frame)
+
+    def fetch(self, chunks: list[tuple[str, int]]) -> Known:
+        body = self.post("POST", "/fetch", b"".join(bytes.fromhex(d) for d, _ in chunks))
+        return dict(self.contents(body))
+
+    @staticmethod
+    def contents(body: bytes) -> Iterator[tuple[str, bytes]]:
+        while body:
+            digest, (word,) = body[:32], struct.unpack(">I", body[32:36])
+            length = word & 0x7FFFFFFF
+            payload, body = body[36 : 36 + length], body[36 + length :]
+            data = zstd.decompress(payload) if word >> 31 else payload
+            assert hashlib.sha256(data).digest() == digest
+            yield digest.hex(), data
+
+
+def a_list(files: dict[str, bytes], step: int) -> bytes:
+    text = b"sekisho-tree/1\n"
+    for name in sorted(files, key=lambda n: n.split("/")):
+        data = files[name]
+        pieces = [data[n : n + step] for n in range(0, len(data), step)]
+        chunks = [[hashlib.sha256(piece).hexdigest(), len(piece)] for piece in pieces]
+        line = json.dumps([name, False, len(data), chunks], separators=(",", ":"))
+        text += line.encode() + b"\n"
+    return text
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[tuple[httpx2.Client, str]]:
+    """Give a line to a broker, and the path of a draft's chunks there."""
+    tls, home = certificates(tmp_path), tmp_path / "broker"
+    sekisho("broker", "init", home, "--port", "0", "--tls-cert", tls.cert, "--tls-key", tls.key)
+    config = home / "broker.toml"
+    sekisho("broker", "site", "add", "one", "--user", "alice", "-c", config)
+    who = ("--role", "submitter", "--user", "alice")
+    token = sekisho("broker", "token", "create", *who, "--show", "-c", config)
+    with broker_process(config) as running:
+        url = f"https://127.0.0.1:{running.port}/"
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx2.Client(base_url=url, verify=tls.trust, headers=headers, timeout=40) as http:
+            draft = a_submission(has_inputs=True)
+            assert http.post("v1/jobs", content=msgspec.json.encode(draft)).status_code == 201
+            yield http, f"v1/jobs/{draft.id}/chunks"
+
+
+def ours(line: tuple[httpx2.Client, str]) -> HttpsChunks:
+    return HttpsChunks(HttpLine(line[0], Patience(limit_s=0)), line[1])
+
+
+def test_what_another_client_sends_we_read(line: tuple[httpx2.Client, str], tmp_path: Path) -> None:
+    text = a_list(FILES, step=100_001)
+    pieces = [d[n : n + 100_001] for d in FILES.values() for n in range(0, len(d), 100_001)]
+    OtherClient(*line).send([*pieces, text])
+    digest = hashlib.sha256(text).hexdigest()
+    size = sum(map(len, FILES.values()))
+    named = {"digest": digest, "files": 3, "size": size, "index": [[digest, len(text)]]}
+    fetch_tree(msgspec.convert(named, TreeRef), ours(line), tmp_path / "out")
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in FILES} == FILES
+
+
+def test_what_we_send_another_client_reads(line: tuple[httpx2.Client, str], tmp_path: Path) -> None:
+    for name, data in FILES.items():
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(data)
+    local = LocalTree(scan([("", tmp_path / "in")]))
+    ref = msgspec.to_builtins(send_tree(local.tree, local.read, ours(line)))
+    other = OtherClient(*line)
+    held = other.fetch(ref["index"])
+    text = b"".join(held[digest] for digest, _ in ref["index"])
+    assert hashlib.sha256(text).hexdigest() == ref["digest"]
+    first, *rows = text.decode().splitlines()
+    assert first == "sekisho-tree/1"
+    for name, executable, size, chunks in map(json.loads, rows):
+        held = other.fetch(chunks)
+        data = b"".join(held[digest] for digest, _ in chunks)
+        assert (data, executable, len(data)) == (FILES[name], False, size)
+    assert len(rows) == len(FILES)
