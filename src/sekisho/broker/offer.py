@@ -58,19 +58,12 @@ class Offers:
             self.sites.seen([sighting])
         return site
 
-    def arrive(self, name: str, message: Poll) -> tuple[PollAnswer, list[str]]:
-        """Note that an agent polls; return a first look, and the commands disabled by then."""
-        site = self.seen(name, message)
-        return self._answer(site, message), sorted(site.disabled_commands)
-
     def look(self, name: str, message: Poll) -> PollAnswer:
         """Return at most ``free`` offers, the cancels among ``holds``, and what is disabled.
 
         A disabled site is offered nothing; jobs that it holds go on.
         """
-        return self._answer(self._site(name), message)
-
-    def _answer(self, site: Site, message: Poll) -> PollAnswer:
+        site = self._site(name)
         free = 0 if site.disabled else min(message.free, _MAX_OFFERS)
         return PollAnswer(
             offers=list(self._offers(site.id, message.instance, free)),

@@ -31,16 +31,13 @@ class SiteCalls:
         Whatever is answered tells all that is disabled; 204 says that it is as told before.
         """
         site, message = call.user, call.message
-        disabled: list[str] | None = None
+        known = await self.threads.run(self.desk.offers.seen, site, message)
+        disabled = sorted(known.disabled_commands)
 
         async def look() -> PollAnswer:
-            nonlocal disabled
             if await call.gone():  # an offer would be lost on a caller that has hung up
                 return PollAnswer(disabled_commands=disabled)
-            if disabled is not None:
-                return await self.threads.run(self.desk.offers.look, site, message)
-            answer, disabled = await self.threads.run(self.desk.offers.arrive, site, message)
-            return answer
+            return await self.threads.run(self.desk.offers.look, site, message)
 
         def news(answer: PollAnswer) -> bool:
             changed = answer.disabled_commands != disabled
