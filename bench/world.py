@@ -176,15 +176,22 @@ class World:
 
     def polling(self) -> int:
         """Return how many long polls the broker holds now."""
-        token = (self.broker_dir / "admin").read_text("ascii").strip()
-        status, body = self._get("/v1/admin/status", {"Authorization": f"Bearer {token}"})
+        status, body = self._get("/v1/admin/status", self._as_operator())
         told: dict[str, Any] = json.loads(body) if status == 200 else {}
         return int(told.get("polling", 0))
+
+    def metrics(self) -> str:
+        """Return the broker's figures as it tells them."""
+        return self._get("/metrics", self._as_operator())[1].decode()
 
     def stop(self) -> None:
         """End every server, last first."""
         while self.servers:
             self.servers.pop().stop()
+
+    def _as_operator(self) -> dict[str, str]:
+        token = (self.broker_dir / "admin").read_text("ascii").strip()
+        return {"Authorization": f"Bearer {token}"}
 
     def _own(self, server: Server) -> Server:
         self.servers.append(server)
