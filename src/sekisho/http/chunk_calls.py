@@ -17,7 +17,7 @@ from sekisho.wire.frames import FrameReader, pack_digests
 from sekisho.wire.v1 import Done
 
 #: So much of a stream is gathered before it is cut into chunks and stored, off the event loop.
-_GATHER_BYTES: Final = 256 << 10
+_GATHER_BYTES: Final = 1 << 20
 
 
 def by_submitter(call: Call) -> Claim:
