@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from examples.demo.host import missing_programs
 from examples.demo.places import Places
+from examples.demo.push import PushStory
 from examples.demo.screen import Screen
 from examples.demo.shell import DemoFault, Shell
 from examples.demo.story import Story, Told
@@ -23,6 +25,8 @@ from sekisho.i18n.catalogue import LANGUAGES, language
 
 #: How much of the servers' logs is shown when a step fails.
 LOG_LINES = 6
+LOGS = ("broker/broker.log", "site/agent.log", "site/sshd.log", "site/state/push/carrier.log")
+UNAVAILABLE = 69
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
         description="Run the whole story on this machine: a broker, a site, a computation.",
         allow_abbrev=False,
     )
+    line.add_argument("--ssh", action="store_true", help="push mode: a throw-away sshd, no broker")
     line.add_argument("--keep", type=Path, metavar="DIR", help="keep everything in the new DIR")
     line.add_argument("--solver", choices=("auto", "calculix", "scikit-fem"), default="auto")
     line.add_argument("--lang", choices=LANGUAGES, default=language(os.environ))
@@ -50,10 +55,13 @@ def main() -> int:
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     signal.signal(signal.SIGTERM, _interrupt)
     screen = Screen(out, arguments.lang)
+    if arguments.ssh and (lacking := missing_programs()):
+        screen.failure(screen.words("ssh_missing", programs=", ".join(lacking)))
+        return UNAVAILABLE
     begun = time.monotonic()
     told = None
     with _directory(arguments.keep) as root:
-        screen.title("title", place=root)
+        screen.title("ssh_title" if arguments.ssh else "title", place=root)
         told = _tell(screen, root, arguments)
     seconds = time.monotonic() - begun
     ok = told is not None and screen.ok
@@ -67,11 +75,12 @@ def main() -> int:
 
 def _tell(screen: Screen, root: Path, arguments: argparse.Namespace) -> Told | None:
     shell = Shell(screen, arguments.lang)
+    story = PushStory if arguments.ssh else Story
     try:
-        return Story(screen, shell, Places(root, _free_port())).tell(arguments.solver)
+        return story(screen, shell, Places(root, _free_port())).tell(arguments.solver)
     except DemoFault as fault:
         screen.failure(str(fault))
-        for log in (root / "broker" / "broker.log", root / "site" / "agent.log"):
+        for log in [root / name for name in LOGS]:
             if log.exists():
                 screen.output([log.name, *log.read_text("utf-8").splitlines()[-LOG_LINES:]])
     except KeyboardInterrupt:
@@ -110,10 +119,11 @@ def _summary(screen: Screen, told: Told | None, *, ok: bool, seconds: float) -> 
         whole |= {
             "job": told.answer.job,
             "run_seconds": round(told.answer.seconds, 3),
-            "command_seconds": round(told.command_seconds, 3),
             "solver": told.life.solver,
             "life_cycles": told.life.cycles,
         }
+        if told.command_seconds is not None:
+            whole["command_seconds"] = round(told.command_seconds, 3)
     return whole
 
 

@@ -50,17 +50,16 @@ class Author:
 
     def stresses(self, solver: str) -> Answer:
         """Let the site compute, and fetch what it lets go."""
-        return _answer(self._run(("-p", f"solver={solver}"), OUTPUTS, "results"))
+        return answer_of(self._run(("-p", f"solver={solver}"), OUTPUTS, "results"))
 
     def everything(self, solver: str) -> Answer:
         """Ask for every file that the command leaves, as a curious author would."""
-        return _answer(self._run(("-p", f"solver={solver}"), ("**",), "curious"))
+        return answer_of(self._run(("-p", f"solver={solver}"), ("**",), "curious"))
 
     def refused(self, *words: str, command: str = COMMAND) -> tuple[int, str]:
         """Ask for what the manifest does not allow; return the status and the site's reason."""
-        argv = ("run", SITE, command, *_inputs(), *words, "--json")
-        done = self._type(*argv, expect=None, hidden=_inputs())
-        return done.status, _code(done.out)
+        argv = ("run", SITE, command, *input_words(), *words, "--json")
+        return refusal_of(self._type(*argv, expect=None, hidden=input_words()))
 
     def life(self) -> LifeFound:
         """Compute the fatigue life from what came back: the workflow's next module."""
@@ -76,21 +75,28 @@ class Author:
 
     def _run(self, words: Sequence[str], outputs: Sequence[str], into: str) -> Ended:
         asked = [word for name in outputs for word in ("-o", name)]
-        argv = ("run", SITE, COMMAND, *_inputs(), *words, *asked, "--into", into, "--json")
+        argv = ("run", SITE, COMMAND, *input_words(), *words, *asked, "--into", into, "--json")
         return self._type(*argv)
 
     def _type(self, *words: str, expect: int | None = 0, hidden: Sequence[str] = ()) -> Ended:
         return self._shell.run(self._who, ("sekisho", *words), expect=expect, hidden=hidden)
 
 
-def _inputs() -> list[str]:
+def input_words() -> list[str]:
+    """Return the words that name the three property files."""
     return [word for name in INPUTS for word in ("-i", f"inputs/{name}")]
 
 
-def _answer(done: Ended) -> Answer:
+def answer_of(done: Ended) -> Answer:
+    """Return what `sekisho run --json`, or `wait`, told of a job that succeeded."""
     told = json.loads(done.out)
     files = tuple(sorted(file.rsplit("/", 1)[-1] for file in told["files"]))
     return Answer(told["job"], files, done.seconds)
+
+
+def refusal_of(done: Ended) -> tuple[int, str]:
+    """Return the status of a command that was refused, and the reason in what it printed."""
+    return done.status, _code(done.out)
 
 
 def _code(out: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from string import Template
@@ -14,6 +15,7 @@ from examples.demo.shell import DemoFault, Ended, Person, Shell
 _CONNECT_SECONDS = 30.0
 _LOOK_SECONDS = 0.1
 
+KEYS = "authorized_keys"
 COMMAND = "notched-specimen"
 MANIFEST = Template("""\
 schema = 1
@@ -90,6 +92,27 @@ class Engineer:
         self._site("join", "--invitation-file", "invitation")
         return self._site("check", "--quick").out
 
+    def open_gate(self) -> str:
+        """Make the site without a broker, and bind the author's key to its gate; return the line.
+
+        Whoever has that key speaks to the gate and to nothing else of this host.
+        """
+        self._site("init", "--site", SITE, "--user", USER)
+        self._write_manifest()
+        keys = ("--authorized-keys", KEYS)
+        self._site("gate-key", "add", "gate.pub", "--submitter", USER, *keys)
+        return (self._places.site / KEYS).read_text("utf-8").strip()
+
+    def agree_on_program(self) -> None:
+        """Put the program of the bare site where the author was told, and let a plain key in."""
+        program = self._places.program
+        words = [sys.executable, PROGRAMS / "site_program.py", "--site-data", self._places.secrets]
+        program.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, words))} "$@"\n', "utf-8")
+        program.chmod(0o700)
+        plain = (self._places.site / "plain.pub").read_text("utf-8")
+        with (self._places.site / KEYS).open("a", encoding="utf-8") as keys:
+            keys.write(plain)
+
     def start_agent(self) -> int:
         """Start the agent and wait until the broker knows it; return its process id."""
         log = self._places.site / "agent.log"
@@ -120,6 +143,6 @@ class Engineer:
         )
         (self._places.site / "manifest.toml").write_text(text, encoding="utf-8")
 
-    def _site(self, verb: str, *words: str, expect: int | None = 0) -> Ended:
-        argv = ("sekisho", "site", verb, "--dir", ".", *words)
+    def _site(self, *words: str, expect: int | None = 0) -> Ended:
+        argv = ("sekisho", "site", *words, "--dir", ".")
         return self._shell.run(self._who, argv, expect=expect)

@@ -39,6 +39,16 @@ class Places:
         return self.site / "work"
 
     @property
+    def program(self) -> Path:
+        """What a bare site and its author have agreed on."""
+        return self.site / "solve.sh"
+
+    @property
+    def bare_base(self) -> Path:
+        """Where the work directories of jobs without a gate are."""
+        return self.site / "shop"
+
+    @property
     def results(self) -> Path:
         return self.workflow / "results"
 

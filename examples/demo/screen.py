@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from examples.demo.words import WORDS
+from examples.demo.words_ssh import SSH_WORDS
 
 _BOLD, _DIM, _GREEN, _RED, _CYAN, _PLAIN = (f"\x1b[{n}m" for n in (1, 2, 32, 31, 36, 0))
 _MAX_LINES = 20
@@ -38,7 +39,7 @@ class Screen:
         return bool(self.checks) and all(check.ok for check in self.checks)
 
     def words(self, name: str, **values: object) -> str:
-        return WORDS[name][self._language].format(**values)
+        return (WORDS | SSH_WORDS)[name][self._language].format(**values)
 
     def title(self, name: str, **values: object) -> None:
         self._print(self._style(self.words(name, **values), _BOLD))

@@ -96,6 +96,10 @@ class Shell:
         self._servers.append(server)
         return server.pid
 
+    def give(self, **environ: str) -> None:
+        """Let every later command see these variables."""
+        self._environ |= environ
+
     def alive(self, pid: int) -> bool:
         return any(s.pid == pid and s.poll() is None for s in self._servers)
 
