@@ -183,6 +183,7 @@ class World:
         self.scheduler = MemoryScheduler(self.clock, self._cast)
         self.sandbox = MemorySandbox()
         self.broker = self._make_broker()
+        self.lane: Any = MemoryMailbox(self.broker, SITE, INSTANCE)
         self._tokens = itertools.count(1)
 
     def _make_broker(self) -> broker_desk.Desk:
@@ -210,7 +211,7 @@ class World:
             return Watched(port, name, self.effects)
 
         return Desk(
-            mailbox=watched("mailbox", MemoryMailbox(self.broker, SITE, INSTANCE)),
+            mailbox=watched("mailbox", self.lane),
             journal=watched("journal", self.journal),
             scheduler=watched("scheduler", self.scheduler),
             workplace=watched("workplace", self.workplace),

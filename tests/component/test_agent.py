@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
+from sekisho.adapters.mailbox_memory import MemoryMailbox
 from sekisho.domain.errors import (
     Corrupt,
     SekishoError,
@@ -17,9 +19,11 @@ from sekisho.domain.errors import (
 )
 from sekisho.domain.job import JobState
 from sekisho.domain.run import Stage
-from sekisho.site.agent import CRASH_SECONDS
-from tests.site_world import DAY, GOOD, World, a_command, a_manifest
+from sekisho.site.agent import CRASH_SECONDS, Agent
+from sekisho.wire.v1 import PollAnswer
+from tests.site_world import DAY, GOOD, INSTANCE, SITE, World, a_command, a_manifest
 from tests.virtual_time import simulate
+from tests.world import an_id
 
 LONG = replace(GOOD, seconds=500)
 
@@ -121,6 +125,44 @@ def test_an_idle_agent_ends_at_once_when_drained(tmp_path: Path) -> None:
             agent.drain()
 
     simulate(world.clock, story, within_s=5)
+
+
+def test_an_agent_that_was_drained_before_it_began_ends_at_once(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    agent = world.agent()
+    agent.drain()
+    simulate(world.clock, agent.serve, within_s=1)
+    assert "mailbox.poll" not in world.effects.calls
+
+
+def test_an_agent_that_keeps_no_order_purges_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    job = world.submit("unknown")
+    agent = Agent(world.desk(), world.wishes, capacity=lambda: 1, alive=lambda: None, tidy=False)
+
+    async def story() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(agent.serve)
+            await world.until(lambda: (run := world.run(job)) is not None and run.settled)
+            await anyio.sleep(DAY)
+            agent.drain()
+
+    simulate(world.clock, story)
+    assert "journal.forget" not in world.effects.calls
+
+
+class StrayCancel(MemoryMailbox):
+    """Every answer asks for a job to be stopped that is not in hand."""
+
+    async def poll(self, **asked: Any) -> PollAnswer:
+        answer = await super().poll(**asked)
+        return PollAnswer(offers=answer.offers, cancel=[an_id("job")])
+
+
+def test_a_cancel_of_a_job_that_is_not_in_hand_changes_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.lane = StrayCancel(world.broker, SITE, INSTANCE)
+    assert course(world, world.submit()) == ["succeeded"]
 
 
 def test_an_agent_without_a_broker_ends_when_drained(tmp_path: Path) -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import anyio
+import anyio.from_thread
+import anyio.lowlevel
 import pytest
 
+from sekisho.adapters.mailbox_memory import MemoryMailbox
 from sekisho.domain.errors import (
     SekishoError,
     StaleEpoch,
@@ -17,7 +21,9 @@ from sekisho.domain.errors import (
 from sekisho.domain.job import JobState
 from sekisho.domain.run import Run
 from sekisho.domain.sitelog import Kind
-from tests.site_world import DAY, GOOD, World, a_command, a_manifest
+from sekisho.site.agent import Agent
+from sekisho.site.mailbox import Hold
+from tests.site_world import DAY, GOOD, INSTANCE, SITE, World, a_command, a_manifest
 from tests.virtual_time import simulate
 
 LONG = replace(GOOD, seconds=500)
@@ -238,32 +244,69 @@ def test_a_job_that_was_given_up_before_its_start_is_forgotten_when_nobody_can_o
 
 def test_a_job_that_is_being_purged_is_not_taken_at_the_same_time(tmp_path: Path) -> None:
     world = World(tmp_path)
-    world.submit()
-    world.fail("mailbox.accept", StaleEpoch(), times=1)
-    purging: list[str] = []
-    taken: list[str] = []
+    job = world.submit()
+    world.fail("mailbox.accept", StaleEpoch())
+    agents: list[Agent] = []
+    offers: list[int] = []
     purge, knew = world.workplace.purge, world.journal.knew
 
+    async def offer() -> None:
+        """Let the agent come by the job once more while its directory is being removed."""
+        world.wishes.is_paused = False
+        agents[0].wake()
+        for _ in range(100):
+            await anyio.lowlevel.checkpoint()
+        offers.append(world.job(job).epoch)
+        assert not taken
+
     def slow_purge(of: str) -> bool:
-        offered_again(world, of)
-        world.broker.ports.wakeups.notify("site:one")
-        purging.append(of)
-        done = bool(purge(of))
-        assert taken == []
-        return done
+        if not offers:
+            anyio.from_thread.run(offer)
+        return bool(purge(of))
 
     def look(of: str) -> bool:
-        if purging:
-            taken.append(of)
+        taken.append(of)
         return bool(knew(of))
 
-    world.workplace.purge = slow_purge
-    world.journal.knew = look
+    taken: list[str] = []
 
-    async def story() -> None:
-        async with world.serving():
+    async def story() -> str:
+        async with world.serving() as agent:
+            agents.append(agent)
             await world.until(lambda: world.logged(Kind.DROPPED))
             world.wishes.is_paused = True
-            await world.until(lambda: purging, DAY)
+            world.workplace.purge, world.journal.knew = slow_purge, look
+            await world.until(lambda: offers, DAY)
+            return await world.ended(job)
 
-    simulate(world.clock, story)
+    assert simulate(world.clock, story) == "succeeded"
+    assert offers == [2]
+
+
+class StaleTell(MemoryMailbox):
+    """The first word of a start takes two seconds to be answered, as told under an old offer."""
+
+    told = 0
+
+    async def tell(self, hold: Hold, news: Any) -> None:
+        self.told += 1
+        if self.told == 1:
+            await anyio.sleep(2)
+            raise StaleEpoch
+        await super().tell(hold, news)
+
+
+def test_an_answer_to_a_word_under_the_old_offer_stops_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.plays["solve"] = [LONG]
+    world.lane = StaleTell(world.broker, SITE, INSTANCE)
+    job = world.submit()
+
+    async def story() -> str:
+        async with world.serving():
+            await world.until(lambda: world.lane.told, 100)
+            offered_again(world, job)
+            return await world.ended(job)
+
+    assert simulate(world.clock, story) == "succeeded"
+    assert (world.job(job).epoch, world.scheduler.pressed) == (2, [])

@@ -85,8 +85,7 @@ class Control:
 
     def cancel(self) -> None:
         """Ask for the run to be stopped on behalf of its submitter."""
-        if self.stop is None:
-            self.stop = Stop.CANCEL
+        self.stop = Stop.CANCEL
         self.wake()
 
     def announce(self, run: Run) -> None:

@@ -27,7 +27,6 @@ from sekisho.site.scheduler import (
     Exited,
     Gone,
     LaunchSpec,
-    NotStarted,
     Observation,
     Pending,
     Running,
@@ -150,16 +149,12 @@ class Launch:
             raise control.disowned
         ticket = Ticket.decode(run.ticket or "")
         look = (await self._desk.scheduler.observe([ticket]))[ticket]
-        match look:
-            case Pending() | Running():
-                return await self._wait(run, ticket, look, control)
-            case Exited(end):
-                self.leave(run)
-                return advance(run, Stage.ENDED, exit=end)
-            case Gone():
-                return await self._without_end(run, started=True)
-            case NotStarted():
-                return await self._without_end(run, started=False)
+        if isinstance(look, Pending | Running):
+            return await self._wait(run, ticket, look, control)
+        if isinstance(look, Exited):
+            self.leave(run)
+            return advance(run, Stage.ENDED, exit=look.exit)
+        return await self._without_end(run, started=isinstance(look, Gone))
 
     async def _wait(self, run: Run, ticket: Ticket, look: Observation, control: Control) -> Run:
         left = self._time_left(run, control)

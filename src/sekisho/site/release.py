@@ -139,10 +139,9 @@ class Release:
 
     async def announce(self, run: Run) -> Run:
         """Tell the broker how far the run is, as far as it has not acknowledged it."""
-        if steps := _owed(run):
-            await self._desk.mailbox.tell(hold_of(run), clear(steps))
-            run = replace(run, told=(*run.told, *(_STAGE_OF[step] for step in steps)))
-        return run
+        steps = _owed(run)
+        await self._desk.mailbox.tell(hold_of(run), clear(steps))
+        return replace(run, told=(*run.told, *(_STAGE_OF[step] for step in steps)))
 
     async def give_verdict(self, run: Run, _: Control) -> Run:
         """Tell the broker the end of a run that was closed without outputs."""
