@@ -238,6 +238,8 @@ def test_what_is_no_manifest_at_all_is_told_without_a_crash(text: str) -> None:
     [
         "command = 3\n",
         "[command]\nname = 3\n",
+        "[[command]]\nname = [1]\n",
+        "[[command]]\nname = { x = 1 }\n",
         "[[command]]\nparameters = 3\ninput = 3\noutput = [3]\n",
         '[[command]]\nname = "a"\nparameters = { x = 3 }\n',
         '[[command]]\nname = "a"\nargv = 3\ntime_limit_s = 1\n',

@@ -144,14 +144,16 @@ def parse_manifest(text: str, file: str) -> Manifest:
 def _rule_faults(document: dict[str, Any]) -> Faults:
     """Find what is wrong beyond types, also in a document that has faults of type elsewhere."""
     entries = document.get("command")
-    names: set[object] = set()
+    names: set[str] = set()
     for n, entry in enumerate(entries if isinstance(entries, list) else []):
         if not isinstance(entry, dict):
             continue
         at: KeyPath = ("command", n)
-        if entry.get("name") in names:
-            yield (*at, "name"), "command.duplicate"
-        names.add(entry.get("name"))
+        name = entry.get("name")
+        if isinstance(name, str):  # any other is told already
+            if name in names:
+                yield (*at, "name"), "command.duplicate"
+            names.add(name)
         parameters = list(_parameter_faults(entry, at))
         others = [
             *_pattern_faults(entry, at),
