@@ -157,7 +157,7 @@ class FrameReader:
             end = start + _HEAD.size + length
             if len(self._buffer) < end:
                 break
-            payload = bytes(self._buffer[start + _HEAD.size : end])
+            payload = _copied(self._buffer, start + _HEAD.size, end)
             done.append(Frame(digest.hex(), payload, packed=word != length))
             start = end
         del self._buffer[:start]
@@ -167,6 +167,11 @@ class FrameReader:
         """Raise IntegrityError when the stream stopped within a frame."""
         if self._buffer:
             raise IntegrityError("chunk.truncated")
+
+
+def _copied(buffer: bytearray, start: int, end: int) -> bytes:
+    with memoryview(buffer) as view:
+        return bytes(view[start:end])
 
 
 def pack_chunks(chunks: Iterable[Chunk]) -> bytes:
