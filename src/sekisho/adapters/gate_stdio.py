@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -29,6 +29,8 @@ from sekisho.wire.v1 import Done, Message, Problem, SubmitJob
 log = structlog.get_logger()
 _MAX_LIST_BYTES: Final = 1 << 20
 _MAX_TEXT: Final = 300
+#: So much of what is in vain anyway is heard.
+_MAX_HEARD_BYTES: Final = 64 << 20
 
 
 class GateStdio:
@@ -89,10 +91,18 @@ class GateStdio:
         try:
             self._gate.put(_job(call), pieces)
         except SekishoError:
-            for _ in pieces:
-                pass  # the caller hears the answer only after it has said everything
+            self._hear_out(pieces)
             raise
         self._say(Done())
+
+    @staticmethod
+    def _hear_out(pieces: Iterator[bytes]) -> None:
+        """Read what the caller still says: it hears the answer only afterwards."""
+        left = _MAX_HEARD_BYTES
+        for piece in pieces:
+            left -= len(piece) + 1
+            if left < 0:
+                raise Garbled(why="length")
 
     def _fetch(self, call: Call) -> None:
         digests = unpack_digests(_bounded(self._packets.data()))

@@ -31,7 +31,11 @@ class DirectoryPushStore:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock other writers out, in whatever process."""
-        descriptor = os.open(self._push / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            descriptor = os.open(self._push / "lock", flags, 0o600)
+        except OSError as error:
+            raise durable.translated(error) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
