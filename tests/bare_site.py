@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,7 +15,8 @@ from sekisho.client.client import Client
 from sekisho.compose.client import client
 from sekisho.compose.push import ssh_host
 from sekisho.config.client import load_client
-from tests.sshd import Sshd, serving
+from sekisho.transfer.progress import Progress, unseen
+from tests.sshd import Sshd, remove, serving
 from tests.wire import Wire, wire
 
 SITE = "far"
@@ -74,10 +74,10 @@ class BareWorld:
         }
 
     @contextmanager
-    def client(self, state: str = "state") -> Iterator[Client]:
+    def client(self, state: str = "state", on_bring: Progress = unseen) -> Iterator[Client]:
         """Give a client of this process with the state of a submitting host."""
         self.settle()
-        with _environment(self.environ(state)), client(self.config) as here:
+        with _environment(self.environ(state)), client(self.config, on_bring=on_bring) as here:
             yield here
 
     def sekisho(self, *words: str, state: str = "state") -> subprocess.Popen[str]:
@@ -125,4 +125,4 @@ def bare_world(place: Path, lines: Sequence[str] = ()) -> Iterator[BareWorld]:
             finally:
                 world.disconnect()
     finally:
-        shutil.rmtree(runtime)
+        remove(runtime)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
+import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -34,6 +37,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareWorld]:
         world.program("stray", "sleep 600 & setsid sleep 601 & echo left >out")
         world.program("links", "ln -s /etc/passwd out; mkfifo pipe; echo x >good; ln good second")
         world.program("count", f'echo started >>"{world.place}/starts"')
+        old = "head -c 3145728 /dev/urandom >large; echo run >tool; chmod 755 tool"
+        world.program("old", f"{old}; touch -d @1000000000 large tool")
         yield world
 
 
@@ -342,3 +347,67 @@ def test_the_same_commands_serve_every_kind_of_site(shared: BareWorld, tmp_path:
     assert "job_" in listed
     with shared.sekisho("sites") as process:
         assert process.communicate(timeout=60)[0].startswith(SITE)
+
+
+def test_outputs_are_moved_into_the_result_with_modes_and_times_of_its_own(
+    shared: BareWorld, client: Client, tmp_path: Path
+) -> None:
+    job = client.submit(spec("old"))
+    job.wait()
+    back = shared.place / "state" / "sekisho" / "jobs" / job.id / "back" / "work"
+    inodes = {name: (back / name).stat().st_ino for name in ("large", "tool")}
+    began = time.time() - 2
+    job.fetch(tmp_path / "r")
+    for name, mode in (("large", 0o644), ("tool", 0o755)):
+        seen = (tmp_path / "r" / name).stat()
+        assert seen.st_ino == inodes[name]
+        assert stat.S_IMODE(seen.st_mode) == mode & ~umask()
+        assert seen.st_mtime >= began
+        assert seen.st_nlink == 1
+
+
+def test_what_was_moved_away_or_changed_is_brought_again(
+    shared: BareWorld, client: Client, tmp_path: Path
+) -> None:
+    job = client.submit(spec("old"))
+    job.wait()
+    back = shared.place / "state" / "sekisho" / "jobs" / job.id / "back" / "work"
+    (back / "large").rename(tmp_path / "taken")  # as by a call that was killed just then
+    (back / "tool").write_bytes(b"forged")
+    with shared.client() as other:
+        other.job(job.id).fetch(tmp_path / "r")
+    assert (tmp_path / "r" / "large").read_bytes() == (tmp_path / "taken").read_bytes()
+    assert (tmp_path / "r" / "tool").read_text() == "run\n"
+
+
+def test_a_forged_file_is_never_taken_for_the_result(
+    shared: BareWorld, client: Client, tmp_path: Path
+) -> None:
+    job = client.submit(spec("old"))
+    job.wait()
+    back = shared.place / "state" / "sekisho" / "jobs" / job.id / "back" / "work"
+    (back / "tool").write_bytes(b"evil")  # of the same size, and behind our own back
+    job.fetch(tmp_path / "r")
+    assert (tmp_path / "r" / "tool").read_text() == "run\n"
+
+
+def test_on_another_file_system_outputs_are_copied(client: Client) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        result = client.submit(spec("old")).result(elsewhere)
+        assert {file.name for file in result.files} == {"large", "tool"}
+
+
+def test_files_are_seen_to_come(shared: BareWorld, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    with shared.client(on_bring=lambda done, total: seen.append((done, total))) as watched:
+        watched.submit(spec("old")).result(tmp_path / "r")
+    total = 3 * MIB + len("run\n")
+    assert seen[0] == (0, total)
+    assert seen[-1] == (total, total)
+    assert seen == sorted(seen)
+    assert len(seen) > 2
+
+
+def umask() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("Umask:"))[6:], 8)

@@ -23,11 +23,11 @@ from sekisho.adapters.hosts.rsync import Rsync
 from sekisho.adapters.staging import collisions
 from sekisho.adapters.walk import survey
 from sekisho.domain.egress import Fault
-from sekisho.domain.errors import NotFound, StorageFull
+from sekisho.domain.errors import IntegrityError, NotFound, StorageFull, UsageError
 from sekisho.domain.files import Pattern, RelPath
 from sekisho.domain.limits import MAX_DEPTH, MAX_FILES, MAX_TREE_BYTES, MIB
 from sekisho.site.workplace import CollectCaps
-from sekisho.transfer.progress import Progress
+from sekisho.transfer.progress import Progress, unseen
 from sekisho.transfer.source import LocalTree, Source
 from sekisho.transfer.tree import Tree
 from sekisho.wire.frames import Chunk
@@ -66,9 +66,10 @@ class Back:
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
-    """The place of one job's files on this side, below its note."""
+    """The place of one job's files on this side, below its note; ``progress`` sees them come."""
 
     place: Path
+    progress: Progress = unseen
 
     @property
     def work(self) -> Path:
@@ -144,7 +145,22 @@ def bring(
     if size + _SPARE_BYTES > free:
         raise StorageFull("fetch.disk_full", needed=size, free=free)
     to.work.mkdir(mode=0o700, exist_ok=True)
-    rsync.pull(source, names, to.place, lambda _n: None, max_bytes=size + size // 8 + _SPARE_BYTES)
+    most = size + size // 8 + _SPARE_BYTES
+    rsync.pull(source, names, to.place, rising(size, to.progress), max_bytes=most)
+    to.progress(size, size)
+
+
+def rising(total: int, progress: Progress) -> Callable[[int], None]:
+    """Return who hears a program's counter, which may fall, and tells a ``progress`` that rises."""
+    progress(0, total)
+    highest = 0
+
+    def report(moved: int) -> None:
+        nonlocal highest
+        highest = max(highest, min(moved, total))
+        progress(highest, total)
+
+    return report
 
 
 def keep_log(to: Quarantine, data: bytes) -> None:
@@ -161,23 +177,18 @@ class BareFiles:
         push: Callable[[Path, Callable[[int], None]], None],
         links: Path,
         back: Callable[[], Back],
+        again: Callable[[], Back],
     ) -> None:
+        """``back`` returns what came back, ``again`` after bringing what of it is not there."""
         self._push = push
         self._links = links
         self._back = back
+        self._again = again
 
     def send_files(self, sources: Sequence[Source], progress: Progress) -> None:
         total = sum(source.file.stat().st_size for source in sources)
-        progress(0, total)
         self._link(sources)
-        highest = 0
-
-        def report(moved: int) -> None:
-            nonlocal highest
-            highest = max(highest, min(moved, total))
-            progress(highest, total)
-
-        self._push(self._links, report)
+        self._push(self._links, rising(total, progress))
         shutil.rmtree(self._links)
         progress(total, total)
 
@@ -198,4 +209,23 @@ class BareFiles:
         for chunk in chunks:
             if chunk not in index and chunk not in content:
                 raise NotFound("chunk.not_found")
-            yield chunk, index[chunk] if chunk in index else back.local.read(chunk)
+            yield chunk, index[chunk] if chunk in index else self._read(chunk)
+
+    def _read(self, chunk: Chunk) -> bytes:
+        try:
+            return self._back().local.read(chunk)
+        except (UsageError, IntegrityError):  # given away, or dropped by another process of ours
+            again = self._again()
+        if chunk not in set(again.tree.chunks()):
+            raise NotFound("chunk.not_found")
+        return again.local.read(chunk)
+
+    def give(self, path: RelPath, folder: int, name: str) -> bool:
+        source = next((s for s in self._back().local.sources if s.path == path), None)
+        try:
+            if source is None:
+                return False
+            os.rename(source.file, name, dst_dir_fd=folder)
+        except OSError:  # another file system, or gone: it is fetched
+            return False
+        return True

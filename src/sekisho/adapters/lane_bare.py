@@ -42,6 +42,7 @@ from sekisho.domain.errors import Conflict, IntegrityError, NotFound, Refused, S
 from sekisho.domain.files import Pattern
 from sekisho.domain.job import JobState
 from sekisho.domain.manifest import Command, bind
+from sekisho.transfer.progress import Progress, unseen
 from sekisho.wire.envelope import Outcome, open_outcome, open_request, seal
 from sekisho.wire.v1 import JobPage, JobView, SiteList, SubmitJob
 
@@ -86,13 +87,19 @@ class BareLane:
     """Lane and Board of one submitter at one bare host."""
 
     def __init__(
-        self, site: BareSite, host: BareHost, notes: JobNotes, patience: Patience | None = None
+        self,
+        site: BareSite,
+        host: BareHost,
+        notes: JobNotes,
+        patience: Patience | None = None,
+        on_bring: Progress = unseen,
     ) -> None:
         self._site = site
         self._host = host
         self._rsync = Rsync(host.ssh)
         self._notes = notes
         self._patience = patience or Patience()
+        self._on_bring = on_bring
         self._watch = Watch(host.look)
         self._jobs: dict[str, _Known] = {}
         self._backs: dict[str, Back] = {}
@@ -123,7 +130,9 @@ class BareLane:
         def push(links: Path, report: Callable[[int], None]) -> None:
             self._repeat(lambda: self._rsync.push(links, target, bases, report))
 
-        return BareFiles(push, place / "in", lambda: self._back(job_id))
+        return BareFiles(
+            push, place / "in", lambda: self._back(job_id), lambda: self._again(job_id)
+        )
 
     def start(self, job_id: str) -> JobView:
         known = self._known(job_id)
@@ -295,21 +304,23 @@ class BareLane:
         return back.lacking([path for path, _ in wanted])
 
     def _back(self, job_id: str) -> Back:
-        """Return the files of an ended job, brought once more if they were dropped here."""
+        """Return the files of an ended job, as they came or as they are here now."""
         with self._guard:
             if job_id in self._backs:
                 return self._backs[job_id]
-        quarantine = self._quarantine(job_id)
+        return self._again(job_id)
+
+    def _again(self, job_id: str) -> Back:
+        """Return the files of an ended job, brought once more if they are not all here."""
+        quarantine, outcome = self._quarantine(job_id), self._outcome(job_id)
         with quarantine.held():
-            there = quarantine.work.exists() or quarantine.log.exists()
-            known = self._known(job_id)
-            back = (
-                quarantine.look()
-                if there
-                else self._repeat(lambda: self._brought(known, quarantine))
-            )
+            back = quarantine.look()
+            if outcome is None or outcome.outputs != back.tree.ref():
+                known = self._known(job_id)
+                back = self._repeat(lambda: self._brought(known, quarantine))
         with self._guard:
-            return self._backs.setdefault(job_id, back)
+            self._backs[job_id] = back
+        return back
 
     def _closed(self, known: _Known, outcome: Outcome) -> Outcome:
         place = self._notes.make(known.record.job.id)
@@ -324,7 +335,7 @@ class BareLane:
             return None
 
     def _quarantine(self, job_id: str) -> Quarantine:
-        return Quarantine(self._notes.place(job_id) / "back")
+        return Quarantine(self._notes.place(job_id) / "back", self._on_bring)
 
     def _earlier(self, job_id: str) -> list[str]:
         """Return work directories of own jobs there, as seen from the new one, newest first."""

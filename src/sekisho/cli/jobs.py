@@ -34,7 +34,7 @@ def wait(session: Session, /, job_id: str, **words: Any) -> int:
     """Wait for a job submitted before, as `run` does, and fetch its files."""
     from sekisho.cli.follow import follow, following  # noqa: PLC0415
 
-    with reporter(session) as show, session.client(show.pausing) as client:
+    with reporter(session) as show, session.client(show) as client:
         return follow(session, show, client.job(job_id), following(words))
 
 
@@ -48,7 +48,7 @@ def fetch(session: Session, job_id: str, into: Path) -> int:
     """Fetch the files of an ended job."""
     from sekisho.cli.follow import finish  # noqa: PLC0415
 
-    with reporter(session) as show, session.client(show.pausing) as client:
+    with reporter(session) as show, session.client(show) as client:
         return finish(session, client.job(job_id).fetch(into, show.fetching))
 
 

@@ -75,7 +75,7 @@ def run(session: Session, /, **words: Any) -> int:
     """Run a command at a site, wait for it, and fetch what the site lets go."""
     from sekisho.cli.follow import follow, following  # noqa: PLC0415
 
-    with reporter(session) as show, session.client(show.pausing) as client:
+    with reporter(session) as show, session.client(show) as client:
         job = _submitted(session, show, client, words)
         return follow(session, show, job, following(words))
 
@@ -85,7 +85,7 @@ def run(session: Session, /, **words: Any) -> int:
 @click.pass_obj
 def submit(session: Session, /, **words: Any) -> None:
     """Submit a job and its inputs, print its id, and do not wait."""
-    with reporter(session) as show, session.client(show.pausing) as client:
+    with reporter(session) as show, session.client(show) as client:
         job = _submitted(session, show, client, words)
         if session.json:
             output.result_json(session, {"job": job.id, "state": job.view.state})

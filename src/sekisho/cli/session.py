@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -12,8 +11,8 @@ from typing import TYPE_CHECKING, TextIO
 from sekisho.i18n.catalogue import language, text
 
 if TYPE_CHECKING:
+    from sekisho.cli.progress import Reporter
     from sekisho.client.client import Client
-    from sekisho.domain.errors import SekishoError
 
 
 @dataclass
@@ -36,8 +35,10 @@ class Session:
         """Return a line of the command line in the user's language."""
         return text("say", key, self.lang, **params)
 
-    def client(self, on_pause: Callable[[SekishoError, float], None] | None = None) -> Client:
-        """Return a client for the user's settings."""
+    def client(self, show: Reporter | None = None) -> Client:
+        """Return a client for the user's settings; ``show`` hears of pauses and files that come."""
         from sekisho.compose.client import client  # noqa: PLC0415 (HTTP only when needed)
 
-        return client(self.config) if on_pause is None else client(self.config, on_pause=on_pause)
+        if show is None:
+            return client(self.config)
+        return client(self.config, on_pause=show.pausing, on_bring=show.fetching)

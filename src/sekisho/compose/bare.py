@@ -1,4 +1,4 @@
-"""The lane to a bare site, put together."""
+"""A bare site, as its settings mean it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
-from sekisho.adapters.hosts.bare import BareHost
-from sekisho.adapters.hosts.ssh import SshHost
-from sekisho.adapters.job_notes import JobNotes
-from sekisho.adapters.lane_bare import BareLane, BareSite
-from sekisho.adapters.patience import Patience
+from sekisho.adapters.lane_bare import BareSite
 from sekisho.config.client import SshSite
 from sekisho.domain.limits import MAX_VALUE_LENGTH
 from sekisho.domain.manifest import Command
@@ -20,13 +16,10 @@ from sekisho.domain.parameter import Text
 _PLACEHOLDER: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 
 
-def bare_lane(
-    name: str, site: SshSite, host: SshHost, notes: JobNotes, patience: Patience
-) -> BareLane:
-    """Return the lane to the bare site ``name`` at ``host``."""
+def bare_site(name: str, site: SshSite) -> BareSite:
+    """Return what the settings of the bare site ``name`` mean."""
     programs = {command: program(command, argv) for command, argv in site.program.items()}
-    settings = BareSite(name=name, programs=programs, retention_days=site.retention_days)
-    return BareLane(settings, BareHost(host, site.base.rstrip("/")), notes, patience)
+    return BareSite(name=name, programs=programs, retention_days=site.retention_days)
 
 
 def program(name: str, argv: Sequence[str]) -> Command:

@@ -13,6 +13,7 @@ from sekisho.adapters.remembered_directory import RememberedDirectory, cache_dir
 from sekisho.client.client import Client, Line
 from sekisho.config.client import BrokerSettings, ClientFiles, load_client
 from sekisho.domain.errors import ConfigError, SekishoError
+from sekisho.transfer.progress import Progress, unseen
 
 
 def _unheard(_error: SekishoError, _seconds: float) -> None:
@@ -23,8 +24,12 @@ def client(
     config: Path | None = None,
     *,
     on_pause: Callable[[SekishoError, float], None] = _unheard,
+    on_bring: Progress = unseen,
 ) -> Client:
-    """Return a client for the settings in ``config``, or in the default place."""
+    """Return a client for the settings in ``config``, or in the default place.
+
+    ``on_bring`` sees the outputs of a bare site come back, before its jobs have ended.
+    """
     files = load_client(config)
     broker = files.settings.broker
     remembered = RememberedDirectory(cache_directory(os.environ) / "chunks")
@@ -37,7 +42,9 @@ def client(
 
     notes = JobNotes(state_directory(os.environ))
     patience = Patience(on_pause=on_pause)
-    lanes = {name: push_lane(name, files, notes, patience) for name in files.settings.site}
+    lanes = {
+        name: push_lane(name, files, notes, patience, on_bring) for name in files.settings.site
+    }
     return Client(RoutedLane(lanes, way, notes), remembered)
 
 

@@ -11,9 +11,16 @@ from sekisho.adapters.patience import Patience
 from sekisho.client.client import Line
 from sekisho.config.client import ClientFiles, SshSite
 from sekisho.domain.errors import ConfigError
+from sekisho.transfer.progress import Progress, unseen
 
 
-def push_lane(name: str, files: ClientFiles, notes: JobNotes, patience: Patience) -> Line:
+def push_lane(
+    name: str,
+    files: ClientFiles,
+    notes: JobNotes,
+    patience: Patience,
+    on_bring: Progress = unseen,
+) -> Line:
     """Return the lane to the site ``name`` of the settings. Nothing is connected yet."""
     site = files.settings.site[name]
     if not site.host and not site.before:
@@ -22,9 +29,12 @@ def push_lane(name: str, files: ClientFiles, notes: JobNotes, patience: Patience
     def lane_at(host: str) -> Line:
         way = ssh_host(site, files, host)
         if site.kind == "bare":
-            from sekisho.compose.bare import bare_lane  # noqa: PLC0415
+            from sekisho.adapters.hosts.bare import BareHost  # noqa: PLC0415
+            from sekisho.adapters.lane_bare import BareLane  # noqa: PLC0415
+            from sekisho.compose.bare import bare_site  # noqa: PLC0415
 
-            return bare_lane(name, site, way, notes, patience)
+            there = BareHost(way, site.base.rstrip("/"))
+            return BareLane(bare_site(name, site), there, notes, patience, on_bring)
         from sekisho.adapters.lane_gate import GateLane  # noqa: PLC0415
 
         return GateLane(name, way.session, patience)

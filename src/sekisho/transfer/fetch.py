@@ -15,8 +15,8 @@ from typing import Final
 
 from sekisho.domain.errors import IntegrityError, StorageFull, TooLarge
 from sekisho.domain.limits import MAX_CHUNK_BYTES, MAX_DIGESTS, MAX_FILES, MAX_TREE_BYTES, MIB
-from sekisho.transfer.part import Part
-from sekisho.transfer.port import ChunkSource
+from sekisho.transfer.part import Part, nothing
+from sekisho.transfer.port import ChunkSource, FileSource
 from sekisho.transfer.progress import Gauge, Progress, unseen
 from sekisho.transfer.send import batched
 from sekisho.transfer.tree import Tree, read_tree
@@ -72,15 +72,16 @@ def fetch_files(
     a folder or a link is in the way of a name, Conflict(`fetch.busy`) while another process
     fetches the same tree to the same place.
     """
-    with Part.beside(directory, tree) as part:
+    give = port.give if isinstance(port, FileSource) else nothing
+    with Part.beside(directory, tree, give) as part:
         lacking = part.lacking()
         gauge = Gauge(tree.size, progress)
         gauge.add(tree.size - part.bytes_of(lacking))
         if lacking:
             _check_space(part, lacking)
             _fill(part, lacking, port, gauge)
-        if part.lacking():
-            raise IntegrityError("chunk.missing")
+            if part.lacking():
+                raise IntegrityError("chunk.missing")
         part.publish()
 
 

@@ -12,7 +12,7 @@ import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -35,13 +35,22 @@ _HOLES: Final = frozenset(
 )
 
 
+Give = Callable[[RelPath, int, str], bool]
+
+
+def nothing(_path: RelPath, _folder: int, _name: str) -> bool:
+    """Give no file."""
+    return False
+
+
 class Part:
     """The unfinished form of one tree in one directory. A context manager; keeps what arrived."""
 
-    def __init__(self, root: int, folder: int, name: str, tree: Tree) -> None:
+    def __init__(self, root: int, folder: int, name: str, tree: Tree, give: Give = nothing) -> None:
         self._root = root
         self._folder = folder
         self._name = name
+        self._give = give
         self._files = tree.files
         self._made: set[int] = set()
         self._places: dict[Chunk, list[tuple[int, int]]] = {}
@@ -50,14 +59,17 @@ class Part:
                 self._places.setdefault(chunk, []).append((number, offset))
 
     @classmethod
-    def beside(cls, directory: Path, tree: Tree) -> Part:
-        """Open, or make, the part folder of ``tree`` in ``directory``."""
+    def beside(cls, directory: Path, tree: Tree, give: Give = nothing) -> Part:
+        """Open, or make, the part folder of ``tree`` in ``directory``.
+
+        A file that is not there is asked of ``give`` first, and then looked at like any other.
+        """
         name = f".sekisho-{tree.digest[:16]}.part"
         with _translated():
             directory.mkdir(parents=True, exist_ok=True)
             root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return cls(root, _locked(root, name), name, tree)
+            return cls(root, _locked(root, name), name, tree, give)
         except BaseException:
             os.close(root)
             raise
@@ -104,10 +116,8 @@ class Part:
     def publish(self) -> None:
         """Sync everything, give every file its name, and remove the folder."""
         with _translated():
-            for _ in mapped(
-                lambda n: _sync(n, self._folder), self._made, threads=_SYNCS, ahead=_SYNCS
-            ):
-                pass
+            side_by_side = min(_SYNCS, len(self._made))
+            list(mapped(self._sync, self._made, threads=side_by_side, ahead=side_by_side))
             for parts, numbers in self._by_folder().items():
                 here = _walk(self._root, parts)
                 try:
@@ -118,6 +128,17 @@ class Part:
                     os.close(here)
             os.rmdir(self._name, dir_fd=self._root)
             os.fsync(self._root)
+
+    def _sync(self, number: int) -> None:
+        """Sync a part; when that fails nobody knows what the disk holds, so it is given up."""
+        fd = os.open(str(number), _FILE, dir_fd=self._folder)
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            os.unlink(str(number), dir_fd=self._folder)
+            raise SyncFailed from error
+        finally:
+            os.close(fd)
 
     def _by_folder(self) -> dict[tuple[str, ...], list[int]]:
         """Return which parts belong into which folder; every folder above is there too."""
@@ -137,6 +158,8 @@ class Part:
             if self._published(file):
                 return ()
             self._make(number)
+            if self._given(number):
+                return self._wrong(number)
             return [c for c, _ in _offsets(file) if c not in _HOLES]
         self._made.add(number)
         try:
@@ -160,6 +183,19 @@ class Part:
         finally:
             os.close(fd)
         self._made.add(number)
+
+    def _given(self, number: int) -> bool:
+        """Take the file from ``give``, with the mode of the part that it replaces, and no past."""
+        made = os.stat(str(number), dir_fd=self._folder)
+        if not self._give(self._files[number].path, self._folder, str(number)):
+            return False
+        fd = os.open(str(number), _FILE, dir_fd=self._folder)
+        try:
+            os.fchmod(fd, stat.S_IMODE(made.st_mode))
+            os.utime(fd)
+        finally:
+            os.close(fd)
+        return True
 
     def _published(self, file: TreeFile) -> bool:
         """Say whether the file is in its place already, as after a crash between two renames."""
@@ -223,18 +259,6 @@ def _write_all(fd: int, data: bytes, offset: int) -> None:
     while rest:
         written = os.pwrite(fd, rest, offset)
         rest, offset = rest[written:], offset + written
-
-
-def _sync(number: int, folder: int) -> None:
-    """Sync a part; when that fails nobody knows what the disk holds, so the part is given up."""
-    fd = os.open(str(number), _FILE, dir_fd=folder)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        os.unlink(str(number), dir_fd=folder)
-        raise SyncFailed from error
-    finally:
-        os.close(fd)
 
 
 def _walk(root: int, parts: tuple[str, ...], *, make: bool = True) -> int:

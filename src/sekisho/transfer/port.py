@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
+from sekisho.domain.files import RelPath
 from sekisho.transfer.progress import Progress
 from sekisho.transfer.source import Source
 from sekisho.wire.frames import Chunk
@@ -32,6 +33,18 @@ class ChunkPort(ChunkSource, Protocol):
 
     def send(self, chunks: Iterable[tuple[Chunk, bytes]]) -> None:
         """Store declared chunks. What was stored before an error stays stored."""
+        ...
+
+
+@runtime_checkable
+class FileSource(ChunkSource, Protocol):
+    """A source whose files lie on this machine, for whoever takes them to have."""
+
+    def give(self, path: RelPath, folder: int, name: str) -> bool:
+        """Move a file to ``name`` in the open ``folder`` if that costs nothing; say if it is there.
+
+        Whoever takes it has to look at what it holds. What was given can be fetched nevertheless.
+        """
         ...
 
 
