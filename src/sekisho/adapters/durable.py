@@ -41,7 +41,7 @@ T = TypeVar("T")
 #: So many files are open at once while they are written together.
 _GROUP: Final = 128
 #: Syncs that wait side by side, when there are many: a disk does several for the price of one.
-_SYNCS: Final = 4
+_SYNCS: Final = 16
 _MANY: Final = 8
 
 #: What the system says when there is no room: disk, quota, largest file.
