@@ -86,5 +86,7 @@ def test_thirty_mebibytes_go_in_and_out_through_nginx_as_delivered(trio: Trio) -
         trio.agent.kill()
     told = [line.split() for line in (trio.home / "nginx/access.log").read_text().splitlines()]
     answered = [(method, status) for method, _, status, _ in told if status != "499"]
-    assert {status for _, status in answered} <= {"200", "201", "204"}  # 499: the poll of the dead
+    # 499: the poll of the dead. 413: each line tries a longer part once on each connection
+    assert 1 <= answered.count(("PUT", "413")) <= 4
+    assert {status for _, status in answered} <= {"200", "201", "204", "413"}
     assert len([1 for method, _ in answered if method == "PUT"]) >= 60
