@@ -1,0 +1,516 @@
+"""The gate's verbs: what each does, in which state, for whom, and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sekisho.adapters.blobs_memory import MemoryBlobs
+from sekisho.adapters.push_directory import DirectoryPushStore
+from sekisho.client.client import new_job_id
+from sekisho.domain.errors import (
+    Conflict,
+    IntegrityError,
+    NotFound,
+    SekishoError,
+    StorageFull,
+)
+from sekisho.domain.run import Stage, Stop
+from sekisho.site.gate import Gate
+from sekisho.site.push import PushJob
+from sekisho.wire.frames import frame
+from tests.component.gate_world import World, a_submission
+from tests.world import a_chunk
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+@pytest.fixture
+def gate(world: World) -> Gate:
+    return world.gate()
+
+
+# ------------------------------------------------------------------------------- submit
+
+
+def test_a_job_without_inputs_is_queued_and_its_carrier_told(world: World, gate: Gate) -> None:
+    assert gate.submit(a_submission()).state == "queued"
+    assert world.carrier.asked == ["news"]
+
+
+def test_a_job_with_inputs_is_a_draft_that_nobody_carries(world: World, gate: Gate) -> None:
+    assert gate.submit(a_submission(has_inputs=True)).state == "draft"
+    assert world.carrier.asked == []
+
+
+def test_the_same_submission_is_the_same_job(gate: Gate) -> None:
+    message = a_submission()
+    assert gate.submit(message) == gate.submit(message)
+    assert len(gate.jobs(None).jobs) == 1
+
+
+@pytest.mark.parametrize("change", [{"request": b"[]"}, {"has_inputs": True}, {"queue_s": 5.0}])
+def test_another_submission_under_the_same_id_is_a_conflict(
+    gate: Gate, change: dict[str, object]
+) -> None:
+    message = a_submission()
+    gate.submit(message)
+    with pytest.raises(Conflict) as caught:
+        gate.submit(msgspec.structs.replace(message, **change))
+    assert caught.value.code == "job.different_request"
+
+
+def test_the_same_submission_of_another_is_a_conflict(world: World, gate: Gate) -> None:
+    message = a_submission()
+    gate.submit(message)
+    with pytest.raises(Conflict):
+        world.gate("bob").submit(message)
+
+
+def test_a_job_for_another_site_is_not_taken(gate: Gate) -> None:
+    with pytest.raises(NotFound) as caught:
+        gate.submit(a_submission(site="osaka"))
+    assert caught.value.code == "site.not_found"
+    assert gate.jobs(None).jobs == []
+
+
+# --------------------------------------------------------------------- whose job it is
+
+VERBS: dict[str, Callable[[Gate, str], object]] = {
+    "view": lambda gate, job: gate.view(job, None, 0),
+    "start": lambda gate, job: gate.start(job),
+    "cancel": lambda gate, job: gate.cancel(job),
+    "received": lambda gate, job: gate.received(job),
+    "missing": lambda gate, job: gate.missing(job, []),
+    "put": lambda gate, job: gate.put(job, []),
+    "fetch": lambda gate, job: list(gate.fetch(job, [])),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("whose", ["another's", "nobody's", "dropped"])
+def test_what_is_not_the_callers_does_not_exist(world: World, verb: str, whose: str) -> None:
+    job = new_job_id()
+    if whose != "nobody's":
+        world.gate().submit(a_submission(id=job, has_inputs=True))
+    if whose == "dropped":
+        world.store.update(job, "alice", lambda kept: replace(kept, gone=True))
+    gate = world.gate("alice" if whose == "dropped" else "bob")
+    with pytest.raises(NotFound) as caught:
+        VERBS[verb](gate, job)
+    assert caught.value.code == "job.not_found"
+
+
+@pytest.mark.parametrize("job", ["", "..", "../x", "/etc/passwd", "job_" + "i" * 26, "job_\0"])
+def test_what_is_no_id_leads_nowhere(gate: Gate, job: str) -> None:
+    with pytest.raises(SekishoError):
+        gate.view(job, None, 0)
+
+
+def test_jobs_are_the_callers_own_newest_first_in_pages(world: World, gate: Gate) -> None:
+    ids = sorted(gate.submit(a_submission()).id for _ in range(105))
+    world.gate("bob").submit(a_submission())
+    first = gate.jobs(None)
+    assert [j.id for j in first.jobs] == ids[:4:-1]
+    assert first.next == ids[5]
+    rest = gate.jobs(first.next)
+    assert [j.id for j in rest.jobs] == ids[4::-1]
+    assert rest.next is None
+
+
+def test_a_list_of_jobs_carries_no_results(world: World, gate: Gate) -> None:
+    job = gate.submit(a_submission()).id
+    world.settled(job, result=b"outcome")
+    assert gate.view(job, None, 0).result == b"outcome"
+    assert gate.jobs(None).jobs[0].result is None
+
+
+# -------------------------------------------------------------------------- start, states
+
+SEEN = {
+    Stage.TAKEN: "accepted",
+    Stage.ACCEPTED: "accepted",
+    Stage.STAGED: "accepted",
+    Stage.SUBMITTED: "accepted",
+    Stage.RUNNING: "running",
+    Stage.ENDED: "returning",
+    Stage.COLLECTED: "returning",
+    Stage.RETURNED: "failed",
+    Stage.REFUSED: "refused",
+    Stage.FAILED: "failed",
+    Stage.CANCELLED: "cancelled",
+    Stage.LOST: "lost",
+    Stage.DROPPED: "lost",
+}
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_a_jobs_state_is_read_off_its_run(world: World, gate: Gate, stage: Stage) -> None:
+    job = gate.submit(a_submission()).id
+    world.run(job, stage)
+    assert gate.view(job, None, 0).state == SEEN[stage]
+
+
+def test_a_run_that_went_well_has_succeeded(world: World, gate: Gate) -> None:
+    job = gate.submit(a_submission()).id
+    world.settled(job)
+    assert gate.view(job, None, 0).state == "succeeded"
+
+
+def test_a_draft_is_started_once_and_a_start_may_be_repeated(world: World, gate: Gate) -> None:
+    job = gate.submit(a_submission(has_inputs=True)).id
+    assert [gate.start(job).state for _ in range(2)] == ["queued", "queued"]
+    assert world.carrier.asked == ["news", "news"]
+
+
+def test_after_the_start_nothing_more_may_be_brought(gate: Gate) -> None:
+    job = gate.submit(a_submission(has_inputs=True)).id
+    gate.start(job)
+    chunk, data = a_chunk("late")
+    for late in (
+        lambda: gate.put(job, [frame(chunk.digest, data)]),
+        lambda: gate.missing(job, [chunk]),
+    ):
+        with pytest.raises(Conflict):
+            late()
+
+
+# ------------------------------------------------------------------------------- cancel
+
+
+def test_a_cancelled_draft_is_cancelled_and_never_starts(world: World, gate: Gate) -> None:
+    job = gate.submit(a_submission(has_inputs=True)).id
+    assert gate.cancel(job).state == "cancelled"
+    assert gate.start(job).state == "cancelled"
+    assert world.store.get(job, "alice").ready is False
+    assert world.carrier.asked == []
+
+
+def test_a_start_before_a_cancel_leaves_the_end_to_the_carrier(world: World, gate: Gate) -> None:
+    job = gate.submit(a_submission(has_inputs=True)).id
+    gate.start(job)
+    view = gate.cancel(job)
+    assert (view.state, view.cancel_requested) == ("queued", True)
+    assert world.carrier.asked[-1] == "news"
+
+
+@pytest.mark.parametrize(
+    ("stage", "changes"),
+    [(Stage.RETURNED, {"ok": True}), (Stage.REFUSED, {}), (Stage.LOST, {})],
+)
+def test_what_has_ended_is_not_cancelled(
+    world: World, gate: Gate, stage: Stage, changes: dict[str, object]
+) -> None:
+    job = gate.submit(a_submission()).id
+    world.settled(job, stage, **changes)
+    before = gate.view(job, None, 0)
+    assert gate.cancel(job) == before
+
+
+def test_a_cancel_is_shown_while_the_run_goes_on(world: World, gate: Gate) -> None:
+    job = gate.submit(a_submission()).id
+    world.run(job, Stage.RUNNING)
+    assert gate.cancel(job).cancel_requested is True
+    world.run(job, Stage.RUNNING, stop=Stop.CANCEL)
+    assert gate.view(job, None, 0).state == "running"
+
+
+# --------------------------------------------------------------------------------- view
+
+
+def test_a_view_of_another_version_is_at_once(world: World, gate: Gate) -> None:
+    job = gate.submit(a_submission())
+    gate.view(job.id, job.version + 1, 30)
+    gate.view(job.id, None, 30)
+    assert world.pauses == []
+
+
+def test_a_view_of_the_same_version_waits_its_time_in_growing_steps(
+    world: World, gate: Gate
+) -> None:
+    job = gate.submit(a_submission())
+    assert gate.view(job.id, job.version, 30).state == "queued"
+    assert sum(world.pauses) == pytest.approx(30)
+    assert world.pauses[:-1] == sorted(world.pauses[:-1])
+    assert len(world.pauses) < 100
+
+
+def test_a_change_ends_the_wait(world: World, gate: Gate) -> None:
+    job = gate.submit(a_submission())
+
+    def meanwhile() -> bool:
+        if len(world.pauses) == 5:
+            world.run(job.id, Stage.RUNNING)
+        return False
+
+    world.meanwhile = meanwhile
+    assert gate.view(job.id, job.version, 30).state == "running"
+    assert len(world.pauses) == 5
+
+
+def test_a_caller_who_speaks_or_goes_ends_the_wait(world: World, gate: Gate) -> None:
+    world.meanwhile = lambda: True
+    job = gate.submit(a_submission())
+    gate.view(job.id, job.version, 30)
+    assert len(world.pauses) == 1
+
+
+def test_an_ended_job_is_not_waited_for(world: World, gate: Gate) -> None:
+    job = gate.submit(a_submission()).id
+    world.settled(job)
+    gate.view(job, gate.view(job, None, 0).version, 30)
+    assert world.pauses == []
+
+
+def test_every_look_finds_a_carrier_for_what_is_owed_and_wakes_none(
+    world: World, gate: Gate
+) -> None:
+    job = gate.submit(a_submission())
+    world.carrier.asked.clear()
+    gate.view(job.id, None, 0)
+    world.run(job.id, Stage.REFUSED)  # ended, and not yet settled
+    gate.view(job.id, None, 0)
+    assert world.carrier.asked == ["ensure", "ensure"]
+    world.settled(job.id, Stage.REFUSED)
+    gate.view(job.id, None, 0)
+    assert world.carrier.asked == ["ensure", "ensure"]
+
+
+# ------------------------------------------------------------------------------- chunks
+
+
+def test_chunks_are_kept_for_their_submitter_alone(world: World, gate: Gate) -> None:
+    job = gate.submit(a_submission(has_inputs=True)).id
+    chunk, data = a_chunk("mine")
+    gate.put(job, [frame(chunk.digest, data)])
+    assert gate.missing(job, [chunk]) == []
+    bob = world.gate("bob")
+    theirs = bob.submit(a_submission(has_inputs=True)).id
+    assert bob.missing(theirs, [chunk]) == [chunk.digest]
+
+
+def test_frames_may_be_cut_anywhere(gate: Gate) -> None:
+    job = gate.submit(a_submission(has_inputs=True)).id
+    chunks = [a_chunk(f"number {n}") for n in range(5)]
+    stream = b"".join(frame(c.digest, data) for c, data in chunks)
+    gate.put(job, [stream[n : n + 7] for n in range(0, len(stream), 7)])
+    assert gate.missing(job, [c for c, _ in chunks]) == []
+
+
+@pytest.mark.parametrize("cut", [1, 35, 36, 40])
+def test_half_a_frame_is_an_error(gate: Gate, cut: int) -> None:
+    job = gate.submit(a_submission(has_inputs=True)).id
+    chunk, data = a_chunk("long enough")
+    with pytest.raises(IntegrityError):
+        gate.put(job, [frame(chunk.digest, data)[:cut]])
+    assert gate.missing(job, [chunk]) == [chunk.digest]
+
+
+def test_bytes_under_a_wrong_name_are_not_kept(gate: Gate) -> None:
+    job = gate.submit(a_submission(has_inputs=True)).id
+    chunk, _ = a_chunk("right")
+    with pytest.raises(IntegrityError):
+        gate.put(job, [frame(chunk.digest, b"wrong")])
+    assert gate.missing(job, [chunk]) == [chunk.digest]
+
+
+def test_submitters_leave_the_site_room_to_write(world: World) -> None:
+    world.chunks = MemoryBlobs(capacity=100 << 20)
+    gate = world.gate()
+    job = gate.submit(a_submission(has_inputs=True)).id
+    chunk, data = a_chunk("too much")
+    with pytest.raises(StorageFull):
+        gate.put(job, [frame(chunk.digest, data)])
+
+
+@pytest.mark.parametrize("stage", [s for s in Stage if s is not Stage.RETURNED])
+def test_nothing_is_handed_out_before_its_release_is_recorded(
+    world: World, gate: Gate, stage: Stage
+) -> None:
+    job = gate.submit(a_submission()).id
+    world.run(job, stage, tree="0" * 64)
+    with pytest.raises(NotFound):
+        gate.fetch(job, [])
+
+
+def test_an_input_is_no_output(world: World, gate: Gate) -> None:
+    job = gate.submit(a_submission(has_inputs=True)).id
+    chunk, data = a_chunk("input")
+    gate.put(job, [frame(chunk.digest, data)])
+    gate.start(job)
+    world.settled(job)
+    with pytest.raises(NotFound):
+        gate.fetch(job, [chunk.digest])
+
+
+# --------------------------------------------------------------------- received, dropped
+
+
+def test_only_what_has_ended_can_be_received(world: World, gate: Gate) -> None:
+    job = gate.submit(a_submission()).id
+    with pytest.raises(Conflict):
+        gate.received(job)
+    world.settled(job)
+    first = gate.received(job)
+    world.days(0.5)
+    assert gate.received(job) == first
+    assert first.received is True
+    kept = world.store.get(job, "alice").received_at
+    assert kept is not None
+    assert kept < world.clock.now()
+
+
+def test_what_was_received_goes_after_a_day_and_never_comes_again(world: World, gate: Gate) -> None:
+    message = a_submission()
+    job = gate.submit(message).id
+    world.settled(job)
+    gate.received(job)
+    world.days(0.9)
+    gate.tidy()
+    assert gate.view(job, None, 0).received
+    world.days(0.2)
+    gate.tidy()
+    assert world.store.of(None) == []
+    assert world.journal.run(job) is None
+    with pytest.raises(Conflict) as caught:
+        gate.submit(message)
+    assert caught.value.code == "job.replayed"
+    assert world.store.of(None) == []
+
+
+def test_what_nobody_fetched_is_kept_sixty_days(world: World, gate: Gate) -> None:
+    job = gate.submit(a_submission()).id
+    world.settled(job)
+    world.days(59)
+    gate.tidy()
+    assert gate.view(job, None, 0).state == "succeeded"
+    world.days(2)
+    gate.tidy()
+    assert gate.jobs(None).jobs == []
+
+
+def test_a_work_directory_is_kept_as_long_as_the_manifest_says(world: World, gate: Gate) -> None:
+    job = gate.submit(a_submission()).id
+    world.settled(job, keep_until=world.clock.now() + timedelta(days=90))
+    world.workplace.prepare(job, 1)
+    gate.received(job)
+    world.days(89)
+    gate.tidy()
+    assert world.workplace.jobs() == [job]
+    world.days(2)
+    gate.tidy()
+    assert world.workplace.jobs() == []
+
+
+def test_an_unfinished_draft_goes_after_a_day(world: World, gate: Gate) -> None:
+    message = a_submission(has_inputs=True)
+    job = gate.submit(message).id
+    world.days(1.1)
+    gate.tidy()
+    with pytest.raises(NotFound):
+        gate.start(job)
+
+
+@pytest.mark.parametrize("days", [2, 400])
+def test_what_waits_or_runs_or_is_not_settled_never_goes(
+    world: World, gate: Gate, days: int
+) -> None:
+    waiting = gate.submit(a_submission()).id
+    running = gate.submit(a_submission()).id
+    world.run(running, Stage.RUNNING)
+    ended = gate.submit(a_submission()).id
+    world.run(ended, Stage.FAILED)
+    world.days(days)
+    world.carrier.asked.clear()
+    gate.tidy()
+    assert {j.id for j in gate.jobs(None).jobs} == {waiting, running, ended}
+    assert world.carrier.asked == ["ensure"] * 3
+
+
+def test_a_drop_that_was_interrupted_goes_on(world: World, gate: Gate) -> None:
+    """After the mark, after the purge, after the run is forgotten: gone, and not offered."""
+    jobs = [gate.submit(a_submission()).id for _ in range(3)]
+    for job in jobs:
+        world.settled(job)
+        world.store.update(job, "alice", lambda kept: replace(kept, gone=True))
+    world.journal.forget(jobs[2])
+    world.carrier.asked.clear()
+    assert gate.jobs(None).jobs == []
+    gate.tidy()
+    assert world.store.of(None) == []
+    assert all(world.journal.knew(job) for job in jobs)
+    assert world.carrier.asked == []
+
+
+def test_a_draft_that_is_started_while_it_expires_stays(world: World, gate: Gate) -> None:
+    job = gate.submit(a_submission(has_inputs=True)).id
+    world.days(1.1)
+
+    class Late(DirectoryPushStore):
+        """Has the draft started between the look and the drop."""
+
+        def update(
+            self, job_id: str, submitter: str, change: Callable[[PushJob], PushJob]
+        ) -> PushJob:
+            world.store.update(job_id, submitter, lambda kept: replace(kept, ready=True))
+            return world.store.update(job_id, submitter, change)
+
+    replace(gate, store=Late(world.place / "push")).tidy()
+    assert gate.view(job, None, 0).state == "queued"
+
+
+def test_one_damaged_record_does_not_keep_the_others(world: World, gate: Gate) -> None:
+    bad, good = sorted(gate.submit(a_submission()).id for _ in range(2))
+    for job in (bad, good):
+        world.settled(job)
+        gate.received(job)
+    world.run(bad, Stage.RETURNED)
+    (world.place / "push" / "carrier" / "runs" / f"{bad}.json").write_bytes(b"{")
+    world.days(2)
+    gate.tidy()
+    assert [j.id for j in world.store.of(None)] == [bad]
+
+
+def test_old_chunks_go_when_no_job_can_want_them(world: World, gate: Gate) -> None:
+    job = gate.submit(a_submission(has_inputs=True)).id
+    chunk, data = a_chunk("old")
+    gate.put(job, [frame(chunk.digest, data)])
+    world.days(0.5)
+    gate.tidy()
+    assert gate.missing(job, [chunk]) == []
+    gate.start(job)
+    world.days(8)
+    gate.tidy()
+    assert world.chunks.missing("alice", [chunk.digest]) == []
+    world.run(job, Stage.RUNNING)
+    gate.tidy()
+    assert world.chunks.missing("alice", [chunk.digest]) == [chunk.digest]
+
+
+def test_one_submitters_chores_leave_the_others_alone(world: World, gate: Gate) -> None:
+    bob = world.gate("bob")
+    job = bob.submit(a_submission(has_inputs=True)).id
+    chunk, data = a_chunk("bob's")
+    bob.put(job, [frame(chunk.digest, data)])
+    world.days(30)
+    gate.tidy()
+    assert world.chunks.missing("bob", [chunk.digest]) == []
+    assert bob.view(job, None, 0).state == "draft"
+
+
+def test_a_visit_revives_what_was_killed(world: World, gate: Gate) -> None:
+    gate.visit()
+    assert world.carrier.asked == ["revive"]
+
+
+def test_the_gate_says_whom_it_takes_the_caller_for(world: World, gate: Gate) -> None:
+    identity = gate.identity()
+    assert (identity.role, identity.name, identity.at) == ("submitter", "alice", world.clock.now())
