@@ -264,7 +264,6 @@ def test_a_fault_that_will_not_pass_ends_the_job_with_its_code(
         ("workplace.collect", Unavailable("site.work_base")),
         ("workplace.stage", Unavailable("site.work_base")),
         ("workplace.staged", Unavailable("site.work_base")),
-        ("scheduler.find", Unavailable("launch.unavailable")),
         ("scheduler.submit", Unavailable("launch.unavailable")),
         ("scheduler.observe", Unavailable("launch.unavailable")),
         ("scheduler.changed", Unavailable("launch.unavailable")),
@@ -284,6 +283,22 @@ def test_a_fault_that_may_pass_is_waited_for(
     job = world.submit(inputs={"a.dat": b"1"})
     assert end_of(world, job) == ("succeeded", None)
     assert world.effects.calls.count(label) > 1
+    assert len(world.scheduler.started) == 1
+
+
+def test_a_start_of_which_nothing_was_heard_is_looked_for_until_that_is_possible(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    left = {"scheduler.submit": 1, "scheduler.find": 3}
+
+    def fault(label: str) -> BaseException | None:
+        left[label] = left.get(label, 0) - 1
+        return Unavailable("launch.unavailable") if left[label] >= 0 else None
+
+    world.effects.fault = fault
+    assert end_of(world, world.submit()) == ("succeeded", None)
+    assert world.effects.calls.count("scheduler.find") == 4
     assert len(world.scheduler.started) == 1
 
 

@@ -137,7 +137,6 @@ def test_the_stories_go_through_every_port() -> None:
         "mailbox.tell",
         "scheduler.cancel",
         "scheduler.changed",
-        "scheduler.find",
         "scheduler.observe",
         "scheduler.submit",
         "workplace.collect",
@@ -146,6 +145,22 @@ def test_the_stories_go_through_every_port() -> None:
         "workplace.stage",
         "workplace.staged",
     }
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_start_that_an_earlier_life_may_have_made_is_looked_for_first(
+    tmp_path: Path, when: str
+) -> None:
+    """Kills: trusting the memory of a process that is gone; only a new intent needs no look."""
+    undisturbed = calls_of("succeeds")
+    assert "scheduler.find" not in undisturbed
+    number = undisturbed.index("scheduler.submit") + 1
+    world, _, _ = played(tmp_path, STORIES["succeeds"], (number, when))
+    calls = world.effects.calls
+    submitted = calls.index("scheduler.submit") if when == "before" else len(calls)
+    assert calls.index("scheduler.find") < submitted
+    assert calls.count("scheduler.submit") == (when == "before")
+    assert len(world.scheduler.started) == 1
 
 
 def test_a_witness_sees_a_second_start_when_the_latch_is_taken_away(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ outlive it is in `Run`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 from anyio import to_thread
@@ -27,6 +27,7 @@ from sekisho.site.scheduler import Scheduler
 from sekisho.site.workplace import Workplace
 
 T = TypeVar("T")
+Fact: TypeAlias = tuple[Kind, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,27 @@ class Desk:
         await in_thread(self.journal.save, run)
         return run
 
-    async def log(self, run: Run, *facts: tuple[Kind, dict[str, Any]]) -> Link:
+    async def log(self, run: Run, *facts: Fact) -> Link:
         """Add records about ``run`` to the site's log, durably, and return the last link."""
+        return await in_thread(self.journal.append, self._records(run, facts))
+
+    async def record(
+        self, run: Run, *facts: Fact, sealed: Callable[[Link], Run] | None = None
+    ) -> Run:
+        """Log, then remember ``run``, or what ``sealed`` makes of it and the last link."""
+        records = self._records(run, facts)
+
+        def both() -> Run:
+            link = self.journal.append(records)
+            told = run if sealed is None else sealed(link)
+            self.journal.save(told)
+            return told
+
+        return await in_thread(both)
+
+    def _records(self, run: Run, facts: Iterable[Fact]) -> list[Record]:
         at = self.clock.now()
-        records = [Record(at=at, kind=kind, job=run.job, facts=what) for kind, what in facts]
-        return await in_thread(self.journal.append, records)
+        return [Record(at=at, kind=kind, job=run.job, facts=what) for kind, what in facts]
 
 
 @dataclass(slots=True)
@@ -81,6 +98,7 @@ class Control:
     force_at: float | None = None  #: monotonic time at which a stop stops asking nicely
     began_at: float | None = None  #: monotonic time at which the command began
     disowned: SekishoError | None = None  #: the broker's word that the job is not ours any more
+    just_intended: bool = False  #: the intent is recorded, and nothing was submitted since
     copied_again: bool = False  #: a damaged copy of what leaves was made anew once
 
     def cancel(self) -> None:

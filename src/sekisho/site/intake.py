@@ -56,8 +56,7 @@ class Intake:
             return await self._release.close(run, Stage.REFUSED, clear_reason(reason))
         run = replace(run, command=admission.command.name)
         facts["command"] = run.command
-        await self._desk.log(run, (Kind.OFFERED, facts), (Kind.ACCEPTED, {}))
-        return await self._desk.save(run)
+        return await self._desk.record(run, (Kind.OFFERED, facts), (Kind.ACCEPTED, {}))
 
     async def refuse_replay(self, offer: Offer) -> None:
         """Refuse an ``offer`` of a job that ended here, leaving what is remembered of it."""

@@ -114,12 +114,17 @@ class Launch:
             "attempt": run.attempt,
             "confined": command.sandbox is not None,
         }
-        await self._desk.log(run, (Kind.STARTED, facts))
-        return await self._desk.save(run)
+        run = await self._desk.record(run, (Kind.STARTED, facts))
+        control.just_intended = True
+        return run
 
-    async def submit(self, run: Run, _: Control) -> Run:
-        """Start the command, or find that it was started; either way exactly one start remains."""
-        ticket = await self._desk.scheduler.find(run.token)
+    async def submit(self, run: Run, control: Control) -> Run:
+        """Start the command, or find that it was started; either way exactly one start remains.
+
+        What this very process has just recorded as its intent was not submitted by anyone yet.
+        """
+        fresh, control.just_intended = control.just_intended, False
+        ticket = None if fresh else await self._desk.scheduler.find(run.token)
         if ticket is None:
             try:
                 ticket = await self._desk.scheduler.submit(self._spec(run))

@@ -14,7 +14,7 @@ from sekisho.domain.egress import Cleared, Decision, Fault, Withheld, clear, dec
 from sekisho.domain.errors import Corrupt, IntegrityError, StorageFull
 from sekisho.domain.files import Pattern
 from sekisho.domain.run import Run, Stage, Stop, advance
-from sekisho.domain.sitelog import Kind
+from sekisho.domain.sitelog import Kind, Link
 from sekisho.site.desk import Control, Desk, hold_of, in_thread
 from sekisho.site.mailbox import LastWord, Step
 from sekisho.site.outcome import DISK_FULL, envelope, reason_of, verdict_of, went_well
@@ -79,8 +79,7 @@ class Release:
             copy = await in_thread(self._copy, run)
         except StorageFull:
             return await self.close(run, Stage.FAILED, DISK_FULL)
-        run = await self._decided(run, copy)
-        return await self._desk.save(advance(run, Stage.COLLECTED))
+        return await self._decided(advance(run, Stage.COLLECTED), copy)
 
     def _copy(self, run: Run) -> _Copy:
         """Walk, decide, copy. A command that the manifest no longer has may release nothing."""
@@ -98,18 +97,18 @@ class Release:
         return _Copy(collected, decision, self._desk.workplace.stage(place, files, logs))
 
     async def _decided(self, run: Run, copy: _Copy) -> Run:
-        """Log what leaves, by digest; return ``run`` with the outcome that may be told of it."""
+        """Log what leaves, by digest; remember and return ``run`` with the outcome to be told."""
         run = replace(run, ok=went_well(run, copy.faults))
         word = verdict_of(run, Stage.COLLECTED)
         fault = reason_of(run, copy.faults)
-        link = await self._desk.log(
-            run,
-            (Kind.ENDED, _end_facts(run)),
-            (Kind.RELEASED, _release_facts(word, fault, copy)),
-        )
         tree = copy.staged.tree if copy.staged.tree.files else None
-        result = envelope(run, word, fault, tree=tree, receipt=link.digest)
-        return replace(run, result=result, tree=tree.digest if tree else None)
+
+        def sealed(link: Link) -> Run:
+            result = envelope(run, word, fault, tree=tree, receipt=link.digest)
+            return replace(run, result=result, tree=tree.digest if tree else None)
+
+        released = (Kind.RELEASED, _release_facts(word, fault, copy))
+        return await self._desk.record(run, (Kind.ENDED, _end_facts(run)), released, sealed=sealed)
 
     async def deliver(self, run: Run, control: Control) -> Run:
         """Send the staged copy and the last word; both may be repeated."""
@@ -120,14 +119,12 @@ class Release:
                 if control.copied_again:
                     raise
                 control.copied_again = True
-                run = await self._decided(run, await in_thread(self._copy, run))
-                return await self._desk.save(run)
+                return await self._decided(run, await in_thread(self._copy, run))
             run = await self.announce(run)
             await self._desk.mailbox.send(hold_of(run), clear(staged))
         await self._desk.mailbox.tell(hold_of(run), _last_word(run))
-        run = advance(run, Stage.RETURNED)
-        await self._desk.log(run, (Kind.RETURNED, {"tree": run.tree}))
-        return await self._settle(run)
+        run = self._settled(advance(run, Stage.RETURNED))
+        return await self._desk.record(run, (Kind.RETURNED, {"tree": run.tree}))
 
     def _restage(self, run: Run) -> Staged:
         """Return the staged copy, if it is still the one that the log says was released."""
@@ -146,11 +143,10 @@ class Release:
     async def give_verdict(self, run: Run, _: Control) -> Run:
         """Tell the broker the end of a run that was closed without outputs."""
         await self._desk.mailbox.tell(hold_of(run), _last_word(run))
-        return await self._settle(run)
+        return await self._desk.save(self._settled(run))
 
-    async def _settle(self, run: Run) -> Run:
-        run = replace(run, told=(*run.told, run.stage), finished_at=self._desk.clock.now())
-        return await self._desk.save(run)
+    def _settled(self, run: Run) -> Run:
+        return replace(run, told=(*run.told, run.stage), finished_at=self._desk.clock.now())
 
 
 def _last_word(run: Run) -> Cleared[LastWord]:
