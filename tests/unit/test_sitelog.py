@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import multiprocessing
 import os
@@ -10,11 +11,13 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from sekisho.adapters import durable
 from sekisho.adapters.journal_directory import RESERVE_BYTES, DirectoryJournal
 from sekisho.adapters.sitelog_directory import DirectorySiteLog, log_files, read_log, verify_log
 from sekisho.domain.errors import Corrupt, SekishoError, StorageFull
@@ -214,6 +217,55 @@ def live_through_a_full_disk(folder: Path) -> dict[str, object]:
     journal.lock()
     seen["reserve again"] = (state / "reserve").stat().st_size
     return seen
+
+
+def meeting(state: Path, threads: int) -> tuple[DirectorySiteLog, list[int]]:
+    """Return a log whose first write waits until ``threads`` others wait; and its writes' lines."""
+    sizes: list[int] = []
+
+    def write(path: Path, data: bytes) -> None:
+        while not sizes and len(log._waiting) < threads:  # noqa: SLF001 what this is about
+            pass
+        sizes.append(data.count(b"\n"))
+        durable.append(path, data)
+
+    (state / "log").mkdir(parents=True)
+    log = DirectorySiteLog(state / "log", write)
+    return log, sizes
+
+
+def test_threads_that_meet_share_a_sync_and_each_gets_its_own_link(tmp_path: Path) -> None:
+    log, sizes = meeting(tmp_path, 7)
+    with ThreadPoolExecutor(8) as threads:
+        groups = [[a_record(n=n, of=0), a_record(n=n, of=1)] for n in range(8)]
+        links = list(threads.map(log.append, groups))
+    assert sizes == [2, 14]
+    assert verify_log(tmp_path) == (max(links, key=lambda link: link.seq), None)
+    facts = facts_of(tmp_path)
+    assert [facts[link.seq - 1] for link in links] == [{"n": n, "of": 1} for n in range(8)]
+    assert all(facts[link.seq - 2] == {"n": n, "of": 0} for n, link in enumerate(links))
+
+
+def test_threads_that_meet_at_a_full_disk_all_hear_of_it_and_nothing_is_added(
+    tmp_path: Path,
+) -> None:
+    log, sizes = meeting(tmp_path, 3)
+    full = iter([False, True, False])
+    write = log._write  # noqa: SLF001 as above
+
+    def narrow(path: Path, data: bytes) -> None:
+        if next(full):
+            raise OSError(errno.ENOSPC, "full")
+        write(path, data)
+
+    log._write = narrow  # noqa: SLF001 as above
+    with ThreadPoolExecutor(4) as threads:
+        tries = [threads.submit(log.append, [a_record(n=n)]) for n in range(4)]
+    faults = [one.exception() for one in tries]
+    assert sorted(type(fault).__name__ for fault in faults) == ["NoneType", *["OSError"] * 3]
+    last = log.append([a_record(n=9)])
+    assert (last.seq, sizes) == (2, [1, 1])
+    assert verify_log(tmp_path) == (last, None)
 
 
 def test_a_full_disk_gives_up_its_reserve_so_that_an_end_can_be_told(tmp_path: Path) -> None:

@@ -11,8 +11,11 @@ import fcntl
 import hashlib
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +29,14 @@ _BLOCK: Final = 1 << 16
 Write = Callable[[Path, bytes], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What one thread wants to append; ``done`` is its last link, or why it was not added."""
+
+    records: Sequence[Record]
+    done: Future[Link] = field(default_factory=Future)
+
+
 class DirectorySiteLog:
     """The log in ``folder``. ``write`` appends durably, and may make room first."""
 
@@ -33,21 +44,50 @@ class DirectorySiteLog:
         self._folder = folder
         self._write = write
         self._guard = threading.Lock()
+        self._waiting: deque[_Entry] = deque()  #: what threads bring; popped by who has the guard
         #: The file that held the end of the chain, its size then, the last number and digest.
         self._known: tuple[Path, int, int, str] | None = None
 
     def append(self, records: Sequence[Record]) -> Link:
-        """Add ``records`` with one sync; return the last link, or raise OSError with none added."""
-        with self._guard, self._locked():
-            seq, previous = self._head(records[0])
-            lines: list[Link] = []
+        """Add ``records`` with one sync; return the last link, or raise OSError with none added.
+
+        What threads bring while one of them waits for the disk shares the next sync.
+        """
+        entry = _Entry(records)
+        self._waiting.append(entry)
+        with self._guard:
+            if not entry.done.done():
+                together = [self._waiting.popleft() for _ in range(len(self._waiting))]
+                self._append_all(together)
+        return entry.done.result()
+
+    def _append_all(self, entries: Sequence[_Entry]) -> None:
+        """Add what ``entries`` bring; each is told its last link, or all why nothing was added."""
+        try:
+            with self._locked():
+                links = self._append([entry.records for entry in entries])
+        except BaseException as error:  # noqa: BLE001 raised by each thread that waits for it
+            for entry in entries:
+                entry.done.set_exception(error)
+            return
+        for entry, last in zip(entries, links, strict=True):
+            entry.done.set_result(last)
+
+    def _append(self, groups: Sequence[Sequence[Record]]) -> list[Link]:
+        """Write ``groups`` of records; return the last link of each."""
+        first = groups[0][0]
+        seq, previous = self._head(first)
+        lines: list[Link] = []
+        ends: list[Link] = []
+        for records in groups:
             for record in records:
                 lines.append(link(record, seq=seq + 1, previous=previous))
                 seq, previous = lines[-1].seq, lines[-1].digest
-            path = self._month_file(records[0])
-            self._write(path, b"".join(one.line + b"\n" for one in lines))
-            self._known = path, path.stat().st_size, seq, previous
-            return lines[-1]
+            ends.append(lines[-1])
+        path = self._month_file(first)
+        self._write(path, b"".join(one.line + b"\n" for one in lines))
+        self._known = path, path.stat().st_size, seq, previous
+        return ends
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
