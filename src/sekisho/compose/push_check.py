@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from sekisho.adapters.hosts.rsync import check_version
+from sekisho.adapters.hosts.rsync import versions
 from sekisho.adapters.hosts.ssh import SshHost
 from sekisho.adapters.job_notes import JobNotes, state_directory
 from sekisho.adapters.lane_gate import GateLane
@@ -53,13 +54,22 @@ def findings(name: str, config: Path | None) -> Iterator[Finding]:
         if site.kind == "bare":
             yield from _bare(host, site)
         else:
+            if _runs_commands(host):
+                yield found("gate", "check.no_gate", host=site.host)
+                return
             yield from _gated(GateLane(name, host.session, Patience(limit_s=0)))
     except SekishoError as error:
         yield fault("login", error)
 
 
+def _runs_commands(host: SshHost) -> bool:
+    """Say whether the key opens a shell: a gate does not hear what it is told to run."""
+    word = secrets.token_hex(16)
+    return word.encode() in host.run(["echo", word]).stdout
+
+
 def _gated(lane: GateLane) -> Iterator[Finding]:
-    """Ask the gate: the key of a gated site opens nothing else."""
+    """Ask the gate: the key of a gated site opens nothing else, and no rsync is run there."""
     try:
         lane.sites()
         yield ok("gate")
@@ -96,7 +106,10 @@ def _bare(host: SshHost, site: SshSite) -> Iterator[Finding]:
     yield _latency(host)
     yield _clock(host)
     try:
-        yield ok("rsync", check_version(host))
+        seen = versions(host)
+        yield ok("rsync", ", ".join(map(str, seen)))
+        for old in (version for version in seen if version.unsafe):
+            yield found("rsync", "check.rsync_unsafe", host=old.place, version=str(old))
     except SekishoError as error:
         yield fault("rsync", error)
     done = host.run(["sh", "-c", _PROBE, "check", site.base])

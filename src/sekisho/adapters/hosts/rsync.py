@@ -38,6 +38,9 @@ _NO_ROOM: Final = re.compile(r"No space left|Disk quota exceeded|File too large"
 _MISSING: Final = 127
 _VERSION: Final = re.compile(rb"rsync +version v?(\d+)\.(\d+)")
 _OLDEST: Final = (3, 1)
+#: Before it, the other side could have files read or written beside those that were asked for
+#: (CVE-2024-12084 to -12088). A distribution may have mended an older number.
+SAFE: Final = (3, 4)
 _LINE_BROKE: Final = frozenset({10, 12, 30, 35, SSH_FAULT})
 #: Some files could not be read, or were gone. Which, the receiver sees.
 _PARTIAL: Final = frozenset({23, 24})
@@ -122,17 +125,38 @@ class Rsync:
         return SekishoError("bare.rsync", host=host, said=last_line(text), status=code)
 
 
-def check_version(host: SshHost) -> str:
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One side's rsync. ``place`` is a host, or "-" for this side."""
+
+    place: str
+    major: int
+    minor: int
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+    @property
+    def unsafe(self) -> bool:
+        """Whether its number is below that of the release without the known holes."""
+        return (self.major, self.minor) < SAFE
+
+
+def versions(host: SshHost) -> tuple[Version, ...]:
     """Return both sides' versions of rsync; raise UsageError when one is missing or too old."""
     argv = ["rsync", "--version"]
-    here = subprocess.run(argv, capture_output=True, check=False).stdout
-    versions = []
+    try:
+        here = subprocess.run(argv, capture_output=True, check=False).stdout
+    except FileNotFoundError:
+        here = b""
+    seen = []
     for place, text in (("-", here), (host.address.host, host.run(argv).stdout)):
         found = _VERSION.search(text)
-        if found is None or (int(found[1]), int(found[2])) < _OLDEST:
+        version = Version(place, int(found[1]), int(found[2])) if found else None
+        if version is None or (version.major, version.minor) < _OLDEST:
             raise UsageError("bare.no_rsync", host=place)
-        versions.append(f"{int(found[1])}.{int(found[2])}")
-    return ", ".join(versions)
+        seen.append(version)
+    return tuple(seen)
 
 
 def _started(argv: Sequence[str], names: IO[bytes], said: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -1,0 +1,132 @@
+"""`sekisho site check NAME`: each way in which the way to an ssh site can be wrong has its name."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sekisho.adapters.hosts.ssh import SshAddress, SshHost
+from tests.bare_site import SITE, bare_world
+from tests.gated import GatedHouse, gated_house
+from tests.sshd import make_key, remove
+
+TOOLS = ("sh", "mkdir", "mktemp", "rmdir", "df", "tail", "true", "cat")
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatedHouse]:
+    with gated_house(tmp_path_factory.mktemp("house")) as made:
+        yield made
+
+
+@pytest.fixture
+def runtime() -> Iterator[Path]:
+    made = Path(tempfile.mkdtemp(prefix="sk-"))
+    yield made
+    remove(made)
+
+
+def checked(house: GatedHouse, place: Path, runtime: Path, key: Path) -> dict[str, Any]:
+    """Return what the check says with ``key``."""
+    address = house.host(place, key)
+    config = place / "client.toml"
+    config.write_text(
+        f'[site.kobe]\nmode = "ssh"\nhost = "far"\nssh_config = "{address.config_file}"\n'
+        "logins_per_minute = 600\n"
+    )
+    env = {**os.environ, "SEKISHO_CONFIG": str(config), "XDG_RUNTIME_DIR": str(runtime)}
+    env["XDG_STATE_HOME"] = str(place / "state")
+    sekisho = (sys.executable, "-c", "from sekisho.cli.main import main; main()")
+    done = subprocess.run(
+        [*sekisho, "site", "check", "kobe", "--json"],
+        env=env,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    sockets = runtime / f"sekisho-ssh-{os.geteuid()}"
+    SshHost(SshAddress(host="far", config_file=address.config_file), sockets).disconnect()
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert told["ok"] == (done.returncode == 0)
+    return told
+
+
+def faults(told: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(entry["check"], entry["code"]) for entry in told["checks"] if entry["code"]]
+
+
+def test_with_its_key_the_gate_answers(house: GatedHouse, tmp_path: Path, runtime: Path) -> None:
+    told = checked(house, tmp_path, runtime, house.key)
+    assert [entry["check"] for entry in told["checks"]] == ["login", "gate", "latency", "clock"]
+    assert told["ok"]
+
+
+def test_a_key_that_nobody_added_is_not_let_in(
+    house: GatedHouse, tmp_path: Path, runtime: Path
+) -> None:
+    stranger = make_key(tmp_path / "stranger")
+    assert faults(checked(house, tmp_path, runtime, stranger)) == [("login", "ssh.auth")]
+
+
+def test_a_plain_key_finds_no_gate(house: GatedHouse, tmp_path: Path, runtime: Path) -> None:
+    told = checked(house, tmp_path, runtime, house.plain)
+    assert faults(told) == [("gate", "check.no_gate")]
+
+
+def test_an_unknown_host_is_told_first(house: GatedHouse, tmp_path: Path, runtime: Path) -> None:
+    known = house.server.place / "known_hosts"
+    text = known.read_text()
+    known.unlink()
+    try:
+        told = checked(house, tmp_path, runtime, house.key)
+    finally:
+        known.write_text(text)
+    assert faults(told) == [("login", "ssh.host_key")]
+
+
+@pytest.mark.parametrize(
+    ("programs", "expected"),
+    [
+        ({"date": "exec /bin/date +%s"}, [("rsync", "bare.no_rsync")]),
+        ({"date": "exec /bin/date +%s", "rsync": "echo"}, [("rsync", "bare.no_rsync")]),
+        (
+            {"date": "exec /bin/date +%s", "rsync": "echo rsync  version 3.0.9"},
+            [("rsync", "bare.no_rsync")],
+        ),
+        (
+            {"date": "exec /bin/date +%s", "rsync": "echo 'rsync  version 3.1.2  protocol 31'"},
+            [("rsync", "check.rsync_unsafe")],
+        ),
+        (
+            {"date": "echo 1000000000", "rsync": "echo 'rsync  version v3.4.1'"},
+            [("clock", "check.site_clock")],
+        ),
+    ],
+)
+def test_what_a_bare_site_lacks_is_told(
+    tmp_path: Path, programs: dict[str, str], expected: list[tuple[str, str]]
+) -> None:
+    path = tmp_path / "bin"
+    path.mkdir()
+    for name in TOOLS:
+        (path / name).symlink_to(shutil.which(name) or name)
+    for name, text in programs.items():
+        (path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (path / name).chmod(0o755)
+    with (
+        bare_world(tmp_path, lines=[f"SetEnv PATH={path}"]) as world,
+        world.sekisho("site", "check", SITE, "--json") as process,
+    ):
+        told = json.loads(process.communicate(timeout=60)[0])
+    here = [f for f in told["checks"] if f["params"] and f["params"].get("host") == "-"]
+    assert not here
+    assert faults(told) == expected
