@@ -55,7 +55,9 @@ class BareWorld:
         text = self.server.alias(SITE).replace(port, f"  Port {self.line.port}\n")
         known = f"  UserKnownHostsFile {self.server.place}/known_hosts\n"
         text = text.replace(known, f"{known}  HostKeyAlias [127.0.0.1]:{self.server.port}\n")
-        (self.place / "ssh_config").write_text(text)
+        file = self.place / "ssh_config"
+        if not file.exists() or file.read_text() != text:  # a changed one is another connection
+            file.write_text(text)
         lines = [f"{name} = {list(map(str, argv))!r}" for name, argv in self.programs.items()]
         self.config.write_text(
             f'[site.{SITE}]\nmode = "ssh"\nkind = "bare"\nhost = "{SITE}"\n'
