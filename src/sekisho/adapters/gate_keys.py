@@ -51,7 +51,8 @@ def fingerprint_of(key: str) -> str:
     except binascii.Error as error:
         raise UsageError("gate.key_invalid") from error
     kind = found["kind"].encode()
-    if not blob.startswith(len(kind).to_bytes(4) + kind):
+    exact = base64.b64encode(blob).decode() == found["data"]
+    if not exact or not blob.startswith(len(kind).to_bytes(4) + kind):
         raise UsageError("gate.key_invalid")
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
