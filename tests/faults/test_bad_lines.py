@@ -91,5 +91,5 @@ def test_a_job_gets_through_a_line_that(trio: Trio, name: str) -> None:
         result = job.result(trio.home / "got", timeout=90)
     assert result.state == "succeeded"
     assert (trio.home / "got/out/in/given").read_bytes() == given.read_bytes()
-    assert trio.changes(job.id) == WHOLE_LIFE
+    assert trio.life(job.id) == WHOLE_LIFE
     assert trio.starts() == {"one": 1}

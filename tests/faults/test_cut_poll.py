@@ -83,7 +83,7 @@ def test_an_offer_that_was_cut_is_made_again_and_starts_once(trio: Trio) -> None
             assert job.wait(timeout=60).state == "succeeded"
     assert set(trio.starts().values()) == {1}
     assert len(trio.starts()) == 2 * len(jobs)
-    lives = {count: trio.changes(job_id) for job_id, count in cuts.items()}
+    lives = {count: trio.life(job_id) for job_id, count in cuts.items()}
     assert lives.pop(100_000) == WHOLE_LIFE[1:]
     assert all(life == AGAIN for life in lives.values())
 

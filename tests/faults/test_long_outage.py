@@ -57,7 +57,7 @@ def test_a_frozen_broker_is_waited_for(trio: Trio) -> None:
         trio.agent.event("run_moved", job=job.id, stage="collected")
         trio.broker.signal(signal.SIGCONT)
         assert job.wait(timeout=60).state == "succeeded"
-    assert trio.changes(job.id) == WHOLE_LIFE[1:]
+    assert trio.life(job.id) == WHOLE_LIFE[1:]
 
 
 def test_a_frozen_agent_costs_time_and_nothing_else(trio: Trio) -> None:

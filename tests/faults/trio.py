@@ -189,6 +189,11 @@ class Trio:
         lines = [line for line in self.broker.lines if line.get("event") == "job_changed"]
         return [line["state"] for line in lines if line["job"] == job]
 
+    def life(self, job: str, last: str = "succeeded") -> list[str]:
+        """Return the same when the broker has said that the job came into its ``last`` state."""
+        self.broker.event("job_changed", job=job, state=last)
+        return self.changes(job)
+
     def states(self) -> dict[str, str]:
         """Return every job's state, as it stands in the broker's database."""
         file = next((self.home / "broker").glob("*.sqlite3"))
@@ -209,8 +214,11 @@ class Trio:
         return [line.split()[1] for line in out.splitlines()]
 
     def end(self) -> None:
+        """End everybody; a command that still waits at the gate is let go."""
         self.agent.kill()
         self.broker.kill()
+        with contextlib.suppress(OSError):  # nobody waits there
+            os.close(os.open(self.home / "gate", os.O_WRONLY | os.O_NONBLOCK))
 
 
 @contextmanager
