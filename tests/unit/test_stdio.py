@@ -248,7 +248,8 @@ def test_a_wrong_order_ends_the_conversation(world: World, said: bytes) -> None:
 def test_a_disk_that_lost_a_write_ends_the_conversation_without_an_answer(world: World) -> None:
     class Lost(DirectoryPushStore):
         def add(self, job: PushJob, admit: Callable[[], None]) -> PushJob:
-            raise SyncFailed
+            admit()
+            raise SyncFailed(job=job.id)
 
     world.store = Lost(world.place / "push")
     out = io.BytesIO()
