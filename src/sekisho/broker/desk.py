@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import IO
 
 from sekisho.broker.chunks import Chunks
 from sekisho.broker.jobs import Jobs
 from sekisho.broker.meter import Meter
+from sekisho.broker.mint import MintDesk, MintOrders
+from sekisho.broker.mint_agent import MintWork
 from sekisho.broker.offer import Offers
 from sekisho.broker.policy import CurrentPolicy
 from sekisho.broker.ports import BlobStore, Store, Wakeups
@@ -34,6 +39,7 @@ class Desk:
     ports: Ports
     policy: CurrentPolicy = field(default_factory=CurrentPolicy)
     meter: Meter = field(default_factory=Meter)
+    spool: Callable[[], IO[bytes]] = tempfile.TemporaryFile  #: for bodies that hold whole files
 
     @property
     def jobs(self) -> Jobs:
@@ -56,12 +62,34 @@ class Desk:
 
     @property
     def sites(self) -> SiteOffice:
-        return SiteOffice(self.ports.store.directory, self.jobs, self.ports.clock)
+        return SiteOffice(self.ports.store.directory, self.jobs, self.ports.clock, self.policy)
 
     @property
     def tokens(self) -> TokenOffice:
         directory = self.ports.store.directory
         return TokenOffice(directory, directory, self.ports.clock)
+
+    @property
+    def mint(self) -> MintDesk:
+        """The old MInt protocol."""
+        p, store = self.ports, self.ports.store
+        return MintDesk(
+            jobs=self.jobs,
+            submissions=self.submissions,
+            chunks=self.chunks,
+            notes=store.mint,
+            sites=store.directory,
+            policy=self.policy,
+            clock=p.clock,
+        )
+
+    @property
+    def mint_orders(self) -> MintOrders:
+        return MintOrders(self.mint)
+
+    @property
+    def mint_work(self) -> MintWork:
+        return MintWork(self.mint)
 
     @property
     def reaper(self) -> Reaper:

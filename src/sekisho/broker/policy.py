@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -20,6 +21,42 @@ class Quota:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MintSite:
+    """What the old MInt paths may do for one site.
+
+    ``commands`` are the operator's: names, each with the exact text that an old agent runs. An
+    ``unguarded`` site is served by an old agent, which cannot keep a manifest: this list is all
+    that stands before it. Otherwise the site's own manifest decides, and an empty list is no limit.
+    """
+
+    commands: Mapping[str, str]
+    unguarded: bool
+
+    def allows(self, command: str) -> bool:
+        if not self.unguarded and not self.commands:
+            return True
+        return command in self.commands.values()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MintPolicy:
+    """Whether and for whom the old MInt paths are there."""
+
+    enabled: bool = False
+    sites: Mapping[str, MintSite] = field(default_factory=dict)
+    queue_time: timedelta = timedelta(minutes=30)
+    max_body_bytes: int = 3 * GIB
+
+    def site(self, name: str) -> MintSite | None:
+        return self.sites.get(name) if self.enabled else None
+
+    def unguarded(self, name: str) -> bool:
+        """Say whether an old agent may serve the site: no manifest holds there."""
+        site = self.site(name)
+        return site is not None and site.unguarded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """Everything that can change while the broker runs."""
 
@@ -31,6 +68,7 @@ class Policy:
     keep_received: timedelta = timedelta(days=7)
     keep_unreceived: timedelta = timedelta(days=60)
     unreachable_after: timedelta = timedelta(minutes=10)
+    mint: MintPolicy = field(default_factory=MintPolicy)
 
 
 @dataclass(slots=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
 import structlog
 
 from sekisho.broker.jobs import HELD, WAITING, Jobs, site_topic
+from sekisho.broker.policy import CurrentPolicy
 from sekisho.broker.ports import JobFilter, Site, Sites, Tenant
 from sekisho.domain.clock import Clock
 from sekisho.domain.errors import Conflict, NotFound
@@ -29,6 +30,7 @@ class SiteOffice:
     sites: Sites
     jobs: Jobs
     clock: Clock
+    policy: CurrentPolicy = field(default_factory=CurrentPolicy)
 
     def get(self, name: str) -> Site:
         """Return the site or raise NotFound."""
@@ -107,4 +109,5 @@ class SiteOffice:
             waiting=sum(1 for _ in self.jobs.every(waiting)),
             active=sum(1 for _ in self.jobs.every(active)),
             agent_version=site.agent_version,
+            unguarded=self.policy.value.mint.unguarded(site.id),
         )

@@ -272,6 +272,7 @@ def site_users(name: str, users: tuple[str, ...], config: Path) -> None:
 def list_sites(config: Path, *, as_json: bool) -> None:
     """List the sites, with when their agent was last seen."""
     with _desk(config) as desk:
+        uses = desk.ports.store.mint.uses()
         rows = [
             {
                 "id": s.id,
@@ -281,10 +282,14 @@ def list_sites(config: Path, *, as_json: bool) -> None:
                 "submitters": sorted(s.submitters),
                 "last_seen_at": s.last_seen_at,
                 "agent_version": s.agent_version,
+                "unguarded": desk.policy.value.mint.unguarded(s.id),
+                "mint_uses": [use for use in uses if use.site == s.id],
+                "mint_last_at": max((u.last_at for u in uses if u.site == s.id), default=None),
             }
             for s in desk.ports.store.directory.sites()
         ]
-    columns = ("id", "connected", "disabled", "last_seen_at", "submitters")
+    shown = ("id", "connected", "disabled", "unguarded", "last_seen_at", "mint_last_at")
+    columns = (*shown, "submitters")
     show_table(rows, columns, as_json=as_json)
 
 

@@ -145,6 +145,8 @@ def _site_row(session: Session, site: SiteView) -> tuple[str, ...]:
         state = session.say("site_disabled")
     else:
         state = session.say("site_connected" if site.connected else "site_away")
+    if site.unguarded:
+        state += f" ({session.say('site_unguarded')})"
     seen = "" if site.last_seen_at is None else site.last_seen_at.isoformat(timespec="seconds")
     return site.id, state, session.say("site_jobs", waiting=site.waiting, active=site.active), seen
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -28,10 +29,10 @@ from sekisho.adapters.store_sql import open_store, sqlite_url
 from sekisho.adapters.wakeups_memory import MemoryWakeups
 from sekisho.broker.backup import Copied, copy_chunks, verify
 from sekisho.broker.desk import Desk, Ports
-from sekisho.broker.policy import CurrentPolicy, Policy, Quota
+from sekisho.broker.policy import CurrentPolicy, MintPolicy, MintSite, Policy, Quota
 from sekisho.broker.ports import Store
 from sekisho.broker.reaper import PASS_SECONDS, Reaper
-from sekisho.config.broker import BrokerFiles, BrokerSettings, load_broker
+from sekisho.config.broker import BrokerFiles, BrokerSettings, MintSettings, load_broker
 from sekisho.domain.errors import Conflict, NotFound, SekishoError, StorageFull, SyncFailed
 from sekisho.http.app import Face, Lifespan, application
 from sekisho.http.longpoll import LongPoll
@@ -58,6 +59,20 @@ def policy(settings: BrokerSettings) -> Policy:
         keep_received=timedelta(days=retention.received_days),
         keep_unreceived=timedelta(days=retention.unreceived_days),
         unreachable_after=timedelta(minutes=retention.unreachable_minutes),
+        mint=mint_policy(settings.mint),
+    )
+
+
+def mint_policy(settings: MintSettings) -> MintPolicy:
+    """Return what the settings say of the old MInt paths."""
+    return MintPolicy(
+        enabled=settings.enabled,
+        sites={
+            name: MintSite(commands=site.commands, unguarded=site.unguarded)
+            for name, site in settings.site.items()
+        },
+        queue_time=timedelta(minutes=settings.queue_minutes),
+        max_body_bytes=settings.max_body_bytes,
     )
 
 
@@ -85,7 +100,11 @@ def _desk(files: BrokerFiles, store: Store) -> Desk:
         wakeups=MemoryWakeups(),
         clock=SystemClock(),
     )
-    return Desk(ports, CurrentPolicy(policy(files.settings)))
+    return Desk(
+        ports,
+        CurrentPolicy(policy(files.settings)),
+        spool=lambda: tempfile.TemporaryFile(dir=files.data),
+    )
 
 
 def prepare(files: BrokerFiles) -> None:

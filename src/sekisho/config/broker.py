@@ -14,11 +14,15 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct
 
 from sekisho.config.load import fault_at, invalid, load, read_text
+from sekisho.domain.ids import COMMAND_PATTERN, SITE_PATTERN
 
 GIB: Final = 1 << 30
 Days = Annotated[float, Meta(gt=0, le=3660)]
 Count = Annotated[int, Meta(ge=0)]
 Bytes = Annotated[int, Meta(ge=0)]
+_END: Final = r"$(?!\n)"
+_SiteName = Annotated[str, Meta(pattern=f"^{SITE_PATTERN}{_END}")]
+_CommandName = Annotated[str, Meta(pattern=f"^{COMMAND_PATTERN}{_END}")]
 
 
 class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,6 +63,22 @@ class RetentionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
     unreachable_minutes: Annotated[float, Meta(gt=0)] = 10
 
 
+class MintSiteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the old MInt paths may do for one site. A site that has no table here has none."""
+
+    unguarded: bool = False
+    commands: dict[_CommandName, Annotated[str, Meta(min_length=1, max_length=2048)]] = {}
+
+
+class MintSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The old MInt paths, for programs that cannot be changed yet."""
+
+    enabled: bool = False
+    queue_minutes: Annotated[float, Meta(gt=0, le=86_400)] = 30
+    max_body_bytes: Bytes = 3 * GIB
+    site: dict[_SiteName, MintSiteSettings] = {}
+
+
 class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -70,6 +90,7 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     store: StoreSettings = StoreSettings()
     quota: QuotaSettings = QuotaSettings()
     retention: RetentionSettings = RetentionSettings()
+    mint: MintSettings = MintSettings()
     log: LogSettings = LogSettings()
 
 
@@ -102,6 +123,16 @@ port = {port}
 # received_days = 7              # after the submitter has the result
 # unreceived_days = 60
 # unreachable_minutes = 10       # when the jobs of a silent site are flagged
+
+[mint]            # the paths of MInt's old distributed computing API; see mint-migration.md
+# enabled = false
+# queue_minutes = 30             # a registration that nobody has taken by then ends
+# max_body_bytes = 3221225472
+# site = {{}}                    # one table for each site that has the old paths:
+#   [mint.site.NAME]
+#   unguarded = false            # true: an old agent serves it, which cannot keep a manifest
+#   [mint.site.NAME.commands]    # what may be asked for, exactly as written; names are yours
+#   solve = "/opt/solver/bin/solve"
 
 [log]
 # level = "info"

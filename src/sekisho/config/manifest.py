@@ -109,6 +109,7 @@ class CommandTable(Table, frozen=True, kw_only=True):
     retention_days: Annotated[float, Meta(ge=0, le=3660)] = 30
     submitters: list[User] | None = None
     enabled: bool = True
+    mint_command: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
 
 
 class ManifestTable(Table, frozen=True, kw_only=True):
@@ -144,16 +145,17 @@ def parse_manifest(text: str, file: str) -> Manifest:
 def _rule_faults(document: dict[str, Any]) -> Faults:
     """Find what is wrong beyond types, also in a document that has faults of type elsewhere."""
     entries = document.get("command")
-    names: set[str] = set()
+    seen: dict[str, set[str]] = {"name": set(), "mint_command": set()}
     for n, entry in enumerate(entries if isinstance(entries, list) else []):
         if not isinstance(entry, dict):
             continue
         at: KeyPath = ("command", n)
-        name = entry.get("name")
-        if isinstance(name, str):  # any other is told already
-            if name in names:
-                yield (*at, "name"), "command.duplicate"
-            names.add(name)
+        for key, texts in seen.items():
+            text = entry.get(key)
+            if isinstance(text, str):  # any other is told already
+                if text in texts:
+                    yield (*at, key), "command.duplicate"
+                texts.add(text)
         parameters = list(_parameter_faults(entry, at))
         others = [
             *_pattern_faults(entry, at),
@@ -251,6 +253,7 @@ def _command(entry: CommandTable) -> Command:
         retention=timedelta(days=entry.retention_days),
         submitters=None if entry.submitters is None else Submitters(frozenset(entry.submitters)),
         enabled=entry.enabled,
+        mint_command=entry.mint_command,
         description=msgspec.structs.asdict(entry.description),
     )
 

@@ -110,6 +110,8 @@ default = "World"
 # submitters = ["tanaka"]
 # # false: switched off. / false で停止
 # enabled = true
+# # What old MInt programs call it, exactly. / 旧 MInt プログラムでのコマンド文字列(完全一致)
+# mint_command = "/opt/solver/bin/solve"
 #
 # # What the solver prints may name secrets: it stays here. / 出力には機密が含まれうるため出しません
 # stdout = { release = false }

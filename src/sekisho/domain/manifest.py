@@ -59,6 +59,7 @@ class Command:
     retention: timedelta = timedelta(days=30)
     submitters: Submitters | None = None  #: None: those of the site
     enabled: bool = True
+    mint_command: str | None = None  #: what an old MInt client calls it, exactly
     description: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -83,6 +84,23 @@ class Manifest:
     commands: Mapping[str, Command]
     max_running: int = 4
     digest: str = ""
+
+
+#: The parameter that gets the free text of an old MInt client, if a command declares it. Old
+#: agents never used that text.
+MINT_PARAMETER: Final = "mint_parameters"
+
+
+def mint_order(manifest: Manifest, mint_command: str, text: str) -> tuple[str, Mapping[str, Value]]:
+    """Return name and parameters of the command that old MInt clients call ``mint_command``.
+
+    Without one, the text itself, which is no command's name, so that `admit` refuses it.
+    """
+    for command in manifest.commands.values():
+        if command.mint_command == mint_command:
+            wanted = text and MINT_PARAMETER in command.parameters
+            return command.name, {MINT_PARAMETER: text} if wanted else {}
+    return f" {mint_command}"[:64], {}
 
 
 @dataclass(frozen=True, slots=True)

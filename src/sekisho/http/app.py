@@ -20,6 +20,8 @@ from sekisho.http.chunk_calls import ChunkCalls, by_site, by_submitter
 from sekisho.http.endpoint import Context, Endpoint
 from sekisho.http.gate import Gate
 from sekisho.http.longpoll import LongPoll
+from sekisho.http.mint import MintEndpoint
+from sekisho.http.mint_calls import MintCalls
 from sekisho.http.open_calls import OpenCalls
 from sekisho.http.problem import plain_problem
 from sekisho.http.routes import Calls, routes
@@ -78,6 +80,7 @@ def application(desk: Desk, polls: LongPoll, face: Face, lifespan: Lifespan | No
     )
     if face.prefix:
         app.router.routes += _endpoints(face.prefix, rows, context)
+    app.router.routes += _mint(face.prefix, MintCalls(desk, context, face.reload))
     app.router.redirect_slashes = False
     return app
 
@@ -87,6 +90,11 @@ def _endpoints(prefix: str, rows: Sequence[Row], context: Context) -> list[BaseR
     for row in rows:
         by_path.setdefault(row.path, {})[row.method] = row
     return [Route(prefix + path, Endpoint(methods, context)) for path, methods in by_path.items()]
+
+
+def _mint(prefix: str, calls: MintCalls) -> list[BaseRoute]:
+    endpoints = [(row.path, MintEndpoint(row, calls)) for row in calls.rows()]
+    return [Route(at + path, end) for at in {"", prefix} for path, end in endpoints]
 
 
 async def _unknown_path(_: Request, __: Any) -> Response:

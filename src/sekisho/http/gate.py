@@ -35,15 +35,19 @@ class Gate:
         """Return the caller; None for an open route. Raise Unauthenticated or Refused."""
         if scope is Scope.OPEN:
             return None
-        text = _credential(request)
-        try:
-            principal = await self.threads.run(self.tokens.authenticate, text)
-        except Unauthenticated:
-            self._note(request)
-            raise
+        principal = await self.identify(request)
         if scope not in principal.scopes:
             raise Refused("auth.scope", scope=scope.value)
         return principal
+
+    async def identify(self, request: Request) -> Principal:
+        """Return whose credential the request has; raise Unauthenticated."""
+        text = _credential(request)
+        try:
+            return await self.threads.run(self.tokens.authenticate, text)
+        except Unauthenticated:
+            self._note(request)
+            raise
 
     def _note(self, request: Request) -> None:
         """Log a refusal; at most one line a second, with the number of those left out."""

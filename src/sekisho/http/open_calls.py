@@ -26,6 +26,8 @@ NUMBERS: Final[Mapping[str, tuple[str, str]]] = {
     "requests": ("counter", "Requests answered, by route and status."),
     "job_changes": ("counter", "Changes of jobs to a state."),
     "chunk_bytes": ("counter", "Bytes of chunks stored (in) and given out (out)."),
+    "mint_calls": ("counter", "Calls of the old MInt paths, by call and status."),
+    "mint_site_calls": ("counter", "Calls of the old MInt paths that name a site, by side."),
     "polling": ("gauge", "Agents that wait for news now."),
 }
 

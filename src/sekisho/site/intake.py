@@ -25,14 +25,14 @@ from sekisho.domain.errors import (
     UsageError,
 )
 from sekisho.domain.files import Pattern
-from sekisho.domain.manifest import Admission, Arrival, Order, admit
+from sekisho.domain.manifest import Admission, Arrival, Order, admit, mint_order
 from sekisho.domain.run import Run, Stage, advance
 from sekisho.domain.sitelog import Kind
 from sekisho.site.desk import Control, Desk, hold_of, in_thread
 from sekisho.site.outcome import DISK_FULL, FATE_UNKNOWN, REPLAYED
 from sekisho.site.release import Release
 from sekisho.transfer.tree import Tree
-from sekisho.wire.envelope import Request, open_request
+from sekisho.wire.envelope import MintRequest, Request, open_request
 from sekisho.wire.v1 import Offer
 
 
@@ -163,10 +163,15 @@ class Intake:
 
     def _admit(self, run: Run, request: Request, tree: Tree | None) -> Admission:
         word = self._desk.word()
+        command, parameters = request.command, request.parameters
+        if isinstance(request, MintRequest):
+            text = request.mint_parameters
+            command, given = mint_order(word.manifest, request.mint_command, text)
+            parameters = dict(given)
         order = Order(
             submitter=run.submitter,
-            command=request.command,
-            parameters=request.parameters,
+            command=command,
+            parameters=parameters,
             inputs=None if tree is None else [Arrival(f.path, f.size) for f in tree.files],
             outputs=[Pattern(text) for text in request.outputs],
         )

@@ -7,7 +7,7 @@ encrypted without a change of table or route.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -44,6 +44,14 @@ class Request(Struct, frozen=True, kw_only=True, tag="request/1", forbid_unknown
     outputs: Annotated[list[Text], Meta(max_length=MAX_REQUESTED)] = []
 
 
+class MintRequest(Request, frozen=True, kw_only=True, tag="request/1+mint"):
+    """What an old MInt client asks: the site finds the command whose `mint_command` this is."""
+
+    command: Annotated[str, Meta(max_length=64)] = ""
+    mint_command: Text
+    mint_parameters: Text = ""
+
+
 class Outcome(Struct, frozen=True, kw_only=True, tag="outcome/1"):
     """What the site tells the submitter. ``code`` and ``params`` are a reason, not yet words."""
 
@@ -59,6 +67,7 @@ class Outcome(Struct, frozen=True, kw_only=True, tag="outcome/1"):
 
 
 T = TypeVar("T", Request, Outcome)
+_REQUESTS: Any = Request | MintRequest
 
 
 def seal(message: Request | Outcome) -> bytes:
@@ -68,7 +77,8 @@ def seal(message: Request | Outcome) -> bytes:
 
 def open_request(envelope: bytes) -> Request:
     """Return the request, or raise UsageError(`envelope.invalid`)."""
-    return _open(envelope, Request)
+    request: Request = _open(envelope, _REQUESTS)
+    return request
 
 
 def open_outcome(envelope: bytes) -> Outcome:

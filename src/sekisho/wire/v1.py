@@ -77,6 +77,7 @@ class SiteView(Message, frozen=True, kw_only=True, omit_defaults=True):
     waiting: int = 0  #: the caller's own jobs that no agent has yet
     active: int = 0  #: the caller's own jobs at the site
     agent_version: str | None = None
+    unguarded: bool = False  #: served by an old MInt agent, which cannot keep a manifest
 
 
 class SiteList(Message, frozen=True, kw_only=True, omit_defaults=True):
