@@ -117,7 +117,7 @@ mount -t tmpfs -o size=72m,mode=0700 none "$1/work" && shift && exec "$@"
 def test_a_site_without_room_fails_the_job_says_so_and_recovers(still: Trio) -> None:
     """Inputs of 80 MiB, the same piece again and again; then a job that fits, without a restart.
 
-    Kills: what a job that did not fit has left stays and takes the room of the next one.
+    Kills: a full disk that is no end but a reason to try again, or fills up to the last byte.
     """
     (still.site / "work").mkdir(exist_ok=True)
     still.start_broker()

@@ -117,7 +117,6 @@ class Intake:
         """End ``run`` when ``reason`` is about its inputs or our disk; else raise it."""
         match reason:
             case StorageFull():
-                await in_thread(self._desk.workplace.purge, run.job)  # the next job needs the room
                 return await self._release.close(run, Stage.FAILED, DISK_FULL)
             case Conflict(code="site.attempt_started"):  # the journal was lost, the latch was not
                 return await self._release.close(run, Stage.LOST, FATE_UNKNOWN)
