@@ -12,8 +12,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 _READY = "database system is ready to accept connections"
+
+
+# Machines are shared and slow at times: how long an example takes says nothing of the code. In CI
+# every run tries the same examples, so that a change is judged by what it changed.
+settings.register_profile(
+    "shared",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session")
