@@ -83,6 +83,7 @@ class GateLane:
         self._guard = threading.Lock()
         self._room = threading.BoundedSemaphore(_SESSIONS)
         self._queue = 0
+        self._answered = False
         self._date: datetime | None = None
 
     def close(self) -> None:
@@ -158,13 +159,18 @@ class GateLane:
 
     def converse(self, talk: Callable[[Packets], T], *, limit_s: float | None = None) -> T:
         """Return what one whole exchange gives; repeat it for as long as the patience lasts."""
-        pauses = Pauses(self._patience, limit_s)
+        first_s = None if self._answered else self._patience.first_s
+        limits = [s for s in (limit_s, self._patience.limit_s, first_s) if s is not None]
+        pauses = Pauses(self._patience, min(limits, default=None))
         while True:
             try:
                 with self._session() as session:
-                    return _exchanged(session, talk)
+                    found = _exchanged(session, talk)
             except SekishoError as error:
                 pauses.after(error)
+            else:
+                self._answered = True
+                return found
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
