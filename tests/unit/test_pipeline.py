@@ -75,3 +75,22 @@ def test_who_stops_early_waits_for_nobody_and_leaves_no_thread_behind() -> None:
     for worker in workers:
         worker.join(10)
         assert not worker.is_alive()
+
+
+def test_who_settles_returns_only_when_nothing_is_at_work() -> None:
+    """Kills: closing a descriptor under work that has begun."""
+    begun, at_work = threading.Event(), threading.Event()
+
+    def work(item: int) -> None:
+        if item == 0:
+            begun.wait(10)
+            raise ValueError(item)
+        at_work.set()
+        begun.set()
+        ended.wait(0.2)
+        at_work.clear()
+
+    ended = threading.Event()
+    with pytest.raises(ValueError, match="0"):
+        list(mapped(work, [0, 1], threads=2, ahead=2, settle=True))
+    assert not at_work.is_set()

@@ -117,7 +117,11 @@ class Part:
         """Sync everything, give every file its name, and remove the folder."""
         with _translated():
             side_by_side = min(_SYNCS, len(self._made))
-            list(mapped(self._sync, self._made, threads=side_by_side, ahead=side_by_side))
+            syncs = mapped(
+                self._sync, self._made, threads=side_by_side, ahead=side_by_side, settle=True
+            )
+            for _ in syncs:
+                pass
             for parts, numbers in self._by_folder().items():
                 here = _walk(self._root, parts)
                 try:
@@ -250,7 +254,7 @@ def _damaged(fd: int, file: TreeFile) -> list[Chunk]:
         return None if digest_of(os.pread(fd, chunk.size, offset)) == chunk.digest else chunk
 
     places = _offsets(file)
-    looks = map(wrong, places) if len(file.chunks) < _WORTH_THREADS else mapped(wrong, places)
+    looks = map(wrong, places) if len(file.chunks) < _WORTH_THREADS else mapped(wrong, places, settle=True)
     return [chunk for chunk in looks if chunk is not None]
 
 

@@ -10,7 +10,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from typing import Final, TypeVar
 
@@ -20,12 +20,18 @@ CORES: Final = min(4, os.cpu_count() or 1)
 
 
 def mapped(
-    work: Callable[[T], R], items: Iterable[T], *, threads: int = CORES, ahead: int = 2 * CORES
+    work: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    threads: int = CORES,
+    ahead: int = 2 * CORES,
+    settle: bool = False,
 ) -> Iterator[R]:
     """Return ``work`` of every item, in order; at most ``ahead`` are begun and not yet taken.
 
     ``items`` is read by the caller's thread. When it fails, what it gave before still comes first.
     Whoever stops early, or is interrupted, waits for nobody: what has begun ends by itself, unseen.
+    With ``settle`` it is waited for, as where it uses descriptors that are closed afterwards.
     """
     tasks: SimpleQueue[tuple[Future[R], T] | None] = SimpleQueue()
     begun: deque[Future[R]] = deque()
@@ -41,8 +47,9 @@ def mapped(
         while begun:
             yield begun.popleft().result()
     finally:
-        for future in begun:
-            future.cancel()
+        running = [future for future in begun if not future.cancel()]
+        if settle:
+            wait(running)
         for _ in range(threads):
             tasks.put(None)
     if failed:
