@@ -254,7 +254,11 @@ def _damaged(fd: int, file: TreeFile) -> list[Chunk]:
         return None if digest_of(os.pread(fd, chunk.size, offset)) == chunk.digest else chunk
 
     places = _offsets(file)
-    looks = map(wrong, places) if len(file.chunks) < _WORTH_THREADS else mapped(wrong, places, settle=True)
+    looks = (
+        map(wrong, places)
+        if len(file.chunks) < _WORTH_THREADS
+        else mapped(wrong, places, settle=True)
+    )
     return [chunk for chunk in looks if chunk is not None]
 
 
