@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -92,8 +92,12 @@ class Quarantine:
 
     def drop(self) -> None:
         """Remove what came back; the result is where the submitter wanted it."""
-        with suppress(FileNotFoundError):
-            shutil.rmtree(self.place)
+        if not self.place.exists():
+            return
+        with self.held():
+            for folder in (self.work, self.log.parent):
+                with suppress(FileNotFoundError):
+                    shutil.rmtree(folder)
 
     def look(self, faults: Sequence[Fault] = ()) -> Back:
         """Return the plain files of the quarantine as a tree; other things stay behind."""
@@ -178,12 +182,17 @@ class BareFiles:
         links: Path,
         back: Callable[[], Back],
         again: Callable[[], Back],
+        held: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        """``back`` returns what came back, ``again`` after bringing what of it is not there."""
+        """``back`` returns what came back, ``again`` after bringing what of it is not there.
+
+        ``held`` keeps others out of where it lies.
+        """
         self._push = push
         self._links = links
         self._back = back
         self._again = again
+        self._held = held
 
     def send_files(self, sources: Sequence[Source], progress: Progress) -> None:
         total = sum(source.file.stat().st_size for source in sources)
@@ -222,10 +231,11 @@ class BareFiles:
 
     def give(self, path: RelPath, folder: int, name: str) -> bool:
         source = next((s for s in self._back().local.sources if s.path == path), None)
+        if source is None:
+            return False
         try:
-            if source is None:
-                return False
-            os.rename(source.file, name, dst_dir_fd=folder)
+            with self._held():
+                os.rename(source.file, name, dst_dir_fd=folder)
         except OSError:  # another file system, or gone: it is fetched
             return False
         return True

@@ -130,9 +130,9 @@ class BareLane:
         def push(links: Path, report: Callable[[int], None]) -> None:
             self._repeat(lambda: self._rsync.push(links, target, bases, report))
 
-        return BareFiles(
-            push, place / "in", lambda: self._back(job_id), lambda: self._again(job_id)
-        )
+        held = self._quarantine(job_id).held
+        back, again = (lambda: self._back(job_id)), (lambda: self._again(job_id))
+        return BareFiles(push, place / "in", back, again, held)
 
     def start(self, job_id: str) -> JobView:
         known = self._known(job_id)
