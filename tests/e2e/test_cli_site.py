@@ -210,7 +210,7 @@ def test_what_an_agent_does_is_seen_from_outside(hall: Hall, lang: str) -> None:
         assert [row["job"] for row in status["open_jobs"]] == [job]
         shown = hall.must("--lang", lang, "site", "status", "--dir", place.home)
         assert job in shown
-        assert ("起動済み" in shown) == (lang == "ja")
+        assert ("計算中" in shown) == (lang == "ja")
         assert job in hall.must("site", "jobs", "--dir", place.home)
         place.gate.write_text("open")
         assert place.wait(job).status == 0
