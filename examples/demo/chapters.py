@@ -92,7 +92,7 @@ class Chapters:
         statuses = self.shell.stop()
         took = time.monotonic() - begun
         self.screen.check(check, ok=not any(statuses), seconds=took)
-        left = proof.processes_of(self.places.root) - {os.getpid(), os.getppid()}
+        left = proof.left_of(self.places.root, {os.getpid(), os.getppid()})
         self.screen.check("nothing_runs", ok=not left, found=left)
 
 

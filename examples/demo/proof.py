@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -99,6 +100,17 @@ def processes_of(place: Path) -> set[int]:
             if entry.name.isdigit() and bytes(place) in (entry / "cmdline").read_bytes():
                 found.add(int(entry.name))
     return found
+
+
+def left_of(place: Path, known: set[int], *, within_s: float = 10.0) -> set[int]:
+    """Return the processes of ``place`` that have not ended after a while, ``known`` ones apart.
+
+    What was asked to end, or lost the process that it served, needs a moment to do so.
+    """
+    end = time.monotonic() + within_s
+    while (left := processes_of(place) - known) and time.monotonic() < end:
+        time.sleep(0.05)
+    return left
 
 
 class Watch:

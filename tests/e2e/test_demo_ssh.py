@@ -58,7 +58,7 @@ def test_every_check_of_the_story_holds_and_nothing_is_left(tmp_path: Path, lang
     assert {check["name"] for check in told["checks"]} == CHECKS
     assert 1e2 < told["life_cycles"] < 1e9
     assert not list(tmp_path.iterdir())
-    assert not proof.processes_of(tmp_path)
+    assert not proof.left_of(tmp_path, set())
 
 
 def test_a_demo_that_is_stopped_leaves_no_process_and_no_file(tmp_path: Path) -> None:
