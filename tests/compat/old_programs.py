@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,7 +62,7 @@ class House:
 
 def a_house(place: Path, settings: str = SETTINGS) -> House:
     """Set a broker up in ``place``; the invitation of the new site is in ``place``/invitation."""
-    sekisho("broker", "init", place / "broker", "--port", "0")
+    sekisho("broker", "init", place / "broker", "--port", str(_free_port()))
     config = place / "broker" / "broker.toml"
     text = config.read_text().partition("[quota]")[0]
     config.write_text(text + settings)
@@ -71,6 +72,12 @@ def a_house(place: Path, settings: str = SETTINGS) -> House:
     (place / "invitation").write_text(invitation + "\n")
     (place / "invitation").chmod(0o600)
     return House(place, config)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
 
 
 def first(response: httpx2.Response) -> dict[str, Any]:
@@ -156,7 +163,7 @@ class OldAgent:
     base: Path
     site: str = "old-site"
     runs: list[str] = field(default_factory=list)
-    between: Callable[[], None] = lambda: None
+    between: Callable[[], None] = lambda: None  #: called before each step
 
     def ask(self) -> str | None:
         answer = self.line.get("calc-request", params={"site_id": self.site})

@@ -1,0 +1,273 @@
+"""Old and new programs in every mixture, over a real broker, also one that is restarted."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sekisho.api import Client, CommandFailed, JobRefused, JobSpec, connect
+from sekisho.cli.agent import OPEN_STATUS
+from tests.compat.old_programs import (
+    LISTED,
+    STDERR,
+    STDOUT,
+    House,
+    OldAgent,
+    OldWorkflow,
+    a_calc,
+    a_house,
+    first,
+    said,
+    text_of,
+)
+from tests.faults.trio import private
+from tests.integration.http_process import failing, sekisho
+
+MANIFEST = """\
+schema = 1
+site = "new-site"
+submitters = ["tanaka"]
+
+[[command]]
+name = "solve"
+mint_command = "/opt/solver/bin/solve"
+argv = ["/bin/sh", "{place}/solve.sh", ["{{mint_parameters}}"]]
+time_limit_s = 60
+stdout = {{ release = true }}
+[command.parameters.mint_parameters]
+type = "text"
+pattern = "[a-z ]+"
+[[command.input]]
+path = "*.txt"
+[[command.output]]
+path = "out.txt"
+"""
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    place = tmp_path_factory.mktemp("house")
+    with a_house(place).serving() as serving:
+        home = place / "site"
+        words = ("--site", "new-site", "--user", "tanaka", "--broker", serving.url)
+        sekisho("site", "init", "--dir", home, *words)
+        sekisho("site", "join", "--dir", home, "--invitation-file", place / "invitation")
+        (home / "manifest.toml").write_text(MANIFEST.format(place=place))
+        (place / "solve.sh").write_text('cat in.txt > out.txt; echo "said $1"; echo no > secret\n')
+        private(place / "token", serving.token("tanaka"))
+        settings = place / "client.toml"
+        reach = ("--broker", serving.url, "--token-file", place / "token")
+        sekisho("--config", settings, "client", "init", *reach)
+        yield serving
+
+
+@pytest.fixture
+def workflow(house: House) -> Iterator[OldWorkflow]:
+    with house.line() as line:
+        yield OldWorkflow(line)
+
+
+@pytest.fixture
+def agent(house: House, tmp_path: Path) -> Iterator[OldAgent]:
+    with house.line() as line:
+        agent = OldAgent(line, tmp_path / "calc")
+        while agent.ask():
+            pass
+        yield agent
+
+
+@pytest.fixture
+def client(house: House) -> Iterator[Client]:
+    with connect(house.place / "client.toml") as client:
+        yield client
+
+
+def serve_once(house: House) -> None:
+    """Let the new agent do all that it can without waiting."""
+    status, text = failing("agent", "--once", "--dir", house.place / "site")
+    assert status in (0, OPEN_STATUS), text
+
+
+def serve_until(house: House, ended: Callable[[], bool]) -> None:
+    for _ in range(20):
+        serve_once(house)
+        if ended():
+            return
+    raise AssertionError("the new agent did not come to an end")
+
+
+def serve_until_returned(house: House, workflow: OldWorkflow, accept_id: str) -> None:
+    serve_until(house, lambda: workflow.progress(accept_id) == "got return")
+
+
+def in_background(agent: OldAgent, program: str) -> threading.Thread:
+    def work() -> None:
+        while not agent.work(program):
+            pass
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_an_old_workflow_and_an_old_agent(workflow: OldWorkflow, agent: OldAgent) -> None:
+    accept_id = workflow.ready(files={"in.txt": b"42"}, results=["out.txt"])
+    assert agent.work("cp in.txt out.txt; echo done")
+    assert text_of(workflow.result(accept_id)["out.txt"]) == "42"
+
+
+def test_an_old_workflow_and_a_new_agent(house: House, workflow: OldWorkflow) -> None:
+    accept_id = workflow.ready(site="new-site", files={"in.txt": b"42"}, results=["out.txt"])
+    serve_until_returned(house, workflow, accept_id)
+    assert workflow.status(accept_id) == "completed"
+    files = workflow.result(accept_id)
+    assert text_of(files["out.txt"]) == "42"
+    assert files["out.txt"]["mimetype2"] == "charset=us-ascii"
+    assert text_of(files[STDOUT]) == "said \n"
+    assert files[STDERR]["mimetype1"] == "Error"
+    assert not workflow.known(accept_id)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"command": "/opt/other"},
+        {"files": {"in.bin": b"1"}},
+        {"results": ["secret"]},
+    ],
+)
+def test_what_the_manifest_does_not_allow_ends_abnormally(
+    house: House, workflow: OldWorkflow, what: dict[str, Any]
+) -> None:
+    accept_id = workflow.ready(site="new-site", **what)
+    serve_until_returned(house, workflow, accept_id)
+    assert workflow.status(accept_id) == "abnormal"
+    files = workflow.result(accept_id)
+    assert {file["content"] for file in files.values()} == {""}
+    assert all(file["mimetype2"] for file in files.values())
+
+
+def test_the_free_text_goes_to_the_parameter_that_the_manifest_declares(
+    house: House, workflow: OldWorkflow
+) -> None:
+    body = a_calc(site="new-site", files={"in.txt": b"1"}, results=["out.txt"])
+    body["calc-info"]["parameters"] = "twice as fine"
+    accept_id = first(workflow.line.post("add-calcinfo", json=body))["accept_id"]
+    workflow.allow(accept_id)
+    serve_until_returned(house, workflow, accept_id)
+    assert text_of(workflow.result(accept_id)[STDOUT]) == "said twice as fine\n"
+
+
+def test_a_new_client_and_an_old_agent(client: Client, agent: OldAgent, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("42")
+    inputs = {"in.txt": tmp_path / "in.txt"}
+    spec = JobSpec(site="old-site", command="solve", inputs=inputs, outputs=["out.txt"])
+    job = client.submit(spec)
+    thread = in_background(agent, "cp in.txt out.txt; echo done; echo x > secret")
+    result = job.result(tmp_path / "results")
+    thread.join(30)
+    assert agent.runs == [LISTED]
+    assert {file.name for file in result.files} == {"out.txt", STDOUT, STDERR}
+    assert (tmp_path / "results" / "out.txt").read_text() == "42"
+
+
+def test_a_new_client_learns_of_an_abnormal_end(
+    client: Client, agent: OldAgent, tmp_path: Path
+) -> None:
+    job = client.submit(JobSpec(site="old-site", command="solve"))
+    thread = in_background(agent, "exit 7")
+    with pytest.raises(CommandFailed) as caught:
+        job.result(tmp_path / "results")
+    thread.join(30)
+    assert caught.value.result.code == "mint.abnormal"
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"command": "other"},
+        {"parameters": {"n": 1}},
+        {"outputs": ["*.csv"]},
+        {"inputs": {"folder/in.txt": "given"}},
+    ],
+)
+def test_what_an_old_agent_cannot_do_is_refused_in_its_place(
+    client: Client, agent: OldAgent, tmp_path: Path, what: dict[str, Any]
+) -> None:
+    (tmp_path / "given").write_text("1")
+    if "inputs" in what:
+        what = {"inputs": {name: tmp_path / file for name, file in what["inputs"].items()}}
+    job = client.submit(JobSpec(**({"site": "old-site", "command": "solve"} | what)))
+    assert agent.ask() is None
+    with pytest.raises(JobRefused):
+        job.result(tmp_path / "results")
+
+
+def test_a_command_that_the_operator_switched_off_is_refused(
+    house: House, workflow: OldWorkflow, agent: OldAgent
+) -> None:
+    accept_id = workflow.ready()
+    words = ("broker", "site", "{}", "old-site", "--command", "solve", "--config", house.config)
+    sekisho(*(str(word).format("disable") for word in words))
+    assert agent.ask() is None
+    assert workflow.status(accept_id) == "abnormal"
+    sekisho(*(str(word).format("enable") for word in words))
+
+
+def test_new_and_new_are_untouched(house: House, client: Client, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("42")
+    inputs = {"in.txt": tmp_path / "in.txt"}
+    job = client.submit(JobSpec(site="new-site", command="solve", inputs=inputs, outputs=["*.txt"]))
+    serve_until(house, lambda: job.refresh().state == "succeeded")
+    result = job.result(tmp_path / "results")
+    assert "out.txt" in {file.name for file in result.files}
+    with house.line() as line:
+        assert not line.get("get-calcinfo").json().keys() & {job.id}
+
+
+def test_an_unguarded_site_is_marked_and_uses_are_counted(
+    house: House, workflow: OldWorkflow, client: Client, agent: OldAgent
+) -> None:
+    workflow.ready()
+    assert agent.ask()
+    marks = {site.id: site.unguarded for site in client.sites()}
+    assert marks == {"old-site": True, "new-site": False}
+    listed = sekisho("broker", "site", "list", "--json", "--config", house.config)
+    assert '"unguarded":true' in listed
+    assert '"side":"agent"' in listed
+    table = sekisho("broker", "site", "list", "--config", house.config)
+    assert "UNGUARDED" in table.splitlines()[0]
+    words = ("token", "create", "--role", "monitor", "--user", "watcher", "--show")
+    house.tokens["watcher"] = sekisho("broker", *words, "--config", house.config)
+    with house.line("watcher", "/") as line:
+        figures = line.get("metrics").text
+    assert 'sekisho_mint_calls_total{call="calc-request",status="200"}' in figures
+    assert 'sekisho_mint_site_calls_total{side="workflow",site="old-site"}' in figures
+
+
+def test_a_calculation_survives_a_broker_that_restarts_at_every_step(tmp_path: Path) -> None:
+    house = a_house(tmp_path)
+    with ExitStack() as stack:
+        current = stack.enter_context(ExitStack())
+
+        def restart() -> None:
+            current.close()
+            current.enter_context(house.serving())
+
+        restart()
+        with house.line() as line:
+            workflow = OldWorkflow(line)
+            accept_id = workflow.add(files={"in.txt": b"42"}, results=["out.txt"])
+            restart()
+            assert said(workflow.allow(accept_id)) == (200, 200)
+            restart()
+            agent = OldAgent(line, tmp_path / "calc", between=restart)
+            assert agent.work("cp in.txt out.txt")
+            restart()
+            assert workflow.progress(accept_id) == "got return"
+            assert text_of(workflow.result(accept_id)["out.txt"]) == "42"
