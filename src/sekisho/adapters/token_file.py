@@ -13,8 +13,10 @@ from sekisho.domain.token import Secret, is_token
 _MAX_BYTES: Final = 4096
 
 
-def read_token(file: Path) -> Secret:
+def read_token(file: Path, *, foreign: bool = False) -> Secret:
     """Return the token in ``file``; raise ConfigError if it is missing, no token, or not private.
+
+    A ``foreign`` one, of another system, may be any text.
 
     Private means: readable by its owner only, or handed over by the service manager in
     ``$CREDENTIALS_DIRECTORY``, which keeps others out by the folder and shows a mask as mode.
@@ -32,7 +34,7 @@ def read_token(file: Path) -> Secret:
         text = os.read(fd, _MAX_BYTES).decode("ascii", "replace").strip()
     finally:
         os.close(fd)
-    if not is_token(text):
+    if not text or not (foreign or is_token(text)):
         raise ConfigError("token.malformed", file=str(file))
     return Secret(text)
 

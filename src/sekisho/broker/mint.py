@@ -18,7 +18,7 @@ import msgspec
 
 from sekisho.broker.chunks import Chunks, Claim
 from sekisho.broker.jobs import Jobs
-from sekisho.broker.mint_files import JobChunks, SpooledTree, input_name, kind_of, result_name
+from sekisho.broker.mint_files import JobChunks
 from sekisho.broker.policy import CurrentPolicy, MintSite
 from sekisho.broker.ports import JobFilter, MintNotes, Sites, Tenant
 from sekisho.broker.submit import Submissions
@@ -27,6 +27,7 @@ from sekisho.domain.errors import NotFound, SekishoError, UsageError
 from sekisho.domain.ids import ENTROPY_BYTES
 from sekisho.domain.job import Job, JobState
 from sekisho.domain.limits import MAX_ENVELOPE_BYTES
+from sekisho.transfer.spooled import SpooledTree
 from sekisho.wire.envelope import MintRequest, Outcome, open_outcome, seal
 from sekisho.wire.mint import (
     ABNORMAL,
@@ -45,8 +46,11 @@ from sekisho.wire.mint import (
     Note,
     Reply,
     accept_id_of,
+    input_name,
     job_id_of,
+    kind_of,
     new_job_id,
+    result_name,
 )
 from sekisho.wire.mint_body import Content, Lifted, Piece
 from sekisho.wire.v1 import SubmitJob

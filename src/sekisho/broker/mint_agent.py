@@ -19,7 +19,6 @@ from msgspec.structs import replace
 
 from sekisho.broker.chunks import Claim
 from sekisho.broker.mint import Files, MintDesk
-from sekisho.broker.mint_files import SpooledTree
 from sekisho.broker.ports import Tenant
 from sekisho.domain.access import Principal, Role
 from sekisho.domain.errors import Conflict, NotFound, SekishoError, UsageError
@@ -41,6 +40,7 @@ from sekisho.domain.job import (
     apply,
 )
 from sekisho.domain.limits import OFFER_TIME
+from sekisho.transfer.spooled import SpooledTree
 from sekisho.wire.envelope import MintRequest, Outcome, Request, open_request, seal
 from sekisho.wire.mint import (
     ABNORMAL,

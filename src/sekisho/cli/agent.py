@@ -38,19 +38,31 @@ log = structlog.get_logger()
 @click.command("agent", cls=Command)
 @home_option
 @click.option("--once", is_flag=True)
+@click.option("--mint", metavar="URL")
+@click.option("--mint-user", metavar="USER")
 @json_option
 @click.pass_obj
-def agent(session: Session, *, home: Path, once: bool) -> int:
+def agent(
+    session: Session, *, home: Path, once: bool, mint: str | None, mint_user: str | None
+) -> int:
     """Run this site's agent. It calls out to the broker and opens no port.
 
-    With --once it does what can be done now and ends; exit status 75 says that jobs are still open.
+    With --mint it serves an old MInt broker, by the old protocol. With --once it does what can be
+    done now and ends; exit status 75 says that jobs are still open.
     """
-    files = open_site(home)
+    way = None if mint is None else compose.MintWay(url=mint, submitter=mint_user)
+    return run_agent(session, open_site(home), once=once, way=way)
+
+
+def run_agent(
+    session: Session, files: SiteFiles, *, once: bool, way: compose.MintWay | None
+) -> int:
+    """Run the agent of the site ``files``; return the exit status."""
     set_up_logging(files.settings.log.level, files.settings.log.format)
     if not once:
-        anyio.run(_serve, files, session)
+        anyio.run(_serve, files, session, way)
         return 0
-    still_open = anyio.run(_once, files)
+    still_open = anyio.run(_once, files, way)
     if session.json:
         output.result_json(session, {"open": still_open})
     else:
@@ -58,19 +70,20 @@ def agent(session: Session, *, home: Path, once: bool) -> int:
     return OPEN_STATUS if still_open else 0
 
 
-async def _once(files: SiteFiles) -> int:
-    async with compose.agent(files) as the_agent:
+async def _once(files: SiteFiles, way: compose.MintWay | None) -> int:
+    async with compose.agent(files, mint=way) as the_agent:
         return await the_agent.once()
 
 
-async def _serve(files: SiteFiles, session: Session) -> None:
+async def _serve(files: SiteFiles, session: Session, way: compose.MintWay | None) -> None:
     manager = ServiceManager()
     async with (
-        compose.agent(files, alive=manager.alive) as the_agent,
+        compose.agent(files, alive=manager.alive, mint=way) as the_agent,
         together() as group,
     ):
         await group.start(_obey, the_agent, files, manager, session)
-        log.info("agent_started", broker=files.settings.broker.url, pid=os.getpid())
+        url = way.url if way else files.settings.broker.url
+        log.info("agent_started", broker=url, pid=os.getpid())
         manager.ready("serving")
         await the_agent.serve()
         group.cancel_scope.cancel()

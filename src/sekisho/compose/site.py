@@ -6,7 +6,8 @@ import os
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from dataclasses import dataclass
 from typing import Final
 
 from sekisho.adapters.chunk_cache import ChunkCache
@@ -18,7 +19,10 @@ from sekisho.adapters.http_client import Address, http_client
 from sekisho.adapters.http_line import HttpLine, message
 from sekisho.adapters.journal_directory import DirectoryJournal
 from sekisho.adapters.mailbox_https import HttpsMailbox
+from sekisho.adapters.mailbox_mint import POLL_SECONDS, MintMailbox, MintPlace
 from sekisho.adapters.mailbox_noted import NotedMailbox, write_note
+from sekisho.adapters.mint_line import MintLine
+from sekisho.adapters.mint_shelf import MintShelf
 from sekisho.adapters.patience import Patience
 from sekisho.adapters.sandboxes.landlock import LandlockSandbox
 from sekisho.adapters.schedulers.local import LocalScheduler
@@ -27,9 +31,11 @@ from sekisho.adapters.workplace_local import LocalWorkplace
 from sekisho.config.manifest import load_manifest
 from sekisho.config.site import SiteFiles
 from sekisho.domain.errors import ConfigError, Unauthenticated
+from sekisho.domain.manifest import Manifest
 from sekisho.domain.token import Secret, hash_token
 from sekisho.site.agent import Agent
 from sekisho.site.desk import Desk
+from sekisho.site.mailbox import Mailbox
 from sekisho.wire.v1 import Joined, JoinSite
 
 #: How long `join` repeats its one question: the answer may be lost, the invitation is not.
@@ -58,9 +64,38 @@ def instance(files: SiteFiles) -> str:
         raise ConfigError("site.not_joined", file=str(files.instance)) from error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MintWay:
+    """That the broker is an old one, at ``url``. All of its jobs come in ``submitter``'s name."""
+
+    url: str
+    submitter: str | None = None  #: None: the only one that the manifest lists
+    interval_s: float = POLL_SECONDS
+
+
+def _mailbox(
+    files: SiteFiles, manifest: Manifest, way: MintWay | None
+) -> AbstractAsyncContextManager[Mailbox]:
+    if way is None:
+        cache = ChunkCache(files.cache, files.settings.site.cache_bytes)
+        return HttpsMailbox(address(files), instance(files), cache=cache)
+    listed = sorted(manifest.submitters.users)
+    if way.submitter is None and len(listed) != 1:
+        raise ConfigError("mint.submitter", count=len(listed))
+    place = MintPlace(
+        site=manifest.site, submitter=way.submitter or listed[0], interval_s=way.interval_s
+    )
+    broker, token = files.settings.broker, read_token(files.token, foreign=True)
+    where = Address(url=way.url, token=token, ca_file=files.ca, proxy=broker.proxy)
+    return MintMailbox(MintLine(where), place, MintShelf(files.state / "mint"), SystemClock())
+
+
 @asynccontextmanager
 async def agent(
-    files: SiteFiles, *, alive: Callable[[], None] = lambda: None
+    files: SiteFiles,
+    *,
+    alive: Callable[[], None] = lambda: None,
+    mint: MintWay | None = None,
 ) -> AsyncIterator[Agent]:
     """Give the one agent of this site; raise Conflict(`agent.running`) when there is another."""
     manifest = load_manifest(files.manifest)
@@ -69,8 +104,7 @@ async def agent(
     try:
         desires = DirectoryDesires(files, manifest)
         spawner = LocalSpawner()
-        cache = ChunkCache(files.cache, files.settings.site.cache_bytes)
-        async with HttpsMailbox(address(files), instance(files), cache=cache) as line:
+        async with _mailbox(files, manifest, mint) as line:
             clock = SystemClock()
             desk = Desk(
                 mailbox=NotedMailbox(

@@ -15,9 +15,11 @@ from msgspec import Meta, Struct
 
 from sekisho.domain.egress import STDERR_NAME, STDOUT_NAME
 from sekisho.domain.errors import UsageError
+from sekisho.domain.files import Pattern, RelPath
 from sekisho.domain.ids import job_number, numbered_job
-from sekisho.domain.limits import MAX_REQUESTED
+from sekisho.domain.limits import CHUNK_BYTES, MAX_REQUESTED
 from sekisho.wire.envelope import TreeRef
+from sekisho.wire.mint_body import Content
 
 BASE_PATH: Final = "/mi-distcomp-api"
 #: Two results that are asked for whatever is listed.
@@ -25,6 +27,9 @@ LOG_NAMES: Final = (STDOUT_NAME, STDERR_NAME)
 #: What ``mimetype1`` says of a result that is not there; ``mimetype2`` is then a sentence.
 ERROR: Final = "Error"
 MAX_FILES: Final = 1024
+#: A file of one chunk is looked at, whether it is text; a longer one is not read for that.
+_TEXT: Final = "text/plain;"
+_BINARY: Final = ("application/octet-stream;", "charset=binary")
 Text = Annotated[str, Meta(max_length=2048)]
 Kind = Annotated[str, Meta(max_length=256)]
 
@@ -139,3 +144,30 @@ class Reply:
     params: Mapping[str, str] = field(default_factory=dict)
     beside: Mapping[str, str] = field(default_factory=dict)  #: next to code and message
     site: str = ""  #: which site it is about, where that is to be counted
+
+
+def input_name(text: str) -> RelPath:
+    """Return the name of an input: what stands behind its last slash, if that is safe."""
+    return RelPath((text.rpartition("/")[2],))
+
+
+def result_name(text: str) -> str:
+    """Return the name of a result when it is safe and means one file; else raise UsageError."""
+    RelPath.parse(text)
+    if not Pattern(text).literal:
+        raise UsageError("path.invalid", path=text[:200], why="pattern")
+    return text
+
+
+def kind_of(content: Content) -> tuple[str, str]:
+    """Return MIME type and character set of a file, as old programs write them."""
+    if content.size > CHUNK_BYTES:
+        return _BINARY
+    data = b"".join(content.pieces())
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        return _BINARY
+    if "\0" in text:
+        return _BINARY
+    return _TEXT, "charset=us-ascii" if text.isascii() else "charset=utf-8"

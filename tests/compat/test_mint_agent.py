@@ -1,0 +1,186 @@
+"""The new agent at an old broker: our manifest, sandbox, outputs and log, by the old protocol."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sekisho.cli.agent import OPEN_STATUS
+from tests.compat.old_broker import TOKEN, OldBroker, old_broker
+from tests.compat.old_programs import STDERR, STDOUT, a_calc, text_of
+from tests.faults.trio import private
+from tests.integration.http_process import failing, sekisho
+
+COMMAND = "/opt/solver/bin/solve"
+MANIFEST = """\
+schema = 1
+site = "company"
+submitters = ["tanaka"]
+
+[[command]]
+name = "solve"
+mint_command = "/opt/solver/bin/solve"
+argv = ["/bin/sh", "{place}/solve.sh"]
+time_limit_s = 60
+stdout = {{ release = true }}
+[[command.input]]
+path = "*.txt"
+required = false
+[[command.output]]
+path = "out.txt"
+"""
+
+
+@pytest.fixture
+def broker() -> Iterator[OldBroker]:
+    with old_broker() as broker:
+        yield broker
+
+
+@pytest.fixture
+def home(tmp_path: Path, broker: OldBroker) -> Path:
+    home = tmp_path / "site"
+    words = ("--site", "company", "--user", "tanaka", "--broker", broker.url)
+    sekisho("site", "init", "--dir", home, *words)
+    (home / "manifest.toml").write_text(MANIFEST.format(place=tmp_path))
+    private(home / "token", TOKEN + "\n")
+    script = (
+        "cat in.txt > out.txt; ls -A > seen; echo ran >> {0}/runs; echo done; echo s > secret\n"
+    )
+    (tmp_path / "solve.sh").write_text(script.format(tmp_path))
+    return home
+
+
+def calc(**what: Any) -> dict[str, Any]:
+    usual = {"command": COMMAND, "results": ["out.txt"], "files": {"in.txt": b"42"}}
+    info: dict[str, Any] = a_calc(**(usual | what))["calc-info"]
+    return info
+
+
+def serve(home: Path, broker: OldBroker) -> None:
+    """Let the agent work, again and again, until nothing is open and nothing waits."""
+    for _ in range(20):
+        status, text = failing("agent", "--once", "--dir", home, "--mint", broker.url)
+        assert status in (0, OPEN_STATUS, 69), text
+        open_calcs = {c["progress"] for c in broker.calcs.values()} - {"got return"}
+        if status == 0 and not open_calcs:
+            return
+    raise AssertionError(broker.calcs)
+
+
+def runs(home: Path) -> int:
+    file = home.parent / "runs"
+    return len(file.read_text().split()) if file.exists() else 0
+
+
+def test_a_calculation_of_an_old_broker_runs_under_our_manifest(
+    home: Path, broker: OldBroker
+) -> None:
+    accept_id = broker.add(calc(results=["out.txt", "secret2"][:1]))
+    serve(home, broker)
+    done = broker.calcs[accept_id]
+    assert (done["status"], done["progress"]) == ("completed", "got return")
+    files = done["result_files"]
+    assert files.keys() == {"out.txt", STDOUT, STDERR}
+    assert text_of(files["out.txt"]) == "42"
+    assert text_of(files[STDOUT]) == "done\n"
+    assert files[STDERR]["mimetype1"] == "Error"
+    assert runs(home) == 1
+    log = sekisho("site", "log", "--dir", home, "--json")
+    assert '"released"' in log
+    assert not list((home / "state" / "mint").iterdir())
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"command": COMMAND + " "},
+        {"command": "/bin/sh -c id"},
+        {"files": {"in.bin": b"1"}},
+        {"results": ["secret"]},
+    ],
+)
+def test_what_the_manifest_refuses_is_an_abnormal_end(
+    home: Path, broker: OldBroker, what: dict[str, Any]
+) -> None:
+    accept_id = broker.add(calc(**what))
+    serve(home, broker)
+    done = broker.calcs[accept_id]
+    assert done["status"] == "abnormal"
+    assert {file["mimetype1"] for file in done["result_files"].values()} == {"Error"}
+    assert runs(home) == 0
+
+
+def test_names_that_lie_stay_within_the_work_directory(home: Path, broker: OldBroker) -> None:
+    hostile = {"../../evil.txt": b"1", "/etc/evil2.txt": b"2", "in.txt": b"42", "a\0b": b"3"}
+    accept_id = broker.add(calc(files=hostile, results=["out.txt", "../../x", "/etc/passwd"]))
+    serve(home, broker)
+    (seen,) = home.glob("work/**/seen")
+    assert set(seen.read_text().split()) >= {"evil.txt", "evil2.txt", "in.txt", "out.txt"}
+    assert not list(home.parent.parent.glob("evil*"))
+    assert broker.calcs[accept_id]["result_files"].keys() == {"out.txt", STDOUT, STDERR}
+
+
+def test_broken_base64_is_an_abnormal_end(home: Path, broker: OldBroker) -> None:
+    info = calc()
+    info["parameter_files"]["in.txt"][0] = "%%%"
+    accept_id = broker.add(info)
+    serve(home, broker)
+    assert broker.calcs[accept_id]["status"] == "abnormal"
+    assert runs(home) == 0
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["calc-request", "calc-params-complete", "calc-start", "calc-end", "send-results", "end-send"],
+)
+def test_an_answer_that_is_lost_repeats_no_run(home: Path, broker: OldBroker, call: str) -> None:
+    accept_id = broker.add(calc())
+    broker.cut.append(call)
+    serve(home, broker)
+    assert not broker.cut
+    assert broker.calcs[accept_id]["status"] == "completed"
+    assert runs(home) == 1
+
+
+def test_a_deleted_calculation_is_dropped(home: Path, broker: OldBroker) -> None:
+    accept_id = broker.add(calc())
+    failing("agent", "--once", "--dir", home, "--mint", broker.url)
+    del broker.calcs[accept_id]
+    serve(home, broker)
+    assert not list((home / "state" / "mint").iterdir())
+
+
+def test_a_wrong_token_is_told(home: Path, broker: OldBroker) -> None:
+    private(home / "token", "another-token\n")
+    status, text = failing("agent", "--once", "--dir", home, "--mint", broker.url)
+    assert status == 77
+    assert "auth.required" in text
+
+
+def test_with_two_submitters_it_must_be_said_in_whose_name(home: Path, broker: OldBroker) -> None:
+    text = (home / "manifest.toml").read_text()
+    (home / "manifest.toml").write_text(text.replace('["tanaka"]', '["suzuki", "tanaka"]'))
+    status, said = failing("agent", "--once", "--dir", home, "--mint", broker.url)
+    assert (status, "mint.submitter" in said) == (78, True)
+    accept_id = broker.add(calc())
+    words = ("agent", "--once", "--dir", home, "--mint", broker.url, "--mint-user", "tanaka")
+    for _ in range(20):
+        failing(*words)
+        if broker.calcs[accept_id]["progress"] == "got return":
+            break
+    assert broker.calcs[accept_id]["status"] == "completed"
+
+
+def test_a_binary_result_is_marked_as_such(home: Path, broker: OldBroker) -> None:
+    accept_id = broker.add(calc(files={"in.txt": b"\0\xff"}))
+    serve(home, broker)
+    file = broker.calcs[accept_id]["result_files"]["out.txt"]
+    assert base64.b64decode(file["content"]) == b"\0\xff"
+    assert file["mimetype2"] == "charset=binary"
+    assert json.dumps(file)
