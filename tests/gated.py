@@ -49,6 +49,16 @@ path = "out.txt"
 max_bytes = "128 MiB"
 
 [[command]]
+name = "witnessed"
+argv = ["/bin/sh", "-c", "echo $CALC_DIR >> @witness@; cat in.txt in.txt > out.txt"]
+time_limit_s = 60
+max_running = 8
+[[command.input]]
+path = "in.txt"
+[[command.output]]
+path = "out.txt"
+
+[[command]]
 name = "wait"
 argv = ["/bin/sh", "{script}"]
 time_limit_s = 120
@@ -102,7 +112,8 @@ def gated_site(place: Path) -> GatedSite:
     site = GatedSite(home, place / "witness", place / "go")
     script = place / "wait.sh"
     script.write_text(WAIT.replace("{witness}", str(site.witness)).replace("{go}", str(site.go)))
-    (home / "manifest.toml").write_text(MANIFEST.replace("{script}", str(script)))
+    text = MANIFEST.replace("{script}", str(script)).replace("@witness@", str(site.witness))
+    (home / "manifest.toml").write_text(text)
     (home / "agent.toml").write_text('[broker]\nurl = "https://broker.invalid"\n')
     return site
 

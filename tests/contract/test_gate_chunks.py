@@ -52,9 +52,12 @@ def piped(serve: Serve) -> Piped:
     asked, told = os.pipe(), os.pipe()
 
     def work() -> None:
-        with os.fdopen(asked[0], "rb") as incoming, os.fdopen(told[1], "wb", 0) as outgoing:
-            with suppress(SekishoError, BrokenPipeError):
-                serve(incoming, outgoing)
+        with (
+            os.fdopen(asked[0], "rb") as incoming,
+            os.fdopen(told[1], "wb", 0) as outgoing,
+            suppress(SekishoError, BrokenPipeError),
+        ):
+            serve(incoming, outgoing)
 
     thread = threading.Thread(target=work)
     thread.start()

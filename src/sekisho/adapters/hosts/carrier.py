@@ -48,9 +48,15 @@ class ForkedCarrier:
 
     def revive(self) -> None:
         """Start a carrier if the last one did not leave by itself."""
-        with suppress(FileNotFoundError):
-            if (self._push / "carrier.lock").lstat().st_size > 0:
-                self._start()
+        if self._named():
+            self._start()
+
+    def _named(self) -> bool:
+        """Say whether there is a carrier, or was one that did not leave by itself."""
+        try:
+            return (self._push / "carrier.lock").lstat().st_size > 0
+        except FileNotFoundError:
+            return False
 
     def _start(self) -> bool:
         """Start a carrier if there is none; say whether it was started.
@@ -58,7 +64,7 @@ class ForkedCarrier:
         Whoever holds the lock becomes the carrier: to hold it for a look would hide that there is
         none.
         """
-        if time.monotonic() - self._tried < _AGAIN_S:
+        if time.monotonic() - self._tried < _AGAIN_S and self._named():
             return False
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         lock = os.open(self._push / "carrier.lock", flags, 0o600)
