@@ -30,7 +30,16 @@ def client(
 
     ``on_bring`` sees the outputs of a bare site come back, before its jobs have ended.
     """
-    files = load_client(config)
+    return client_of(load_client(config), on_pause=on_pause, on_bring=on_bring)
+
+
+def client_of(
+    files: ClientFiles,
+    *,
+    on_pause: Callable[[SekishoError, float], None] = _unheard,
+    on_bring: Progress = unseen,
+) -> Client:
+    """Return a client for settings that are at hand."""
     broker = files.settings.broker
     remembered = RememberedDirectory(cache_directory(os.environ) / "chunks")
     way = None if broker is None else _https(files, broker, on_pause)

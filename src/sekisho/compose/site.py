@@ -70,6 +70,7 @@ class MintWay:
 
     url: str
     submitter: str | None = None  #: None: the only one that the manifest lists
+    token: Secret | None = None  #: None: in the site's own file
     interval_s: float = POLL_SECONDS
 
 
@@ -85,7 +86,7 @@ def _mailbox(
     place = MintPlace(
         site=manifest.site, submitter=way.submitter or listed[0], interval_s=way.interval_s
     )
-    broker, token = files.settings.broker, read_token(files.token, foreign=True)
+    broker, token = files.settings.broker, way.token or read_token(files.token, foreign=True)
     where = Address(url=way.url, token=token, ca_file=files.ca, proxy=broker.proxy)
     return MintMailbox(MintLine(where), place, MintShelf(files.state / "mint"), SystemClock())
 

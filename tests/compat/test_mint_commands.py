@@ -1,0 +1,230 @@
+"""The old command lines: what they print, how they end, and that they do not show a token."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bare_site import SITE, BareWorld, bare_world
+from tests.compat.old_broker import TOKEN, OldBroker, old_broker
+from tests.compat.old_programs import LISTED, House, OldAgent, a_house
+from tests.compat.test_mint_agent import MANIFEST, calc
+from tests.faults.program import clean_environ
+from tests.faults.trio import private
+from tests.integration.http_process import sekisho
+
+SECONDS = 60
+
+
+def argv(entry: str, *words: str | Path) -> list[str]:
+    code = f"from sekisho.cli.mint_main import {entry}; {entry}()"
+    return [sys.executable, "-c", code, *map(str, words)]
+
+
+def run(entry: str, *words: str | Path, cwd: Path, **environ: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        argv(entry, *words),
+        cwd=cwd,
+        env=clean_environ(cwd) | environ,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    with a_house(tmp_path_factory.mktemp("house")).serving() as serving:
+        yield serving
+
+
+@pytest.fixture
+def broker() -> Iterator[OldBroker]:
+    with old_broker() as broker:
+        yield broker
+
+
+def working(house: House, base: Path, program: str) -> threading.Thread:
+    def work() -> None:
+        with house.line() as line:
+            agent = OldAgent(line, base)
+            while not agent.work(program):
+                pass
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_the_workflows_command_line_runs_a_calculation(house: House, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("42")
+    thread = working(house, tmp_path / "calc", "cp in.txt out.txt; test ! -s gone.txt; echo done")
+    token = house.token("tanaka")
+    words = (house.url, "old-site", token, LISTED, "in.txt:gone.txt", "out.txt:no.txt", "a b")
+    status, out, err = run("workflow", *words, cwd=tmp_path)
+    thread.join(SECONDS)
+    assert status == 0, err
+    assert out.splitlines()[:3] == ["site id = old-site", f"base url = {house.url}", " token = …"]
+    assert "gone.txt" in out
+    assert (tmp_path / "out.txt").read_text() == "42"
+    assert (tmp_path / "計算標準出力.txt").read_text() == "done\n"
+    assert "no.txt: " in out
+    assert token not in out + err
+    assert "warning" in err
+
+
+def test_an_abnormal_end_is_status_1(house: House, tmp_path: Path) -> None:
+    thread = working(house, tmp_path / "calc", "exit 3")
+    token = private(tmp_path / "token", house.token("tanaka"))
+    words = (house.url, "old-site", f"file:{token}", LISTED, "", "out.txt")
+    status, _, err = run("workflow", *words, cwd=tmp_path)
+    thread.join(SECONDS)
+    assert (status, "warning" in err) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("site", "command", "said"),
+    [("nowhere", LISTED, "nowhere"), ("old-site", "/bin/sh", "許可されていない")],
+)
+def test_a_refusal_is_status_1_and_says_why(
+    house: House, tmp_path: Path, site: str, command: str, said: str
+) -> None:
+    words = (house.url, site, house.token("tanaka"), command, "", "out.txt")
+    status, _, err = run("workflow", *words, cwd=tmp_path)
+    assert (status, said in err) == (1, True)
+
+
+def test_an_ended_workflow_deletes_its_calculation(house: House, tmp_path: Path) -> None:
+    words = (house.url, "old-site", house.token("tanaka"), LISTED, "", "out.txt")
+    with subprocess.Popen(
+        argv("workflow", *words),
+        cwd=tmp_path,
+        env=clean_environ(tmp_path),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        lines = iter(process.stdout)
+        accept_id = next(x for x in lines if x.startswith("accept_id")).split()[-1]
+        assert next(lines).startswith("status: ")
+        shown = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        assert house.token("tanaka").encode() not in shown
+        assert b"old-site" in shown
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SECONDS) == 1
+    with house.line() as line:
+        assert accept_id not in line.get("get-calcinfo").json()
+
+
+def test_plain_no_auth_is_refused_with_the_other_form(house: House, tmp_path: Path) -> None:
+    words = (house.url, "old-site", "t" * 20, LISTED, "", "out.txt", "no_auth")
+    status, _, err = run("workflow", *words, cwd=tmp_path)
+    assert status == 1
+    assert "no_auth:/path/ca.pem" in err
+    status, _, err = run("remote", "company", house.url, "t" * 20, "no_auth", cwd=tmp_path)
+    assert (status, "mint.no_auth" in err) == (1, True)
+
+
+def test_too_few_arguments_show_how(tmp_path: Path) -> None:
+    for entry in ("remote", "workflow", "push"):
+        status, _, err = run(entry, "one", cwd=tmp_path)
+        assert (status, len(err.splitlines()) > 1) == (1, True)
+
+
+def test_the_agents_command_line_serves_an_old_broker(broker: OldBroker, tmp_path: Path) -> None:
+    home = tmp_path / "site"
+    words = ("--site", "company", "--user", "tanaka", "--broker", broker.url)
+    sekisho("site", "init", "--dir", home, *words)
+    (home / "manifest.toml").write_text(MANIFEST.format(place=tmp_path))
+    (tmp_path / "solve.sh").write_text("cat in.txt > out.txt; pwd\n")
+    (tmp_path / "base").mkdir()
+    accept_id = broker.add(calc())
+    options = ("debug", "retry:5,60", "port:443", f"calc_base:{tmp_path}/base")
+    with subprocess.Popen(
+        argv("remote", "company", broker.url, TOKEN, *options),
+        cwd=tmp_path,
+        env=clean_environ(tmp_path) | {"SEKISHO_SITE_DIR": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        said = [next(process.stdout) for _ in range(3)]
+        assert said == ["site id = company\n", f"base url = {broker.url}\n", " token = …\n"]
+        heard = ""
+        while '"stage": "returned"' not in heard:
+            heard = next(process.stderr)
+            assert TOKEN not in heard
+        assert TOKEN.encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+        os.kill(process.pid, signal.SIGINT)
+        process.stderr.read()
+        assert process.wait(SECONDS) == 0
+    assert broker.calcs[accept_id]["status"] == "completed"
+    assert list((tmp_path / "base").iterdir())
+
+
+def test_another_sites_manifest_is_not_served(broker: OldBroker, tmp_path: Path) -> None:
+    home = tmp_path / "site"
+    words = ("--site", "company", "--user", "tanaka", "--broker", broker.url)
+    sekisho("site", "init", "--dir", home, *words)
+    other = ("other", broker.url, TOKEN)
+    status, _, err = run("remote", *other, cwd=tmp_path, SEKISHO_SITE_DIR=str(home))
+    assert (status, "mint.other_site" in err) == (1, True)
+    status, _, err = run("remote", "company", "ftp://x", TOKEN, cwd=tmp_path)
+    assert (status, "broker.url" in err) == (1, True)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[BareWorld]:
+    with bare_world(tmp_path) as made:
+        made.settle()
+        yield made
+
+
+def pushed(world: BareWorld, cwd: Path, command: str, files: str) -> tuple[int, str, str]:
+    words = (f"client_name:{SITE}", f"client_cmd:{command}", f"client_files:{files}")
+    config = f"ssh_config:{world.place / 'ssh_config'}"
+    environ = {"XDG_RUNTIME_DIR": str(world.runtime)}
+    return run("push", *words, config, cwd=cwd, **environ)
+
+
+def test_the_ssh_scripts_command_line_brings_everything_back(
+    world: BareWorld, tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "a.txt").write_text("a")
+    (work / "b.txt").write_text("b")
+    world.program("join", "cat a.txt b.txt > both.txt; echo said")
+    status, _, err = pushed(world, work, str(world.place / "join.sh"), "a.txt,b.txt")
+    assert status == 0, err
+    assert (work / "both.txt").read_text() == "ab"
+    assert "said" in (work / "remote_program_exec.log").read_text()
+
+
+def test_a_failure_shows_the_log_of_the_other_side(world: BareWorld, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    world.program("fail", "echo the reason; exit 4")
+    status, _, err = pushed(world, work, str(world.place / "fail.sh"), "")[:3]
+    assert status == 1
+    lines = err.splitlines()
+    begin = next(n for n, line in enumerate(lines) if "remote side log" in line)
+    assert lines[begin + 1] == "the reason"
+
+
+def test_a_line_for_a_shell_is_refused(tmp_path: Path) -> None:
+    words = ("client_name:x", "client_cmd:solve; rm -rf /", "client_files:a")
+    status, _, err = run("push", *words, cwd=tmp_path)
+    assert (status, "mint.shell_text" in err) == (1, True)
