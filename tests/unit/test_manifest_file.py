@@ -233,6 +233,13 @@ def test_what_is_no_manifest_at_all_is_told_without_a_crash(text: str) -> None:
     assert faults_of(text) != []
 
 
+def test_limits_below_what_a_program_needs_to_start_are_told_with_their_line() -> None:
+    text = SMALL + "[command.limits]\nmax_file_bytes = 1\n"
+    (fault,) = faults_of(text)
+    line = text.splitlines().index("[command.limits]") + 1
+    assert fault.startswith(f"manifest.toml:{line}: command[0].limits: launch.limits")
+
+
 @pytest.mark.parametrize(
     "broken",
     [

@@ -160,6 +160,7 @@ def _rule_faults(document: dict[str, Any]) -> Faults:
         others = [
             *_pattern_faults(entry, at),
             *_variable_faults(entry, at),
+            *_limit_faults(entry, at),
             *_sandbox_faults(entry, at),
         ]
         yield from parameters + others
@@ -199,6 +200,16 @@ def _variable_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
             check_variable(name)
         except UsageError as error:
             yield (*at, "environment", name), _why(error)
+
+
+def _limit_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
+    try:
+        if (given := entry.get("limits")) is not None:
+            _limits(msgspec.convert(given, LimitsTable))
+    except msgspec.ValidationError:
+        return  # told already, with the key
+    except UsageError as error:
+        yield (*at, "limits"), _why(error)
 
 
 def _sandbox_faults(entry: dict[str, Any], at: KeyPath) -> Faults:

@@ -32,6 +32,11 @@ class LaunchLimits:
     max_open_files: int | None = None
     max_processes: int | None = None
 
+    def __post_init__(self) -> None:
+        least = ((self.max_file_bytes, 4096), (self.max_open_files, 16), (self.max_processes, 1))
+        if any(limit is not None and limit < floor for limit, floor in least):
+            raise UsageError("launch.limits")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
