@@ -169,7 +169,7 @@ def gate_client(house: GatedHouse, place: Path, key: Path | None = None) -> Iter
 
 
 def gate_lane(host: SshHost) -> GateLane:
-    patience = Patience(limit_s=60, wait=lambda s: threading.Event().wait(min(s, 0.2)))
+    patience = Patience(limit_s=600, wait=lambda s: threading.Event().wait(min(s, 0.2)))
     return GateLane(SITE, host.session, patience)
 
 
