@@ -22,7 +22,7 @@ def test_the_template_shows_every_key_with_its_default() -> None:
     shown = msgspec.to_builtins(parse(uncommented, "broker.toml", BrokerSettings))
     defaults = msgspec.to_builtins(BrokerSettings())
     examples = {"host", "port", "tls_cert", "tls_key", "prefix", "trusted_proxies"}
-    examples |= {"database_url_file"}
+    examples |= {"database_url_file", "user_header"}
     for section, keys in defaults.items():
         for key, value in keys.items():
             assert re.search(rf"(?m)^{key} = ", uncommented), key

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
 from sekisho.domain.limits import MAX_QUEUE_TIME
@@ -57,6 +58,25 @@ class MintPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """A gateway in front that has checked who calls, and says so in a header.
+
+    The header counts only from ``addresses``, as seen at the socket; from anybody else it is as if
+    it were not there.
+    """
+
+    user_header: str
+    addresses: tuple[IPv4Network | IPv6Network, ...]
+
+    def trusts(self, address: str) -> bool:
+        try:
+            there = ip_address(address)
+        except ValueError:
+            return False
+        return any(there in network for network in self.addresses)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """Everything that can change while the broker runs."""
 
@@ -69,6 +89,7 @@ class Policy:
     keep_unreceived: timedelta = timedelta(days=60)
     unreachable_after: timedelta = timedelta(minutes=10)
     mint: MintPolicy = field(default_factory=MintPolicy)
+    gateway: Gateway | None = None
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ from sekisho.adapters.logging_setup import set_up_logging
 from sekisho.broker.desk import Desk
 from sekisho.broker.ports import EVERYONE, JobFilter
 from sekisho.broker.scrub import Scrub
+from sekisho.cli.broker_mint import import_ini
 from sekisho.cli.broker_output import show, show_record, show_table
 from sekisho.compose import broker as compose
 from sekisho.config.broker import TEMPLATE, BrokerFiles, load_broker
@@ -172,6 +173,8 @@ def _serving(files: BrokerFiles) -> bool:
     except NotFound:
         return False
 
+
+broker.add_command(import_ini)
 
 # --- jobs --------------------------------------------------------------------------------------
 

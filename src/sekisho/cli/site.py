@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from sekisho.cli.site_check import check
+from sekisho.cli.site_draft import manifest_from
 from sekisho.cli.site_gate_key import gate_key
 from sekisho.cli.site_jobs import jobs, show, status
 from sekisho.cli.site_log import log
@@ -32,5 +33,6 @@ for _command in (
     disable,
     enable,
     gate_key,
+    manifest_from,
 ):
     site.add_command(_command)

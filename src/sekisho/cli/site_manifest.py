@@ -44,6 +44,8 @@ def _rows(session: Session, command: Command) -> Iterator[tuple[str, str]]:
     yield "reach", _reach(session, command.sandbox)
     if command.environment:
         yield "environment", " ".join(sorted(command.environment))
+    if command.mint_command is not None:
+        yield "mint", command.mint_command
     if command.submitters is not None:
         yield "only", ", ".join(sorted(command.submitters.users)) or "-"
     most = _stated(command.limits)

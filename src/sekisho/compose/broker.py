@@ -29,10 +29,17 @@ from sekisho.adapters.store_sql import open_store, sqlite_url
 from sekisho.adapters.wakeups_memory import MemoryWakeups
 from sekisho.broker.backup import Copied, copy_chunks, verify
 from sekisho.broker.desk import Desk, Ports
-from sekisho.broker.policy import CurrentPolicy, MintPolicy, MintSite, Policy, Quota
+from sekisho.broker.policy import CurrentPolicy, Gateway, MintPolicy, MintSite, Policy, Quota
 from sekisho.broker.ports import Store
 from sekisho.broker.reaper import PASS_SECONDS, Reaper
-from sekisho.config.broker import BrokerFiles, BrokerSettings, MintSettings, load_broker
+from sekisho.config.broker import (
+    BrokerFiles,
+    BrokerSettings,
+    GatewaySettings,
+    MintSettings,
+    load_broker,
+    networks,
+)
 from sekisho.domain.errors import Conflict, NotFound, SekishoError, StorageFull, SyncFailed
 from sekisho.http.app import Face, Lifespan, application
 from sekisho.http.longpoll import LongPoll
@@ -60,7 +67,15 @@ def policy(settings: BrokerSettings) -> Policy:
         keep_unreceived=timedelta(days=retention.unreceived_days),
         unreachable_after=timedelta(minutes=retention.unreachable_minutes),
         mint=mint_policy(settings.mint),
+        gateway=gateway_policy(settings.gateway),
     )
+
+
+def gateway_policy(settings: GatewaySettings) -> Gateway | None:
+    """Return whose word on the user counts."""
+    if settings.user_header is None:
+        return None
+    return Gateway(user_header=settings.user_header, addresses=networks(settings))
 
 
 def mint_policy(settings: MintSettings) -> MintPolicy:

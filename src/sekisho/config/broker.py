@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -79,6 +80,13 @@ class MintSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     site: dict[_SiteName, MintSiteSettings] = {}
 
 
+class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A gateway in front that checks credentials itself and names the user in a header."""
+
+    user_header: Annotated[str, Meta(pattern=rf"^[A-Za-z0-9-]{{1,64}}{_END}")] | None = None
+    addresses: list[str] = []
+
+
 class LogSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -91,6 +99,7 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     quota: QuotaSettings = QuotaSettings()
     retention: RetentionSettings = RetentionSettings()
     mint: MintSettings = MintSettings()
+    gateway: GatewaySettings = GatewaySettings()
     log: LogSettings = LogSettings()
 
 
@@ -134,6 +143,10 @@ port = {port}
 #   [mint.site.NAME.commands]    # what may be asked for, exactly as written; names are yours
 #   solve = "/opt/solver/bin/solve"
 
+[gateway]         # one that checks credentials itself and names the user in a header
+# user_header = "X-Authenticated-User"
+# addresses = []                 # whose header is believed: addresses or networks, of the socket
+
 [log]
 # level = "info"
 """
@@ -172,6 +185,8 @@ def load_broker(config: Path, environ: Mapping[str, str] | None = None) -> Broke
     if (http.tls_cert is None) is not (http.tls_key is None):
         text = read_text(config)
         raise invalid([fault_at(text, config.name, ("http", "tls_cert"), "tls_cert and tls_key")])
+    if fault := _gateway_fault(settings):
+        raise invalid([fault_at(read_text(config), config.name, ("gateway", fault[0]), fault[1])])
     url = None
     if store.database_url_file is not None:
         url = read_text(config.parent / store.database_url_file).strip()
@@ -181,3 +196,25 @@ def load_broker(config: Path, environ: Mapping[str, str] | None = None) -> Broke
         data=(config.parent / store.data_dir).absolute(),
         database_url=url,
     )
+
+
+def _gateway_fault(settings: BrokerSettings) -> tuple[str, str] | None:
+    """Return which key of the gateway's is wrong, and why.
+
+    With trusted proxies the socket's address would be replaced by what a header says.
+    """
+    gateway = settings.gateway
+    if (gateway.user_header is None) is not (not gateway.addresses):
+        return "user_header", "user_header and addresses"
+    if gateway.addresses and settings.http.trusted_proxies:
+        return "addresses", "not with http.trusted_proxies"
+    try:
+        networks(gateway)
+    except ValueError as error:
+        return "addresses", str(error)
+    return None
+
+
+def networks(gateway: GatewaySettings) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Return whose header is believed; raise ValueError for what is no address."""
+    return tuple(ip_network(text) for text in gateway.addresses)

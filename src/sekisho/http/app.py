@@ -66,7 +66,7 @@ def application(desk: Desk, polls: LongPoll, face: Face, lifespan: Lifespan | No
     threads = Threads()
     clock = desk.ports.clock
     context = Context(
-        gate=Gate(desk.tokens, clock, threads),
+        gate=Gate(desk.tokens, clock, threads, desk.policy),
         threads=threads,
         meter=desk.meter,
         clock=clock,

@@ -6,15 +6,18 @@ and costs the same look-up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 
 import structlog
 from starlette.requests import Request
 
+from sekisho.broker.policy import CurrentPolicy
 from sekisho.broker.tokens import TokenOffice
-from sekisho.domain.access import Principal, Scope
+from sekisho.domain.access import Principal, Role, Scope
 from sekisho.domain.clock import Clock
 from sekisho.domain.errors import Refused, Unauthenticated
+from sekisho.domain.ids import USER_PATTERN
 from sekisho.domain.token import MAX_TOKEN_LENGTH
 from sekisho.http.threads import Threads
 
@@ -28,6 +31,7 @@ class Gate:
     tokens: TokenOffice
     clock: Clock
     threads: Threads
+    policy: CurrentPolicy = field(default_factory=CurrentPolicy)
     _logged_at: float | None = None
     _unlogged: int = 0
 
@@ -41,13 +45,30 @@ class Gate:
         return principal
 
     async def identify(self, request: Request) -> Principal:
-        """Return whose credential the request has; raise Unauthenticated."""
+        """Return whose credential the request has; raise Unauthenticated.
+
+        A gateway that is trusted speaks for a submitter, and for nobody else.
+        """
+        if (user := self._announced(request)) is not None:
+            return Principal(token_id=f"gateway:{user}", role=Role.SUBMITTER, name=user)
         text = _credential(request)
         try:
             return await self.threads.run(self.tokens.authenticate, text)
         except Unauthenticated:
             self._note(request)
             raise
+
+    def _announced(self, request: Request) -> str | None:
+        gateway, client = self.policy.value.gateway, request.client
+        if gateway is None or client is None or not gateway.trusts(client.host):
+            return None
+        given = request.headers.getlist(gateway.user_header)
+        if not given:
+            return None
+        if len(given) != 1 or re.fullmatch(USER_PATTERN, given[0]) is None:
+            self._note(request)
+            raise Unauthenticated
+        return given[0]
 
     def _note(self, request: Request) -> None:
         """Log a refusal; at most one line a second, with the number of those left out."""

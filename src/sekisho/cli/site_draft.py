@@ -1,0 +1,123 @@
+"""`sekisho site manifest-from`: a first manifest, of what an old installation ran.
+
+The draft runs nothing until its owner has read it: it serves nobody unless users are named, and a
+program without an absolute path is marked where it must be completed.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+
+from sekisho.cli import output
+from sekisho.cli.session import Session
+from sekisho.cli.words import Command
+from sekisho.config.load import read_text
+from sekisho.config.manifest import parse_manifest
+from sekisho.config.mint_ini import named, quoted, read_ini
+from sekisho.domain.egress import STDERR_NAME, STDOUT_NAME
+from sekisho.domain.errors import ConfigError, UsageError
+from sekisho.domain.files import Pattern, RelPath
+
+_MIB: Final = 1 << 20
+_ROOM: Final = 4  #: how much larger than the sample a file may be
+
+
+@click.command("manifest-from", cls=Command)
+@click.option("--ini", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--site", required=True, metavar="NAME")
+@click.option("--command", "commands", multiple=True, metavar="TEXT")
+@click.option("--user", "users", multiple=True, metavar="USER")
+@click.option("--sample", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option("--input", "inputs", multiple=True, metavar="NAME")
+@click.pass_obj
+def manifest_from(  # noqa: PLR0913 - click passes each option as an argument
+    session: Session,
+    *,
+    ini: Path | None,
+    site: str,
+    commands: tuple[str, ...],
+    users: tuple[str, ...],
+    sample: Path | None,
+    inputs: tuple[str, ...],
+) -> None:
+    """Draft a manifest of old MInt commands and the work directory of a sample job."""
+    listed = list(commands)
+    if ini is not None:
+        found = read_ini(read_text(ini), ini.name).sites.get(site)
+        if found is None:
+            raise ConfigError("mint.ini", file=ini.name, why=site)
+        listed += found.values()
+    if not listed:
+        raise UsageError("usage.arguments", why="--ini, --command")
+    text = draft(site, users, named(listed), _files(sample), frozenset(inputs))
+    parse_manifest(text, "manifest.toml")
+    for line in text.splitlines():
+        output.result(session, line)
+
+
+def _files(sample: Path | None) -> dict[str, int]:
+    """Return the files of the sample by name, with their sizes; those whose name may travel."""
+    if sample is None:
+        return {}
+    found = {}
+    for file in sorted(sample.rglob("*")):
+        name = "/".join(file.relative_to(sample).parts)
+        if file.is_file() and not file.is_symlink() and _plain(name):
+            found[name] = file.stat().st_size
+    return found
+
+
+def _plain(name: str) -> bool:
+    try:
+        return RelPath.parse(name) is not None and Pattern(name).literal
+    except UsageError:
+        return False
+
+
+def draft(
+    site: str,
+    users: Sequence[str],
+    commands: dict[str, str],
+    files: dict[str, int],
+    inputs: frozenset[str],
+) -> str:
+    """Return the text of the manifest."""
+    served = ", ".join(quoted(user) for user in sorted(users))
+    lines = ["schema = 1", f"site = {quoted(site)}", f"submitters = [{served}]"]
+    for name, command in commands.items():
+        lines += ["", *_command(name, command)]
+        for file, size in files.items():
+            if file not in (STDOUT_NAME, STDERR_NAME):
+                lines += _rule("input" if file in inputs else "output", file, size)
+    return "\n".join(lines) + "\n"
+
+
+def _command(name: str, command: str) -> Iterator[str]:
+    argv = shlex.split(command)
+    program = argv[0] if argv[0].startswith("/") else shutil.which(argv[0])
+    yield "[[command]]"
+    yield f"name = {quoted(name)}"
+    yield f"mint_command = {quoted(command)}"
+    if program is None:
+        yield "# Complete the path: the program must be named absolutely."
+        program = f"/COMPLETE/{argv[0]}"
+    words = [word.replace("{", "").replace("}", "") for word in (program, *argv[1:])]
+    yield f"argv = [{', '.join(quoted(word) for word in words)}]"
+    yield "# Longest run in seconds."
+    yield "time_limit_s = 86400"
+    yield "# What it prints may name secrets: true lets it leave."
+    yield "stdout = { release = false }"
+    yield "stderr = { release = false }"
+    yield "# sandbox = { read = [], network = false }"
+
+
+def _rule(kind: str, name: str, size: int) -> list[str]:
+    most = max(1, -(-size * _ROOM // _MIB))
+    rule = [f"[[command.{kind}]]", f"path = {quoted(name)}", f'max_bytes = "{most} MiB"']
+    return [*rule, "required = false"] if kind == "input" else rule

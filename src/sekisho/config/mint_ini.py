@@ -1,0 +1,92 @@
+"""The settings file of the old MInt broker, read; and what it becomes in our own words."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from sekisho.domain.errors import ConfigError
+from sekisho.domain.ids import COMMAND_PATTERN, SITE_PATTERN
+
+_SITES: Final = "RemoteSites"
+_KNOWN: Final = {"Server": {"ipaddress", "portnumber", "loglevel"}, _SITES: {"remote_site_ids"}}
+_MAX_NAME: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class OldSettings:
+    """The sites of an old file, each with its commands by a name of ours, and what else it says."""
+
+    sites: Mapping[str, Mapping[str, str]]
+    server: Mapping[str, str]
+    unmatched: tuple[str, ...]  #: what has no counterpart, each as `section.key` and why
+
+
+def read_ini(text: str, file: str) -> OldSettings:
+    """Return what the old file says; raise ConfigError when it is no such file."""
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        parser.read_string(text, file)
+    except configparser.Error as error:
+        raise ConfigError("mint.ini", file=file, why=str(error).splitlines()[0]) from error
+    if not parser.has_option(_SITES, "remote_site_ids"):
+        raise ConfigError("mint.ini", file=file, why=f"[{_SITES}] remote_site_ids")
+    names = parser.get(_SITES, "remote_site_ids").split()
+    wrong = [name for name in names if re.fullmatch(SITE_PATTERN, name) is None]
+    sites = {
+        name: named(_lines(parser.get(name, "commands", fallback="")))
+        for name in names
+        if name not in wrong
+    }
+    server = dict(parser["Server"]) if parser.has_section("Server") else {}
+    return OldSettings(sites, server, tuple(_unmatched(parser, names, wrong)))
+
+
+def _unmatched(
+    parser: configparser.ConfigParser, names: list[str], wrong: list[str]
+) -> Iterator[str]:
+    for name in wrong:
+        yield f"{_SITES}.remote_site_ids: {name} ({SITE_PATTERN})"
+    for section in parser.sections():
+        known = {"commands"} if section in names else _KNOWN.get(section, set())
+        yield from (f"{section}.{key}" for key in parser[section] if key not in known)
+    for key in ("ipaddress", "portnumber", "loglevel"):
+        if parser.has_option("Server", key):
+            yield f"Server.{key} = {parser.get('Server', key)}"
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def named(commands: list[str]) -> dict[str, str]:
+    """Return ``commands``, each under a name made of its program's."""
+    found: dict[str, str] = {}
+    for command in dict.fromkeys(commands):
+        base = re.sub(r"[^a-z0-9]+", "-", command.split()[0].rpartition("/")[2].lower())
+        base = re.sub(r"-(sh|py|exe|bat)$", "", base.strip("-"))[:_MAX_NAME].strip("-")
+        base = base if re.fullmatch(COMMAND_PATTERN, base) else f"command-{base}".rstrip("-")
+        name, number = base, 1
+        while name in found:
+            number += 1
+            name = f"{base}-{number}"
+        found[name] = command
+    return found
+
+
+def mint_tables(settings: OldSettings) -> str:
+    """Return the tables of `broker.toml` that ``settings`` become: old agents at every site."""
+    lines = ["[mint]", "enabled = true"]
+    for site, commands in settings.sites.items():
+        lines += ["", f"[mint.site.{site}]", "unguarded = true", f"[mint.site.{site}.commands]"]
+        lines += [f"{name} = {quoted(command)}" for name, command in commands.items()]
+    return "\n".join(lines) + "\n"
+
+
+def quoted(text: str) -> str:
+    """Return ``text`` as a TOML string."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
