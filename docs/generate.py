@@ -25,6 +25,7 @@ from sekisho.domain import egress
 from sekisho.domain.access import SCOPES, Role, Scope
 from sekisho.domain.job import TRANSITIONS, JobState
 from sekisho.domain.run import STAGES, Stage
+from sekisho.http.mint_calls import MintCalls
 from sekisho.http.routes import Calls, routes
 from sekisho.i18n.catalogue import TABLES, catalogue, sentence, text
 from sekisho.wire import envelope, v1
@@ -88,6 +89,7 @@ class Page:
             "scopes": self.scopes,
             "promises": self.promises,
             "cleared-params": self.cleared_params,
+            "mint-routes": self.mint_routes,
         }
 
     def make(self, what: str) -> str:
@@ -179,6 +181,14 @@ class Page:
         for row in routes(cast(Calls, _Nobody())):
             words = self._words("routes", row.route, self._lang)
             yield _row(f"`{row.route}`", f"`{row.scope}`", words if self._ja else row.purpose)
+
+    def mint_routes(self) -> Iterator[str]:
+        """Print the old MInt paths."""
+        yield from _head(*(("経路", "側", "内容") if self._ja else ("path", "side", "purpose")))
+        nobody = cast(Any, _Nobody())
+        for row in MintCalls(nobody, nobody, nobody).rows():
+            words = self._words("mint-routes", row.name, self._lang)
+            yield _row(f"`{row.method} {row.path}`", f"`{row.side}`", words)
 
     def scopes(self) -> Iterator[str]:
         heads = ("権限", "できること", "役割") if self._ja else ("scope", "allows", "roles")
