@@ -93,16 +93,20 @@ def slow_callers(trio: Trio, way: Begin) -> Iterator[list[socket.socket]]:
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_whoever_is_slow_delays_nobody_else(trio: Trio, way: Begin) -> None:
-    """Whole jobs of somebody else complete while all the slow ones are still there."""
+    """Whole jobs of somebody else complete while all the slow ones are still there.
+
+    Those who have not even asked are let go after a while, which may be before the jobs' end.
+    """
     with (
         slow_callers(trio, way) as callers,
         trio.connect() as client,
         Executor(client, SITE, into=trio.home / "got", max_jobs=8) as pool,
     ):
+        assert still_there(callers) == SLOW
         keys = [{"key": f"job-{n}"} for n in range(JOBS)]
         ended = list(pool.map("work", keys, outputs=["out/**"]))
         assert len([result for result in ended if result.state == "succeeded"]) == JOBS
-        assert still_there(callers) == SLOW
+        assert way in (nothing, half_a_head) or still_there(callers) == SLOW
 
 
 def still_there(callers: list[socket.socket]) -> int:

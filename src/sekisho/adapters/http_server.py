@@ -1,12 +1,14 @@
 """Running the ASGI application: uvicorn on uvloop and httptools, TLS, and stopping in order.
 
 Stopping: no new connections, long polls are answered at once, requests in flight get some seconds.
+Whoever connects and then does nothing is let go (`http_connection`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import ssl
@@ -15,18 +17,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 import uvicorn
+import uvloop
 from starlette.types import ASGIApp
 
+from sekisho.adapters.http_connection import Deadlines, connections
 from sekisho.domain.errors import ConfigError
 
 #: Longer than any client keeps an idle connection, so that the two never race to close it.
 KEEP_ALIVE_SECONDS: Final = 90
 GRACE_SECONDS: Final = 10
 _BACKLOG: Final = 4096
+#: As many files as a broker may need: one for each agent that polls, and those of everybody else.
+_OPEN_FILES: Final = 65_536
+#: Connections that are in no request; half of all files if that is less.
+_IDLE_CONNECTIONS: Final = 8192
 
 log = structlog.get_logger()
 
@@ -66,6 +74,8 @@ class Listening:
     on_ready: Callable[[str, int], None] = lambda _host, _port: None
     on_stopping: Callable[[], None] = _nothing
     on_reload: Callable[[], None] = _nothing
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    idle_connections: int = _IDLE_CONNECTIONS
 
 
 class _Events(logging.Handler):
@@ -78,12 +88,13 @@ class _Events(logging.Handler):
 def serve(app: ASGIApp, listening: Listening) -> None:
     """Serve ``app`` until SIGTERM or SIGINT; raise ConfigError when the address cannot be had."""
     listener = _bound(listening.host, listening.port)
+    idle = min(listening.idle_connections, _open_files() // 2)
     logging.basicConfig(handlers=[_Events()], level=logging.WARNING)
     tls = listening.tls
     config = uvicorn.Config(
         app,
-        loop="uvloop",
-        http="httptools",
+        loop="sekisho.adapters.http_server:_Loop",
+        http=connections(listening.deadlines, idle),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -102,12 +113,33 @@ def serve(app: ASGIApp, listening: Listening) -> None:
         listener.close()
 
 
+def _open_files() -> int:
+    """Allow this process the files that it may need; return how many it may open."""
+    now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(now, _OPEN_FILES if most == resource.RLIM_INFINITY else min(_OPEN_FILES, most))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+    return wanted
+
+
+class _Loop(uvloop.Loop):
+    """A loop whose servers do not wait for ever for TLS to be spoken."""
+
+    handshake_s = Deadlines().handshake_s
+
+    async def create_server(self, *args: Any, ssl: Any = None, **more: Any) -> Any:
+        limit = None if ssl is None else self.handshake_s
+        return await super().create_server(*args, ssl=ssl, ssl_handshake_timeout=limit, **more)
+
+
 class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, listening: Listening) -> None:
         super().__init__(config)
         self._listening = listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, _Loop):
+            loop.handshake_s = self._listening.deadlines.handshake_s
         await super().startup(sockets)
         if self.started and sockets:
             host, port = sockets[0].getsockname()[:2]
