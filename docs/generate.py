@@ -17,6 +17,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from sekisho.cli import exit as statuses
+from sekisho.config import batch as batch_config
 from sekisho.config import broker as broker_config
 from sekisho.config import client as client_config
 from sekisho.config import manifest as manifest_config
@@ -34,6 +35,7 @@ DOCS: Final = Path(__file__).resolve().parent
 LANGUAGES: Final = ("en", "ja")
 MODULES: Final = {
     "manifest": manifest_config,
+    "batch": batch_config,
     "agent": agent_config,
     "broker": broker_config,
     "client": client_config,

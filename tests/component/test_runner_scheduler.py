@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -135,11 +136,11 @@ class Life:
     ) -> None:
         spec = self.spec(tmp_path, "waits")
         ticket = await self.running(scheduler, spec)
-        assert await scheduler.find(spec.token) == ticket
-        assert await scheduler.find(spec.token[:-1]) is None
+        assert await scheduler.find(spec) == ticket
+        assert await scheduler.find(replace(spec, token=spec.token[:-1])) is None
         await scheduler.cancel(ticket, force=True)
         await over(scheduler, ticket)
-        assert await scheduler.find(spec.token) is None
+        assert await scheduler.find(spec) is None
 
     async def test_what_was_never_submitted_has_not_started(
         self, scheduler: Scheduler, tmp_path: Path

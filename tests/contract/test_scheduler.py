@@ -202,11 +202,11 @@ class SchedulerContract:
         gate = a_gate(spec)
         ticket = await scheduler.submit(spec)
         await filled(Path(spec.work_dir, "pid"))
-        assert await scheduler.find(spec.token) == ticket
-        assert await scheduler.find(spec.token[:-1]) is None
+        assert await scheduler.find(spec) == ticket
+        assert await scheduler.find(replace(spec, token=spec.token[:-1])) is None
         await anyio.to_thread.run_sync(release, gate)
         await over(scheduler, ticket)
-        assert await scheduler.find(spec.token) is None
+        assert await scheduler.find(spec) is None
 
     async def test_what_was_never_submitted_has_not_started(
         self, scheduler: Scheduler, tmp_path: Path

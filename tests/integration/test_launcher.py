@@ -188,7 +188,7 @@ async def test_a_job_outlives_a_killed_agent_and_is_found_again(
     await filled(Path(waiting.work_dir, "pid"))
     agent.kill()
     await until(lambda: not runs(int(spawner_pid)))
-    ticket = await scheduler.find(waiting.token)
+    ticket = await scheduler.find(waiting)
     assert ticket == Ticket.decode(journaled)
     assert await scheduler.observe([ticket]) == {ticket: Running()}
     await anyio.to_thread.run_sync(release, Path(waiting.work_dir, "gate"))

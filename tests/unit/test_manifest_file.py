@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sekisho.config.manifest import load_manifest, parse_manifest, size_of
+from sekisho.config.manifest import load_manifest, parse_manifest
+from sekisho.config.size import size_of
 from sekisho.domain import parameter
 from sekisho.domain.access import Submitters
 from sekisho.domain.egress import LogRule, OutputRule

@@ -96,9 +96,9 @@ class MemoryScheduler:
             job.ends_at, job.code = now, code
             self._tell()
 
-    async def find(self, token: str) -> Ticket | None:
+    async def find(self, spec: LaunchSpec) -> Ticket | None:
         for job in self._jobs.values():
-            if job.spec.token == token and self._look(job) in (Pending(), Running()):
+            if job.spec.token == spec.token and self._look(job) in (Pending(), Running()):
                 return _ticket(job.spec)
         return None
 

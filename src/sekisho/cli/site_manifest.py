@@ -11,6 +11,7 @@ from sekisho.domain.egress import LogRule, OutputRule
 from sekisho.domain.launch import LaunchLimits, Sandbox
 from sekisho.domain.manifest import ArgTemplate, Command, InputRule, Manifest
 from sekisho.domain.parameter import Parameter
+from sekisho.domain.resources import Bound, Listed, ResourceRule, Venue
 
 
 def described(session: Session, manifest: Manifest) -> Iterator[str]:
@@ -42,6 +43,7 @@ def _rows(session: Session, command: Command) -> Iterator[tuple[str, str]]:
     yield "stdout", _log(session, command.stdout)
     yield "stderr", _log(session, command.stderr)
     yield "reach", _reach(session, command.sandbox)
+    yield from _venue(command)
     if command.environment:
         yield "environment", " ".join(sorted(command.environment))
     if command.mint_command is not None:
@@ -63,6 +65,15 @@ def _rows(session: Session, command: Command) -> Iterator[tuple[str, str]]:
     )
 
 
+def _venue(command: Command) -> Iterator[tuple[str, str]]:
+    if command.venue != Venue():
+        yield "venue", f"{command.venue.scheduler} ({command.venue.host})"
+    if asked := _asked(command.resources):
+        yield "resources", ", ".join(f"{name}={amount}" for name, amount in asked.items())
+    if command.licence:
+        yield "licence", " ".join(command.licence)
+
+
 def _argument(element: ArgTemplate) -> str:
     return element if isinstance(element, str) else f"[{' '.join(element)}]"
 
@@ -73,10 +84,24 @@ def _parameter(parameter: Parameter) -> str:
     return f"{kind} ({bounds})" if bounds else kind
 
 
-def _stated(rule: Parameter | LaunchLimits) -> dict[str, Any]:
+def _stated(rule: Parameter | LaunchLimits | ResourceRule) -> dict[str, Any]:
     """Return what ``rule`` says, without what it leaves open."""
     fields = {field.name: getattr(rule, field.name) for field in dataclasses.fields(rule)}
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _asked(rule: ResourceRule) -> dict[str, Any]:
+    """Return what is asked of a batch system, a bound amount as its parameter and bounds."""
+    stated = {name: _amount(value) for name, value in _stated(rule).items()}
+    return {name: value for name, value in stated.items() if value != ""}
+
+
+def _amount(value: Any) -> str:
+    if isinstance(value, Bound):
+        return f"{{{value.parameter}}} * {value.unit} ({value.least}..{value.most})"
+    if isinstance(value, Listed):
+        return f"{{{value.parameter}}} ({' '.join(value.values)})"
+    return " ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _input(session: Session, rule: InputRule) -> str:
@@ -143,6 +168,10 @@ def _command_facts(command: Command) -> dict[str, Any]:
         "environment": sorted(command.environment),
         "limits": dataclasses.asdict(command.limits),
         "sandbox": None if command.sandbox is None else dataclasses.asdict(command.sandbox),
+        "host": command.venue.host,
+        "scheduler": command.venue.scheduler,
+        "resources": _asked(command.resources),
+        "licence": list(command.licence),
         "submitters": None if only is None else sorted(only.users),
         "time_limit_s": command.time_limit.total_seconds(),
         "max_running": command.max_running,

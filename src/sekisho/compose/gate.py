@@ -91,7 +91,7 @@ async def _serve(push: PushFiles, lock: int) -> None:
     from sekisho.adapters.hosts.spawn_local import LocalSpawner  # noqa: PLC0415  only answers
     from sekisho.adapters.mailbox_gate import GateMailbox  # noqa: PLC0415  needs none of these)
     from sekisho.adapters.sandboxes.landlock import LandlockSandbox  # noqa: PLC0415
-    from sekisho.adapters.schedulers.local import LocalScheduler  # noqa: PLC0415
+    from sekisho.compose.schedulers import schedulers  # noqa: PLC0415
     from sekisho.site.agent import Agent  # noqa: PLC0415
     from sekisho.site.desk import Desk  # noqa: PLC0415
 
@@ -103,7 +103,7 @@ async def _serve(push: PushFiles, lock: int) -> None:
     desk = Desk(
         mailbox=mailbox,
         journal=journal,
-        scheduler=LocalScheduler(LocalSpawner()),
+        scheduler=schedulers(LocalSpawner(), lambda: desires.word().manifest),
         workplace=push.workplace(),
         sandbox=LandlockSandbox(),
         clock=SystemClock(),

@@ -25,9 +25,9 @@ from sekisho.adapters.mint_line import MintLine
 from sekisho.adapters.mint_shelf import MintShelf
 from sekisho.adapters.patience import Patience
 from sekisho.adapters.sandboxes.landlock import LandlockSandbox
-from sekisho.adapters.schedulers.local import LocalScheduler
 from sekisho.adapters.token_file import read_token
 from sekisho.adapters.workplace_local import LocalWorkplace
+from sekisho.compose.schedulers import schedulers
 from sekisho.config.manifest import load_manifest
 from sekisho.config.site import SiteFiles
 from sekisho.domain.errors import ConfigError, Unauthenticated
@@ -112,7 +112,7 @@ async def agent(
                     line, clock, os.getpid(), lambda note: write_note(files.line, note)
                 ),
                 journal=journal,
-                scheduler=LocalScheduler(spawner),
+                scheduler=schedulers(spawner, lambda: desires.word().manifest),
                 workplace=LocalWorkplace(files.work_base),
                 sandbox=LandlockSandbox(),
                 clock=clock,

@@ -7,7 +7,6 @@ file and line. The digest names the text itself: what was in force can be shown 
 from __future__ import annotations
 
 import hashlib
-import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -15,8 +14,21 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from sekisho.config.batch import (
+    Argument,
+    HostName,
+    ResourcesTable,
+    SchedulerName,
+    SchedulerTable,
+    batch_systems,
+    resource_faults,
+    resource_rule,
+    scheduler_faults,
+    venue_faults,
+)
 from sekisho.config.load import Faults, examine, fault_at, invalid, read_text
 from sekisho.config.locate import KeyPath
+from sekisho.config.size import Seconds, Size, size_of
 from sekisho.domain import parameter as parameters
 from sekisho.domain.access import Submitters
 from sekisho.domain.egress import LogRule, OutputRule
@@ -25,16 +37,11 @@ from sekisho.domain.files import Pattern
 from sekisho.domain.ids import COMMAND_PATTERN, SITE_PATTERN, USER_PATTERN
 from sekisho.domain.launch import LaunchLimits, Sandbox, check_variable
 from sekisho.domain.manifest import ArgTemplate, Command, InputRule, Manifest
+from sekisho.domain.resources import LOCAL, Venue
 
 T = TypeVar("T")
-_UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
-Size = (
-    Annotated[int, Meta(ge=0, le=1 << 50)]
-    | Annotated[str, Meta(pattern=r"^[0-9]{1,6} ?(B|KiB|MiB|GiB|TiB)\Z")]
-)
 User = Annotated[str, Meta(pattern=rf"^{USER_PATTERN}\Z")]
 ParameterName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}\Z")]
-Seconds = Annotated[float, Meta(gt=0, le=366 * 86_400)]
 
 
 class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,6 +111,10 @@ class CommandTable(Table, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     limits: LimitsTable = LimitsTable()
     sandbox: SandboxTable | None = None
+    host: HostName = LOCAL
+    scheduler: SchedulerName = LOCAL
+    resources: ResourcesTable = ResourcesTable()
+    licence: list[Argument] = []
     max_running: Annotated[int, Meta(ge=1, le=10_000)] = 1
     idempotent: bool = False
     retention_days: Annotated[float, Meta(ge=0, le=3660)] = 30
@@ -117,6 +128,7 @@ class ManifestTable(Table, frozen=True, kw_only=True):
     site: Annotated[str, Meta(pattern=rf"^{SITE_PATTERN}\Z")]
     submitters: list[User]
     max_running: Annotated[int, Meta(ge=1, le=10_000)] = 4
+    scheduler: dict[SchedulerName, SchedulerTable] = {}
     command: list[CommandTable] = []
 
 
@@ -138,12 +150,14 @@ def parse_manifest(text: str, file: str) -> Manifest:
         submitters=Submitters(frozenset(table.submitters)),
         commands={entry.name: _command(entry) for entry in table.command},
         max_running=table.max_running,
+        batch_systems=batch_systems(table.scheduler),
         digest=hashlib.sha256(text.encode()).hexdigest(),
     )
 
 
 def _rule_faults(document: dict[str, Any]) -> Faults:
     """Find what is wrong beyond types, also in a document that has faults of type elsewhere."""
+    yield from scheduler_faults(document)
     entries = document.get("command")
     seen: dict[str, set[str]] = {"name": set(), "mint_command": set()}
     for n, entry in enumerate(entries if isinstance(entries, list) else []):
@@ -162,6 +176,8 @@ def _rule_faults(document: dict[str, Any]) -> Faults:
             *_variable_faults(entry, at),
             *_limit_faults(entry, at),
             *_sandbox_faults(entry, at),
+            *venue_faults(entry, document, at),
+            *resource_faults(entry, at),
         ]
         yield from parameters + others
         if not parameters:
@@ -224,7 +240,7 @@ def _sandbox_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
 
 def _argv_faults(entry: dict[str, Any], at: KeyPath, *, alone: bool) -> Faults:
     """Judge the whole entry, or, when something else in it is wrong, the vector by itself."""
-    vector = {key: entry[key] for key in ("name", "argv", "parameters") if key in entry}
+    vector = {k: entry[k] for k in ("name", "argv", "parameters", "resources") if k in entry}
     for given in ([] if alone else [entry]) + [vector | {"time_limit_s": 1}]:
         try:
             _command(msgspec.convert(given, CommandTable))
@@ -258,6 +274,9 @@ def _command(entry: CommandTable) -> Command:
         environment=entry.environment,
         limits=_limits(entry.limits),
         sandbox=None if entry.sandbox is None else _sandbox(entry.sandbox),
+        venue=Venue(host=entry.host, scheduler=entry.scheduler),
+        resources=resource_rule(entry.resources),
+        licence=tuple(entry.licence),
         time_limit=timedelta(seconds=entry.time_limit_s),
         max_running=entry.max_running,
         idempotent=entry.idempotent,
@@ -289,14 +308,6 @@ def _sandbox(table: SandboxTable) -> Sandbox:
 
 def _template(element: str | list[str]) -> ArgTemplate:
     return element if isinstance(element, str) else tuple(element)
-
-
-def size_of(size: int | str) -> int:
-    """Return ``size`` in bytes."""
-    if isinstance(size, int):
-        return size
-    number, unit = re.fullmatch(r"([0-9]+) ?([A-Za-z]+)", size).groups()  # type: ignore[union-attr]
-    return int(number) * _UNITS[unit]
 
 
 #: Which keys each type needs and allows, besides `type` and `default`.

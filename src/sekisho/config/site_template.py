@@ -112,11 +112,24 @@ default = "World"
 # enabled = true
 # # What old MInt programs call it, exactly. / 旧 MInt プログラムでのコマンド文字列(完全一致)
 # mint_command = "/opt/solver/bin/solve"
+# # What starts it (local: this machine), and where. / 起動方法(省略時はこの計算機)とホスト
+# scheduler = "cluster"
+# host = "local"
+# # A program that exits with 0 when a licence is free; until then the job waits here.
+# # ライセンスが空いていれば 0 で終わるプログラム。空くまで計算は拠点で待ちます。
+# licence = ["/opt/solver/bin/licence-free"]
 #
 # # What the solver prints may name secrets: it stays here. / 出力には機密が含まれうるため出しません
 # stdout = { release = false }
 # # The last bytes of it, if it may. / 出す場合の末尾のバイト数
 # stderr = { release = false, max_bytes = "64 KiB" }
+#
+# # What is asked of the batch system; a parameter may choose, within these bounds.
+# # バッチシステムに要求する資源。範囲内でパラメータに選ばせることもできます。
+# [command.resources]
+# queue = "normal"
+# cpus = { parameter = "steps", max = 32 }
+# memory = "16 GiB"
 #
 # # 一つの計算が使える資源の上限(省略可)。
 # # What one run may use at most (may be left out). max_file_bytes bounds every single file.
@@ -184,6 +197,12 @@ default = "World"
 # max_files = 10
 # # Without it the job has failed. / なければ異常終了とします
 # required = true
+#
+# # A batch system: slurm, pbs, torque, sge or pjsub; its commands, if they have other names.
+# # バッチシステム。コマンド名が標準と違うときだけ submit などを書きます。
+# [scheduler.cluster]
+# dialect = "pbs"
+# submit = ["qsub2"]
 """
 
 

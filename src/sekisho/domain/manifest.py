@@ -20,6 +20,7 @@ from sekisho.domain.errors import Refused, UsageError
 from sekisho.domain.files import Pattern, RelPath
 from sekisho.domain.launch import LaunchLimits, Sandbox, check_variable
 from sekisho.domain.parameter import Boolean, Parameter, Value
+from sekisho.domain.resources import BatchSystem, ResourceRule, Resources, Venue, granted
 
 _PLACEHOLDER: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 WORK_VARIABLE: Final = "CALC_DIR"
@@ -57,6 +58,9 @@ class Command:
     max_running: int = 1
     idempotent: bool = False
     retention: timedelta = timedelta(days=30)
+    venue: Venue = field(default_factory=Venue)
+    resources: ResourceRule = field(default_factory=ResourceRule)
+    licence: tuple[str, ...] = ()  #: a program that exits with 0 when a licence is free
     submitters: Submitters | None = None  #: None: those of the site
     enabled: bool = True
     mint_command: str | None = None  #: what an old MInt client calls it, exactly
@@ -69,8 +73,9 @@ class Command:
         used = {n for e in elements for n in _PLACEHOLDER.findall(e)}
         if unknown := used - self.parameters.keys():
             raise UsageError("manifest.argv", command=self.name, why=min(unknown))
-        if unused := self.parameters.keys() - used:
+        if unused := self.parameters.keys() - used - self.resources.parameters:
             raise UsageError("manifest.unused_parameter", command=self.name, parameter=min(unused))
+        self.resources.check(self.parameters)
         for name in self.environment:
             check_variable(name)
 
@@ -83,6 +88,7 @@ class Manifest:
     submitters: Submitters
     commands: Mapping[str, Command]
     max_running: int = 4
+    batch_systems: Mapping[str, BatchSystem] = field(default_factory=dict)
     digest: str = ""
 
 
@@ -124,10 +130,11 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """An order that the manifest allows, with the argument vector it allows it for."""
+    """An order that the manifest allows, with what it allows for it."""
 
     command: Command
     argv: tuple[str, ...]
+    resources: Resources = field(default_factory=Resources)
 
 
 def admit(manifest: Manifest, order: Order, *, disabled: frozenset[str] = frozenset()) -> Admission:
@@ -148,7 +155,9 @@ def admit(manifest: Manifest, order: Order, *, disabled: frozenset[str] = frozen
     if order.inputs is not None:
         _check_inputs(command, order.inputs)
     _check_requested(command, order.outputs)
-    return Admission(command=command, argv=bind(command, order.parameters))
+    texts = _texts(command, order.parameters)
+    resources = granted(command.resources, texts)
+    return Admission(command=command, argv=_vector(command, texts), resources=resources)
 
 
 def bind(command: Command, given: Mapping[str, Value]) -> tuple[str, ...]:
@@ -157,6 +166,10 @@ def bind(command: Command, given: Mapping[str, Value]) -> tuple[str, ...]:
     Every value is one of the manifest's parameters and passes its type; a parameter without a
     default must be given unless it only occurs in groups.
     """
+    return _vector(command, _texts(command, given))
+
+
+def _texts(command: Command, given: Mapping[str, Value]) -> dict[str, str | None]:
     if unknown := given.keys() - command.parameters.keys():
         raise Refused("parameter.unknown", parameter=min(unknown))
     texts: dict[str, str | None] = {}
@@ -164,6 +177,10 @@ def bind(command: Command, given: Mapping[str, Value]) -> tuple[str, ...]:
         value = given.get(name, parameter.default)
         if value is not None:
             texts[name] = parameter.render(name, value)
+    return texts
+
+
+def _vector(command: Command, texts: Mapping[str, str | None]) -> tuple[str, ...]:
     argv: list[str] = []
     for element in command.argv:
         argv.extend(_expand(element, texts))

@@ -15,6 +15,7 @@ from typing import Final
 
 from sekisho.domain.errors import InvalidTransition
 from sekisho.domain.launch import LaunchLimits, Sandbox
+from sekisho.domain.resources import Resources, Venue
 
 
 class Stage(StrEnum):
@@ -87,6 +88,8 @@ class Run:
     environment: tuple[tuple[str, str], ...] = ()
     limits: LaunchLimits = field(default_factory=LaunchLimits)
     sandbox: Sandbox | None = None
+    venue: Venue = field(default_factory=Venue)
+    resources: Resources = field(default_factory=Resources)
     started_at: datetime | None = None  #: when the intent to start was recorded
     ticket: str | None = None  #: the scheduler's name for what was started
     stop: Stop | None = None

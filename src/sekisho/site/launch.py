@@ -104,6 +104,8 @@ class Launch:
             environment=tuple(environment(command, place.work_dir).items()),
             limits=command.limits,
             sandbox=command.sandbox,
+            venue=command.venue,
+            resources=admission.resources,
             started_at=now,
             ticket=None,
             keep_until=now + command.time_limit + command.retention,
@@ -124,7 +126,7 @@ class Launch:
         What this very process has just recorded as its intent was not submitted by anyone yet.
         """
         fresh, control.just_intended = control.just_intended, False
-        ticket = None if fresh else await self._desk.scheduler.find(run.token)
+        ticket = None if fresh else await self._desk.scheduler.find(self._spec(run))
         if ticket is None:
             try:
                 ticket = await self._desk.scheduler.submit(self._spec(run))
@@ -146,6 +148,8 @@ class Launch:
             work_dir=place.work_dir,
             control_dir=place.control_dir,
             limits=run.limits,
+            venue=run.venue,
+            resources=run.resources,
         )
 
     async def watch(self, run: Run, control: Control) -> Run:

@@ -16,6 +16,7 @@ import msgspec
 
 from sekisho.domain.errors import Corrupt, UsageError
 from sekisho.domain.launch import LaunchLimits, check_variable
+from sekisho.domain.resources import Resources, Venue
 from sekisho.domain.run import Exit
 
 TOKEN_PATTERN: Final = r"[A-Za-z0-9_-]{8,128}"  # noqa: S105 a pattern, not a secret
@@ -35,6 +36,8 @@ class LaunchSpec:
     work_dir: str
     control_dir: str
     limits: LaunchLimits = field(default_factory=LaunchLimits)
+    venue: Venue = field(default_factory=Venue)
+    resources: Resources = field(default_factory=Resources)
 
     def __post_init__(self) -> None:
         if re.fullmatch(TOKEN_PATTERN, self.token) is None:
@@ -62,6 +65,7 @@ class Ticket:
     work_dir: str
     control_dir: str
     reference: str
+    venue: Venue = field(default_factory=Venue)
 
     def encode(self) -> str:
         return msgspec.json.encode(self).decode()
@@ -135,8 +139,8 @@ class Scheduler(Protocol):
         """
         ...
 
-    async def find(self, token: str) -> Ticket | None:
-        """Return the ticket of what runs with ``token``; None: nothing runs (it may have ended).
+    async def find(self, spec: LaunchSpec) -> Ticket | None:
+        """Return the ticket of what waits or runs with the token of ``spec``; None: nothing does.
 
         For an agent that crashed between submit and journal. After None, submitting the same spec
         again is safe, and its ticket tells how the first start ended.

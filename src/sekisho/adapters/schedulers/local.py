@@ -70,11 +70,11 @@ class LocalScheduler:
     async def cancel(self, ticket: Ticket, *, force: bool) -> None:
         await anyio.to_thread.run_sync(_stop, ticket, force)
 
-    async def find(self, token: str) -> Ticket | None:
-        found = await anyio.to_thread.run_sync(process_tree.find_wrapper, token)
+    async def find(self, spec: LaunchSpec) -> Ticket | None:
+        found = await anyio.to_thread.run_sync(process_tree.find_wrapper, spec.token)
         if found is None:
             return None
-        return _ticket(token, found.work_dir, found.control_dir, found.process)
+        return _ticket(spec.token, found.work_dir, found.control_dir, found.process)
 
     async def changed(self, tickets: Collection[Ticket], timeout_s: float) -> None:
         if not tickets:

@@ -1,0 +1,45 @@
+"""The ways in which a site starts commands, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sekisho.adapters.hosts.host_local import LocalHost
+from sekisho.adapters.hosts.spawn_local import LocalSpawner
+from sekisho.adapters.schedulers.local import LocalScheduler
+from sekisho.adapters.schedulers.routed import RoutedScheduler
+from sekisho.domain.errors import Unavailable
+from sekisho.domain.manifest import Manifest
+from sekisho.domain.resources import LOCAL, BatchSystem, Venue
+from sekisho.site.host import Host
+from sekisho.site.scheduler import Scheduler
+
+
+def host_of(name: str) -> Host:
+    """Return the host that a command of the manifest names; raise Unavailable for none."""
+    if name != LOCAL:
+        raise Unavailable("host.unknown", host=name)
+    return LocalHost()
+
+
+def schedulers(spawner: LocalSpawner, manifest: Callable[[], Manifest]) -> RoutedScheduler:
+    """Return the scheduler for every venue that ``manifest`` names at the time."""
+    local = LocalScheduler(spawner)
+    made: dict[Venue, tuple[BatchSystem, Scheduler]] = {}
+
+    def scheduler_of(venue: Venue) -> Scheduler:
+        if venue == Venue():
+            return local
+        host = host_of(venue.host)
+        system = manifest().batch_systems.get(venue.scheduler)
+        if system is None:
+            raise Unavailable("scheduler.unknown", scheduler=venue.scheduler)
+        if venue not in made or made[venue][0] != system:
+            made[venue] = system, _batch(host, system)
+        return made[venue][1]
+
+    return RoutedScheduler(scheduler_of)
+
+
+def _batch(host: Host, system: BatchSystem) -> Scheduler:
+    raise Unavailable("scheduler.unknown", scheduler=system.name, host=host)
