@@ -116,10 +116,15 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def bare_world(place: Path, lines: Sequence[str] = ()) -> Iterator[BareWorld]:
+def bare_world(
+    place: Path, lines: Sequence[str] = (), within: Sequence[str] = ()
+) -> Iterator[BareWorld]:
     runtime = Path(tempfile.mkdtemp(prefix="sk-"))  # short: sockets are below
     try:
-        with serving(place / "sshd", lines=lines) as server, wire(server.port) as line:
+        with (
+            serving(place / "sshd", lines=lines, within=within) as server,
+            wire(server.port) as line,
+        ):
             world = BareWorld(place, server, line, runtime=runtime)
             world.settle()
             try:

@@ -140,13 +140,7 @@ def gated_house(place: Path, *, lines: Sequence[str] = ()) -> Iterator[GatedHous
     with serving(place / "sshd", lines=lines) as server:
         key, others = make_key(place / "gate_key"), make_key(place / "others_key")
         lines = [
-            line_for(
-                found.with_suffix(".pub").read_text(),
-                home=site.home,
-                submitter=user,
-                sources=None,
-                expires=None,
-            )
+            gate_line(site, found.with_suffix(".pub").read_text(), user)
             for found, user in ((key, USER), (others, OTHER))
         ]
         server.authorize(*lines, (server.place / "key.pub").read_text())
@@ -155,6 +149,11 @@ def gated_house(place: Path, *, lines: Sequence[str] = ()) -> Iterator[GatedHous
         finally:
             site.go.touch()
             site.kill_carrier()
+
+
+def gate_line(site: GatedSite, key: str, user: str = USER) -> str:
+    """Return the line that lets a public key open the gate for ``user``."""
+    return line_for(key, home=site.home, submitter=user, sources=None, expires=None)
 
 
 @contextmanager

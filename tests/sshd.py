@@ -60,13 +60,17 @@ def make_key(file: Path) -> Path:
 
 @dataclass
 class Sshd:
-    """One server. ``lines`` go to its configuration as they are."""
+    """One server. ``lines`` go to its configuration as they are, and before ours: the first counts.
+
+    ``within`` is a command line that runs the server in surroundings of its own, by `exec`.
+    """
 
     place: Path
     user: str
     lines: Sequence[str] = ()
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    within: Sequence[str] = ()
     #: Where sshd reads keys as the user who logs in: a test's own place is closed to others.
     open_place: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="sk-keys-")))
 
@@ -78,6 +82,7 @@ class Sshd:
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         settings = [
+            *self.lines,
             f"Port {self.port}",
             "ListenAddress 127.0.0.1",
             f"HostKey {self.place}/host",
@@ -90,7 +95,6 @@ class Sshd:
             "PermitRootLogin prohibit-password",
             "Subsystem sftp internal-sftp",
             "LogLevel VERBOSE",
-            *self.lines,
         ]
         (self.place / "sshd_config").write_text("\n".join(settings) + "\n")
 
@@ -110,7 +114,8 @@ class Sshd:
         return self.log.read_text("utf-8", "replace").count("Accepted publickey")
 
     def start(self) -> None:
-        argv = [SSHD, "-D", "-f", str(self.place / "sshd_config"), "-E", str(self.log)]
+        own = [SSHD, "-D", "-f", str(self.place / "sshd_config"), "-E", str(self.log)]
+        argv = [*self.within, *own]
         self.process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -184,9 +189,15 @@ def _name(pid: int) -> str:
 
 
 @contextmanager
-def serving(place: Path, *, user: str | None = None, lines: Sequence[str] = ()) -> Iterator[Sshd]:
+def serving(
+    place: Path,
+    *,
+    user: str | None = None,
+    lines: Sequence[str] = (),
+    within: Sequence[str] = (),
+) -> Iterator[Sshd]:
     """Give a running server that the aliases of its own configuration trust."""
-    server = Sshd(place, user or getpass.getuser(), lines)
+    server = Sshd(place, user or getpass.getuser(), lines, within=within)
     server.prepare()
     server.trust()
     server.start()

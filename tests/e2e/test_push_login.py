@@ -1,4 +1,7 @@
-"""The first login at a terminal: ssh asks there, once, and everything after it asks nothing."""
+"""The first login at a terminal: ssh asks there, once, and everything after it asks nothing.
+
+What is asked for is the passphrase of a key, or a code: a second factor, by the server's PAM.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,9 @@ import pytest
 from tests.bare_site import SITE, BareWorld, bare_world
 
 PASSPHRASE = "correct horse"
+CODE = "731942"
+WRONG_CODE = "000000"
+ASKED = {PASSPHRASE: b"Enter passphrase", CODE: b"Password: ", WRONG_CODE: b"Password: "}
 SEKISHO = (sys.executable, "-c", "from sekisho.cli.main import main; main()")
 SECONDS = 60
 
@@ -42,6 +48,7 @@ def at_terminal(world: BareWorld, typed: str, *words: str) -> tuple[int, str]:
         os.chdir(world.place)
         os.execve(sys.executable, [*SEKISHO, *words], environ)  # noqa: S606 (no shell is meant)
     screen, answered = b"", 0
+    question = ASKED.get(typed, ASKED[PASSPHRASE])
     end = time.monotonic() + SECONDS
     while select.select([terminal], [], [], max(0.0, end - time.monotonic()))[0]:
         try:
@@ -49,11 +56,11 @@ def at_terminal(world: BareWorld, typed: str, *words: str) -> tuple[int, str]:
         except OSError:  # the other end is closed
             break
         screen += said
-        while screen.count(b"Enter passphrase") > answered:
+        while screen.count(question) > answered:
             answered += 1
             os.write(terminal, f"{typed}\n".encode())
+    os.close(terminal)  # whoever still waits for an answer hears that there is none
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    os.close(terminal)
     return status, screen.decode("utf-8", "replace")
 
 
@@ -94,3 +101,63 @@ def test_a_wrong_passphrase_is_told_as_such_and_lets_nobody_in(world: BareWorld)
     assert status == 1
     assert "[ssh.auth]" in screen
     assert world.server.logins == 0
+
+
+# ---------------------------------------------------------------------- a second factor
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[BareWorld]:
+    """Give a site that wants a key and then a code, as PAM asks for it; PAM is this test's own."""
+    pam = tmp_path / "pam.d"
+    pam.mkdir()
+    check = tmp_path / "check.sh"
+    check.write_text(f'#!/bin/sh\n[ "$(tr -d "\\000")" = {CODE} ]\n')
+    check.chmod(0o755)
+    (pam / "sshd").write_text(
+        f"auth required pam_exec.so expose_authtok quiet {check}\nauth required pam_permit.so\n"
+        "account required pam_permit.so\nsession required pam_permit.so\n"
+    )
+    lines = [
+        "UsePAM yes",
+        "PermitRootLogin yes",  # else a root's answer never gets to PAM
+        "KbdInteractiveAuthentication yes",
+        "AuthenticationMethods publickey,keyboard-interactive",
+    ]
+    with bare_world(tmp_path, lines, within=in_place_of("/etc/pam.d", pam)) as made:
+        made.program("say", "echo here >out.txt")
+        yield made
+
+
+def in_place_of(folder: str, other: Path) -> list[str]:
+    """Return the beginning of a command line that sees ``other`` where ``folder`` is."""
+    bound = f'mount --bind "{other}" {folder} && '
+    if os.geteuid() == 0:
+        return ["unshare", "--mount", "sh", "-c", f'{bound}exec "$@"', "sh"]
+    again = f"exec unshare -U --map-user={os.geteuid()} --map-group={os.getegid()}"
+    return ["unshare", "-Urm", "sh", "-c", f'{bound}{again} "$@"', "sh"]
+
+
+def test_a_second_factor_is_asked_for_once_and_then_never_again(guarded: BareWorld) -> None:
+    status, screen = at_terminal(guarded, CODE, "run", SITE, "say", "--into", "first")
+    assert status == 0, screen
+    assert screen.count("Password: ") == 1
+    for name in ("second", "third"):  # no terminal, and no code to type
+        with guarded.sekisho("run", SITE, "say", "--into", name) as process:
+            _, errors = process.communicate(timeout=SECONDS)
+        assert process.returncode == 0, errors
+        assert (guarded.place / name / "out.txt").read_text() == "here\n"
+    assert factors(guarded) == 1
+
+
+def test_without_the_second_factor_nobody_is_in(guarded: BareWorld) -> None:
+    status, screen = at_terminal(guarded, WRONG_CODE, "site", "check", SITE)
+    assert status == 1
+    assert "[ssh.auth]" in screen
+    with guarded.sekisho("site", "check", SITE) as process:  # no terminal to ask at
+        assert "[ssh.auth]" in process.communicate(timeout=SECONDS)[0]
+    assert factors(guarded) == 0
+
+
+def factors(world: BareWorld) -> int:
+    return world.server.log.read_text("utf-8", "replace").count("Accepted keyboard-interactive")
