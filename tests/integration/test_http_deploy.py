@@ -1,16 +1,17 @@
-"""What deploy/ ships works: the unit is accepted and hardened, and nginx passes everything."""
+"""What deploy/ ships works: units are accepted and hardened, nginx and HAProxy pass everything."""
 
 from __future__ import annotations
 
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import httpx2
 import msgspec
+import pytest
 
 from sekisho.domain.limits import MAX_PART_BYTES
 from sekisho.wire.frames import Chunk, digest_of, frame, pack_chunks
@@ -46,12 +47,32 @@ def test_the_unit_is_hardened() -> None:
     assert done.returncode == 0, done.stdout[-400:]
 
 
+def a_free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def program(name: str) -> str:
+    found = shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin")
+    assert found is not None
+    return found
+
+
+@contextmanager
+def running(*argv: str | Path) -> Iterator[None]:
+    server = subprocess.Popen(argv)
+    try:
+        yield
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
 @contextmanager
 def nginx(home: Path, tls: Certificates, broker_port: int) -> Iterator[int]:
     """Run nginx with its default limits and the shipped snippet; give its port."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    listener.close()
+    port = a_free_port()
     snippet = (DEPLOY / "nginx.conf").read_text().replace(":50080", f":{broker_port}")
     (home / "sekisho.conf").write_text(snippet)
     (home / "nginx.conf").write_text(
@@ -62,17 +83,33 @@ def nginx(home: Path, tls: Certificates, broker_port: int) -> Iterator[int]:
         f"server {{ listen 127.0.0.1:{port} ssl; ssl_certificate {tls.cert};\n"
         f"ssl_certificate_key {tls.key}; include {home}/sekisho.conf; }} }}\n"
     )
-    program = shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin")
-    assert program is not None
-    server = subprocess.Popen([program, "-p", home, "-c", home / "nginx.conf"])
-    try:
+    with running(program("nginx"), "-p", home, "-c", home / "nginx.conf"):
         yield port
-    finally:
-        server.terminate()
-        server.wait(20)
 
 
-def test_a_broker_behind_nginx_under_a_path_works_with_default_limits(tmp_path: Path) -> None:
+@contextmanager
+def haproxy(home: Path, tls: Certificates, broker_port: int) -> Iterator[int]:
+    """Run HAProxy with the shipped file, of which only certificate and ports are others."""
+    port = a_free_port()
+    (home / "both.pem").write_bytes(tls.cert.read_bytes() + tls.key.read_bytes())
+    config = (DEPLOY / "haproxy.cfg").read_text()
+    for before, after in (
+        (":50443 ", f"127.0.0.1:{port} "),
+        (":50080 ", f":{broker_port} "),
+        ("/etc/haproxy/broker.pem", str(home / "both.pem")),
+    ):
+        assert config.count(before) == 1
+        config = config.replace(before, after)
+    (home / "haproxy.cfg").write_text(config)
+    with running(program("haproxy"), "-db", "-f", home / "haproxy.cfg"):
+        yield port
+
+
+Front = Callable[[Path, Certificates, int], AbstractContextManager[int]]
+
+
+@pytest.mark.parametrize("front", [nginx, haproxy])
+def test_a_broker_behind_a_proxy_under_a_path_works(tmp_path: Path, front: Front) -> None:
     """W17: a chunk of the largest part, the long poll, and the caller's true address."""
     tls = certificates(tmp_path)
     home = tmp_path / "broker"
@@ -88,7 +125,7 @@ def test_a_broker_behind_nginx_under_a_path_works_with_default_limits(tmp_path: 
     message = a_submission(has_inputs=True)
     with (
         broker_process(config) as broker,
-        nginx(tmp_path, tls, broker.port) as port,
+        front(tmp_path, tls, broker.port) as port,
         httpx2.Client(
             base_url=f"https://127.0.0.1:{port}/sekisho",
             verify=tls.trust,
@@ -96,6 +133,9 @@ def test_a_broker_behind_nginx_under_a_path_works_with_default_limits(tmp_path: 
             timeout=40,
         ) as http,
     ):
+        assert http.get(f"https://127.0.0.1:{port}/health/live").status_code == 404
+        checked = httpx2.get(f"http://127.0.0.1:{broker.port}/health/ready", trust_env=False)
+        assert checked.status_code == 200  # what HAProxy asks to know whether the broker is up
         assert http.get("v1/jobs").status_code == 401
         assert broker.event("credential_refused")["address"] == "127.0.0.1"
         http.headers["Authorization"] = f"Bearer {token}"
