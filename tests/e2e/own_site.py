@@ -122,8 +122,15 @@ class Place:
     @contextmanager
     def agent(self, **environ: str) -> Iterator[Agent]:
         """Run the site's agent until the end of the block."""
+        with self.beside("agent", **environ) as agent:
+            agent.says("agent_started")
+            yield agent
+
+    @contextmanager
+    def beside(self, *words: str, **environ: str) -> Iterator[Agent]:
+        """Run a command about this site until the end of the block."""
         process = subprocess.Popen(
-            [*SEKISHO, "agent", "--dir", str(self.home)],
+            [*SEKISHO, *words, "--dir", str(self.home)],
             env=self.hall.environ | environ,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -134,7 +141,6 @@ class Place:
         reader = threading.Thread(target=agent.read)
         reader.start()
         try:
-            agent.says("agent_started")
             yield agent
         finally:
             if process.poll() is None:
@@ -145,7 +151,7 @@ class Place:
 
 @dataclass
 class Agent:
-    """A running agent, and what it has said so far."""
+    """A running agent (or another command), and what it has said so far."""
 
     process: subprocess.Popen[str]
     lines: list[str] = field(default_factory=list)

@@ -10,6 +10,7 @@ import signal
 import stat
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -340,7 +341,7 @@ def test_a_draining_agent_finishes_what_it_has_in_hand(hall: Hall, how: str) -> 
         job = place.submit("gate", "-o", "passed.txt")
         agent.event("run_moved", job=job, stage="running")
         if how == "drain":
-            assert place.site("drain").status == 0
+            assert place.site("drain", "--no-wait").status == 0
         else:
             agent.send(signal.SIGINT)
         agent.says("waiting for 1", job)
@@ -348,6 +349,34 @@ def test_a_draining_agent_finishes_what_it_has_in_hand(hall: Hall, how: str) -> 
         assert agent.status() == 0
     assert place.wait(job).json["state"] == "succeeded"
     assert place.starts() == 1
+
+
+def test_whoever_drains_sees_what_is_waited_for_until_the_agent_has_ended(hall: Hall) -> None:
+    place = hall.joined()
+    with place.agent() as agent:
+        job = place.submit("gate", "-o", "passed.txt")
+        agent.event("run_moved", job=job, stage="running")
+        with place.beside("site", "drain") as drain:
+            drain.says("waiting for 1", job)
+            assert drain.process.poll() is None
+            place.gate.write_text("open")
+            assert drain.status() == 0
+            assert agent.process.poll() == 0  # it has ended before
+
+
+def test_whoever_drains_is_told_what_an_ended_agent_left_running(hall: Hall) -> None:
+    place = hall.joined()
+    with place.agent() as agent, ThreadPoolExecutor(1) as beside:
+        job = place.submit("gate", "-o", "passed.txt")
+        agent.event("run_moved", job=job, stage="running")
+        draining = beside.submit(place.site, "drain", "--json")
+        agent.says("waiting for 1", job)
+        agent.send(signal.SIGTERM)
+        left = draining.result(60)
+    assert (left.status, left.json) == (75, {"ended": True, "open": [job]})
+    with place.agent():
+        place.gate.write_text("open")
+        assert place.wait(job).json["state"] == "succeeded"
 
 
 def test_a_second_signal_ends_at_once_and_the_job_is_adopted(hall: Hall) -> None:

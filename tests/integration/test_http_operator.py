@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sekisho.cli.broker import broker
+from sekisho.cli.session import Session
 from sekisho.compose.broker import desk
 from sekisho.config.broker import load_broker
 from sekisho.domain.access import Role
@@ -28,7 +29,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def run(*argv: object) -> Result:
-    return CliRunner().invoke(broker, [str(a) for a in argv], catch_exceptions=True)
+    return CliRunner().invoke(broker, [str(a) for a in argv], obj=Session(lang="en"))
 
 
 def told(config: Path, *argv: object) -> Any:

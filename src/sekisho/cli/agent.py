@@ -19,6 +19,7 @@ from anyio.abc import TaskStatus
 from sekisho.adapters.journal_directory import DirectoryJournal
 from sekisho.adapters.logging_setup import set_up_logging
 from sekisho.adapters.notify_systemd import ServiceManager
+from sekisho.cli import exit as statuses
 from sekisho.cli import output
 from sekisho.cli.session import Session
 from sekisho.cli.site_home import home_option, open_site
@@ -28,8 +29,6 @@ from sekisho.config.site import SiteFiles
 from sekisho.site.agent import Agent
 from sekisho.site.desk import together
 
-#: Not finished: something is still open, or was left running. Try again later.
-OPEN_STATUS: Final = 75
 _END: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 _LOOK: Final = frozenset({signal.SIGHUP, signal.SIGUSR1})
 log = structlog.get_logger()
@@ -67,7 +66,7 @@ def run_agent(
         output.result_json(session, {"open": still_open})
     else:
         output.result(session, session.say("agent_once", open=still_open))
-    return OPEN_STATUS if still_open else 0
+    return statuses.LATER if still_open else 0
 
 
 async def _once(files: SiteFiles, way: compose.MintWay | None) -> int:
@@ -123,4 +122,4 @@ def _waiting_for(files: SiteFiles, session: Session) -> str:
 def _end_now(session: Session) -> NoReturn:
     """End without any clean-up: this must work whatever the rest of the process is doing."""
     output.note(session, session.say("agent_ends"))
-    os._exit(OPEN_STATUS)
+    os._exit(statuses.LATER)

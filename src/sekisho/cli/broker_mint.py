@@ -9,26 +9,27 @@ import click
 
 from sekisho.adapters.durable import write_file
 from sekisho.adapters.logging_setup import set_up_logging
-from sekisho.cli.broker_output import show
+from sekisho.cli import output
+from sekisho.cli.broker_home import config_option
+from sekisho.cli.broker_output import show, show_record
+from sekisho.cli.session import Session
+from sekisho.cli.words import Command, json_option
 from sekisho.compose import broker as compose
 from sekisho.config.broker import BrokerSettings, MintSettings, load_broker
 from sekisho.config.load import parse, read_text
 from sekisho.config.mint_ini import OldSettings, mint_tables, read_ini
 
 
-@click.command("import-ini")
+@click.command("import-ini", cls=Command)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--user", "users", multiple=True, required=True, help="A submitter of its sites.")
-@click.option("--write", is_flag=True, help="Add the sites and the settings; else only show them.")
-@click.option(
-    "-c",
-    "--config",
-    envvar="SEKISHO_BROKER_CONFIG",
-    required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="The broker's settings file, broker.toml (or SEKISHO_BROKER_CONFIG).",
-)
-def import_ini(file: Path, users: tuple[str, ...], config: Path, *, write: bool) -> None:
+@click.option("--user", "users", multiple=True, required=True, metavar="USER")
+@click.option("--write", is_flag=True)
+@config_option
+@json_option
+@click.pass_obj
+def import_ini(
+    session: Session, file: Path, users: tuple[str, ...], config: Path, *, write: bool
+) -> None:
     """Turn an old MInt broker's FILE into sites, commands and settings.
 
     Every site is taken to have an old agent, until you say otherwise. What has no counterpart is
@@ -37,31 +38,37 @@ def import_ini(file: Path, users: tuple[str, ...], config: Path, *, write: bool)
     set_up_logging("error")
     old = read_ini(read_text(file), file.name)
     tables = mint_tables(old)
-    show_lines(tables)
-    if write:
-        _write(old, tables, users, config)
+    if not session.json:
+        for line in tables.splitlines():
+            show(line)
+    written, added = _write(session, old, tables, users, config) if write else (False, [])
     for what in old.unmatched:
-        click.echo(f"no counterpart: {what}", err=True)
+        output.note(session, session.say("broker_no_counterpart", what=what))
+    if session.json:
+        facts = {"written": written, "added": added, "no_counterpart": list(old.unmatched)}
+        show_record(session, {"settings": tables, **facts})
 
 
-def show_lines(text: str) -> None:
-    for line in text.splitlines():
-        show(line)
-
-
-def _write(old: OldSettings, tables: str, users: tuple[str, ...], config: Path) -> None:
+def _write(
+    session: Session, old: OldSettings, tables: str, users: tuple[str, ...], config: Path
+) -> tuple[bool, list[str]]:
+    """Add settings and sites; return whether the settings were added, and which sites."""
     files = load_broker(config)
-    if files.settings.mint == MintSettings():
+    written = files.settings.mint == MintSettings()
+    if written:
         before = re.sub(r"(?m)^\[mint\]", "# [mint]", read_text(config))
         text = f"{before.rstrip()}\n\n{tables}"
         parse(text, config.name, BrokerSettings)  # before it is written
         write_file(config, text.encode())
         files = load_broker(config)
     else:
-        click.echo("not written: the settings have a [mint] table already", err=True)
+        output.note(session, session.say("broker_has_mint"))
+    added = []
     with compose.desk(files) as desk:
         known = {site.id for site in desk.ports.store.directory.sites()}
         for name in old.sites:
             if name not in known:
                 desk.sites.add(name, frozenset(users))
-                click.echo(f"added: {name}", err=True)
+                added.append(name)
+                output.note(session, session.say("broker_site_added", site=name))
+    return written, added

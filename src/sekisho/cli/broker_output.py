@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 import msgspec
 
-from sekisho.cli.output import safe
+from sekisho.cli.output import safe_lines
+from sekisho.cli.session import Session
 
 
-def show(text: str) -> None:
-    """Print one line."""
-    click.echo(safe(text))
+def show(text: str, *, err: bool = False) -> None:
+    """Print text of our own making; what it names cannot steer the terminal."""
+    click.echo(safe_lines(text), err=err)
 
 
-def show_table(rows: Sequence[Any], columns: Sequence[str], *, as_json: bool) -> None:
+def show_made(session: Session, line: str, facts: Mapping[str, Any]) -> None:
+    """Print what a command did: ``line`` for people, ``facts`` for programs."""
+    if session.json:
+        show_record(session, facts)
+    elif line:
+        show(line)
+
+
+def show_table(session: Session, rows: Sequence[Any], columns: Sequence[str]) -> None:
     """Print ``rows``: all of them as one JSON list, or the ``columns`` of each on a line."""
     plain = [msgspec.to_builtins(row) for row in rows]
-    if as_json:
+    if session.json:
         click.echo(msgspec.json.encode(plain).decode())
         return
     cells = [[name.upper() for name in columns]]
@@ -29,10 +38,10 @@ def show_table(rows: Sequence[Any], columns: Sequence[str], *, as_json: bool) ->
         show("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip())
 
 
-def show_record(record: Any, *, as_json: bool) -> None:
+def show_record(session: Session, record: Any) -> None:
     """Print one thing: as JSON, or a line for each of its values."""
     plain = msgspec.to_builtins(record)
-    if as_json:
+    if session.json:
         click.echo(msgspec.json.encode(plain).decode())
         return
     for name, value in plain.items():

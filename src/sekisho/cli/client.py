@@ -30,6 +30,7 @@ def client() -> None:
 @click.option("--ca", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--proxy", metavar="URL")
 @click.option("--force", is_flag=True)
+@json_option
 @click.pass_obj
 def init(  # noqa: PLR0913 (one for each option)
     session: Session,
@@ -58,6 +59,8 @@ def init(  # noqa: PLR0913 (one for each option)
     read_token(file.parent / token_file)
     ca_file = None if ca is None else str(ca.absolute())
     _write(file, settings_text(url=url, token_file=token_file, ca_file=ca_file, proxy=proxy))
+    if session.json:
+        output.result_json(session, {"settings": file, "broker": url})
     output.note(session, session.say("client_written", file=str(file)))
 
 

@@ -12,6 +12,8 @@ from sekisho.i18n.catalogue import text
 
 DONE: Final = 0
 INTERNAL: Final = 70
+#: Something is still open, or was left running: try again later.
+LATER: Final = 75
 GOES_ON: Final = 81
 USAGE: Final = 64
 SIGNAL_BASE: Final = 128

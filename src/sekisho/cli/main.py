@@ -18,6 +18,7 @@ import click
 from sekisho import __version__
 from sekisho.cli import exit as statuses
 from sekisho.cli import output
+from sekisho.cli.click_words import speak
 from sekisho.cli.interrupt import Interrupted
 from sekisho.cli.session import Session
 from sekisho.cli.words import Group, session_of
@@ -75,6 +76,7 @@ class Entry(Group):
 def _set_lang(ctx: click.Context, _option: click.Parameter, value: str | None) -> None:
     if value is not None:
         session_of(ctx).lang = value
+        speak(value)
 
 
 @click.group(name="sekisho", cls=Entry, context_settings={"help_option_names": ["-h", "--help"]})
@@ -98,6 +100,7 @@ def cli(session: Session, config: Path | None, debug: bool) -> None:  # noqa: FB
 def run(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status."""
     session = Session()
+    speak(session.lang)
     try:
         status = cli.main(
             args=None if argv is None else list(argv),

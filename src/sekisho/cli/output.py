@@ -48,6 +48,14 @@ def result_json(session: Session, value: object) -> None:
     print(encoded, file=session.out, flush=True)
 
 
+def done(session: Session, text: str, facts: Mapping[str, object]) -> None:
+    """Print what a command did: ``text`` for people, ``facts`` for programs."""
+    if session.json:
+        result_json(session, facts)
+    else:
+        result(session, text)
+
+
 def _encoded(value: object) -> Any:
     if isinstance(value, Path):
         return str(value)

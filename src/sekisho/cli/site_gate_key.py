@@ -35,6 +35,7 @@ def gate_key() -> None:
 @click.option("--submitter", metavar="USER", required=True)
 @click.option("--from", "sources", metavar="PATTERN")
 @click.option("--expires", metavar="DATE")
+@json_option
 @click.pass_obj
 def add(  # noqa: PLR0913 (one for each option)
     session: Session,
@@ -55,10 +56,9 @@ def add(  # noqa: PLR0913 (one for each option)
     end = _time(expires)
     line = line_for(text, home=files.home, submitter=submitter, sources=sources, expires=end)
     add_key(file, line)
-    output.result(
-        session,
-        session.say("gate_key_added", print=fingerprint_of(text), user=submitter, file=str(file)),
-    )
+    key_print = fingerprint_of(text)
+    said = session.say("gate_key_added", print=key_print, user=submitter, file=str(file))
+    output.done(session, said, {"key": key_print, "submitter": submitter, "file": file})
 
 
 @gate_key.command("list", cls=Command)
@@ -82,11 +82,13 @@ def list_keys(session: Session, *, file: Path) -> None:
 @gate_key.command(cls=Command)
 @_FILE
 @click.argument("fingerprint", metavar="SHA256:…")
+@json_option
 @click.pass_obj
 def remove(session: Session, *, file: Path, fingerprint: str) -> None:
     """Take the key with this fingerprint out of the file."""
     remove_key(file, fingerprint)
-    output.result(session, session.say("gate_key_removed", print=fingerprint))
+    removed = session.say("gate_key_removed", print=fingerprint)
+    output.done(session, removed, {"key": fingerprint, "file": file})
 
 
 def _time(text: str | None) -> datetime | None:

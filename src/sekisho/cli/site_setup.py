@@ -40,6 +40,7 @@ _CA_NAME: Final = "ca.pem"
 @click.option("--user", "users", multiple=True, metavar="USER")
 @click.option("--broker", "url", metavar="URL")
 @click.option("--ca", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@json_option
 @click.pass_obj
 def init(  # noqa: PLR0913 (one for each option)
     session: Session,
@@ -62,7 +63,8 @@ def init(  # noqa: PLR0913 (one for each option)
     if ca is not None:
         contents[_CA_NAME] = ca.read_bytes()
     _make(home.absolute(), contents)
-    output.result(session, session.say("site_made", home=str(home.absolute())))
+    here = home.absolute()
+    output.done(session, session.say("site_made", home=str(here)), {"directory": here})
     if url is None:
         output.note(session, session.say("site_needs_url", file=str(home / SETTINGS_NAME)))
 

@@ -47,8 +47,9 @@ class Group(click.Group):
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         localise(self, ctx)
         for name, command in self.commands.items():
-            key = f"{self.name}.{name}"
-            command.short_help = _words(ctx).get(key, command.short_help)
+            key = f"{_key(ctx)}.{name}"
+            if (words := _words(ctx).get(key)) is not None:
+                command.short_help = words.strip().split("\n")[0]
         super().format_help(ctx, formatter)
 
 
@@ -61,6 +62,8 @@ def localise(command: click.Command, ctx: click.Context) -> None:
         if isinstance(option, click.Option):
             shared = words.get(f"any.{option.name}", option.help)
             option.help = words.get(f"{key}.{option.name}", shared)
+    if (asks := command.get_help_option(ctx)) is not None:
+        asks.help = words["any.help"]
 
 
 def _words(ctx: click.Context) -> dict[str, Any]:
