@@ -6,7 +6,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,15 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import event
 
 from sekisho.adapters import migrations
 from sekisho.adapters.sql.engine import PRAGMAS, Database
 from sekisho.adapters.sql.tables import metadata
+from sekisho.adapters.sql.together import Work
 from sekisho.adapters.store_sql import SqlStore, open_store, sqlite_url
 from sekisho.broker.ports import EVERYONE, JobFilter
-from sekisho.domain.errors import ConfigError, Corrupt, Unavailable
+from sekisho.domain.errors import ConfigError, Conflict, Corrupt, SyncFailed, Unavailable
 from sekisho.domain.job import JobState
 from tests.world import DAY, NOW, a_chunk, a_job, a_site, a_token
 
@@ -87,6 +91,106 @@ def test_readers_and_polls_that_find_nothing_take_no_lock(store: SqlStore) -> No
     assert store.directory.principal_for("00" * 32, NOW) is None
     assert store.directory.site("one") is None
     assert migrations.current(store.database) == migrations.head()
+
+
+class Crowd:
+    """Threads that all want to write while another process has the lock.
+
+    The first one begins a transaction alone, and all others are in line when it ends.
+    """
+
+    def __init__(self, database: Database, elsewhere: sqlite3.Connection) -> None:
+        self.database = database
+        self._elsewhere = elsewhere
+        self._begun = threading.Semaphore(0)
+        self.engine = database._writers  # noqa: SLF001 (nothing else tells)
+        event.listen(self.engine, "begin", lambda _: self._begun.release(), insert=True)
+
+    def write(self, works: Sequence[Work[str]]) -> list[Future[str]]:
+        """Do ``works`` of which all but the first share a transaction, if they can."""
+        with ThreadPoolExecutor(len(works)) as threads:
+            outcomes = [threads.submit(self.database.write, works[0])]
+            assert self._begun.acquire(timeout=30)
+            outcomes += [threads.submit(self.database.write, work) for work in works[1:]]
+            in_line = self.database._together._waiting  # noqa: SLF001
+            until = time.monotonic() + 30
+            while len(in_line) < len(works) - 1 and time.monotonic() < until:
+                threading.Event().wait(0.001)
+            self._elsewhere.execute("COMMIT")
+        return outcomes
+
+    def begun(self) -> int:
+        """Return how many transactions were begun since the first one."""
+        number = 0
+        while self._begun.acquire(blocking=False):
+            number += 1
+        return number
+
+
+def noted(name: str) -> Work[str]:
+    """Return a work that writes ``name`` into a table of its own."""
+
+    def work(tx: sa.Connection) -> str:
+        tx.exec_driver_sql("INSERT INTO notes VALUES (?)", (name,))
+        if name.startswith("bad"):
+            raise Conflict("job.forgotten", job=name)
+        return name
+
+    return work
+
+
+@pytest.fixture
+def crowd(sqlite: Database, path: Path) -> Iterator[Crowd]:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("CREATE TABLE notes (name TEXT)")
+        other.execute("BEGIN IMMEDIATE")
+        yield Crowd(sqlite, other)
+
+
+def notes(database: Database) -> list[str]:
+    with database.reading() as tx:
+        return sorted(tx.exec_driver_sql("SELECT name FROM notes").scalars())
+
+
+def test_writers_that_come_during_a_commit_share_the_next(crowd: Crowd) -> None:
+    """Kills: a commit for each writer. A disk that needs 10 ms would do a hundred a second."""
+    names = [f"note {n}" for n in range(9)]
+    outcomes = crowd.write([noted(name) for name in names])
+    assert [outcome.result() for outcome in outcomes] == names
+    assert notes(crowd.database) == names
+    assert crowd.begun() == 1
+
+
+def test_a_write_that_fails_takes_nothing_from_those_that_share_its_commit(crowd: Crowd) -> None:
+    """Kills: keeping what the failed one wrote, and failing the others with it."""
+    outcomes = crowd.write([noted(name) for name in ("first", "second", "bad", "third")])
+    assert [outcome.result() for outcome in (*outcomes[:2], outcomes[3])] == [
+        "first",
+        "second",
+        "third",
+    ]
+    assert isinstance(outcomes[2].exception(), Conflict)
+    assert notes(crowd.database) == ["first", "second", "third"]
+
+
+def test_a_commit_that_fails_is_the_failure_of_all_that_share_it(crowd: Crowd) -> None:
+    """Kills: committing a second time after a sync that failed (`adapters.durable`, rule 2)."""
+    tried: list[str] = []
+
+    def work(tx: sa.Connection) -> str:
+        tried.append("tried")
+        return noted("shared")(tx)
+
+    def fail(_: sa.Connection) -> None:
+        if tried:
+            raise SyncFailed
+
+    event.listen(crowd.engine, "commit", fail)
+    outcomes = crowd.write([noted("first"), work, work, work])
+    assert outcomes[0].result() == "first"
+    assert [type(outcome.exception()) for outcome in outcomes[1:]] == [SyncFailed] * 3
+    assert len(tried) == 3
+    assert notes(crowd.database) == ["first"]
 
 
 def test_a_writer_waits_for_the_writer_of_another_process(

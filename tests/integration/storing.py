@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import count, islice
 from pathlib import Path
@@ -49,6 +50,12 @@ def add(store: SqlStore) -> str:
     return store.jobs.add(a_job(id=job_id, state=JobState.QUEUED, request=content(0))).id
 
 
+def crowd(store: SqlStore) -> str:
+    """Add jobs from several threads at once: they share commits."""
+    with ThreadPoolExecutor(8) as threads:
+        return "\n".join(threads.map(lambda _: add(store), range(8)))
+
+
 def save(store: SqlStore) -> str:
     drafts = (job for job in store.jobs.due(NOW, limit=1000) if job.state is JobState.DRAFT)
     job = min(drafts, key=lambda job: job.id)
@@ -84,17 +91,10 @@ def writer(folder: Path, action: str) -> Callable[[int], str]:
         case "append":
             return lambda number: append(folder, number)
     store = store_in(folder)
-    match action:
-        case "add":
-            return lambda _: add(store)
-        case "save":
-            return lambda _: save(store)
-        case "offer":
-            return lambda _: offer(store)
-        case "declare":
-            return lambda number: declare(store, number)
-        case _:
-            raise ValueError(action)
+    if action == "declare":
+        return lambda number: declare(store, number)
+    act = {"add": add, "crowd": crowd, "save": save, "offer": offer}[action]
+    return lambda _: act(store)
 
 
 def main(folder: str, action: str, limit: str = "1000000") -> int:

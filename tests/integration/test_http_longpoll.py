@@ -127,6 +127,30 @@ async def test_a_short_life_is_told_in_one_answer_which_comes_with_its_end(
     assert answer.json()["state"] == "succeeded"
 
 
+async def test_who_waits_for_the_end_is_told_nothing_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Kills: an answer at a change that nobody asked for; a busy broker gave four a job."""
+    monkeypatch.setattr("sekisho.http.submitter_calls.SETTLE_SECONDS", 0.0)
+    http_world = RealTime()
+    world = http_world.world
+    job = world.submit()
+    async with http_world.as_role(Role.SUBMITTER, "alice") as http:
+        path = f"/v1/jobs/{job.id}?version={job.version}&end=true&wait_s="
+        with anyio.fail_after(LONG / 2):
+            assert (await http.get(f"{path}0.02")).json()["state"] == "queued"
+        offered = world.offer()
+        with anyio.fail_after(LONG / 2):
+            assert (await http.get(f"{path}0.02")).json()["state"] == "offered"
+        world.accept(offered)
+        answer = await answer_after(
+            http_world,
+            lambda: http.get(f"{path}{LONG}"),
+            lambda: world.verdict(offered, steps=["started", "ended"]),
+        )
+    assert answer.json()["state"] == "succeeded"
+
+
 async def test_an_ended_job_and_a_changed_one_are_shown_without_waiting() -> None:
     http_world = RealTime()
     world = http_world.world

@@ -178,7 +178,7 @@ def test_a_crash_point_that_is_not_listed_is_refused(folder: Path) -> None:
 # ------------------------------------------------------------------------ kill at any moment
 
 
-@pytest.mark.parametrize("action", ["add", "put", "append", "declare"])
+@pytest.mark.parametrize("action", ["add", "crowd", "put", "append", "declare"])
 @pytest.mark.parametrize("seed", range(3))
 def test_what_was_told_before_a_kill_is_there(folder: Path, action: str, seed: int) -> None:
     """The moment is wherever the process is when a random number of answers was read."""
@@ -258,7 +258,7 @@ def test_a_full_disk_is_told_and_leaves_nothing_by_half(
 # ---------------------------------------------------------------------------- disks that lie
 
 
-@pytest.mark.parametrize("action", ["put", "append", "add"])
+@pytest.mark.parametrize("action", ["put", "append", "add", "crowd"])
 def test_a_sync_that_fails_ends_the_process_and_confirms_nothing(folder: Path, action: str) -> None:
     inject = ("strace", "-f", "-qq", "-o", str(folder / "trace"))
     calls = ("-e", "inject=fsync,fdatasync:error=EIO")
@@ -268,7 +268,7 @@ def test_a_sync_that_fails_ends_the_process_and_confirms_nothing(folder: Path, a
     assert broken.told == []
 
 
-@pytest.mark.parametrize("action", ["put", "append", "add", "save", "offer", "declare"])
+@pytest.mark.parametrize("action", ["put", "append", "add", "crowd", "save", "offer", "declare"])
 def test_nothing_is_confirmed_before_it_is_synced(folder: Path, action: str) -> None:
     """Kills: a dropped or delayed sync, of a file or of the directory that names it."""
     calls = "trace=write,pwrite64,rename,renameat,renameat2,fsync,fdatasync"

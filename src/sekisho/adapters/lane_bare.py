@@ -146,6 +146,7 @@ class BareLane:
         *,
         version: int | None = None,
         wait_s: float = 0,
+        end: bool = False,  # noqa: ARG002 (a bare site's job has few states: all are told)
         patience_s: float | None = None,
     ) -> JobView:
         outcome = self._outcome(job_id)

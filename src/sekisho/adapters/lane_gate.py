@@ -110,17 +110,19 @@ class GateLane:
         *,
         version: int | None = None,
         wait_s: float = 0,
+        end: bool = False,
         patience_s: float | None = None,
     ) -> JobView:
         job = check_job_id(job_id)
-        end = self._patience.monotonic() + wait_s
+        until = self._patience.monotonic() + wait_s
         while True:
-            left = max(0.0, end - self._patience.monotonic())
+            left = max(0.0, until - self._patience.monotonic())
             share = _SHORT_WAIT_S if self._queue else 25.0
             call = Call(verb="view", job=job, version=version, wait_s=min(left, share))
             view = self._ask(call, JobView, limit_s=patience_s)
-            changed = view.version != version or JobState(view.state).terminal
-            if changed or self._patience.monotonic() >= end:
+            told = JobState(view.state).terminal or (view.version != version and not end)
+            version = version if version is None else view.version
+            if told or self._patience.monotonic() >= until:
                 return view
 
     def cancel(self, job_id: str) -> JobView:

@@ -46,16 +46,19 @@ class HttpsLane:
         *,
         version: int | None = None,
         wait_s: float = 0,
+        end: bool = False,
         patience_s: float | None = None,
     ) -> JobView:
         query = {} if version is None else {"version": str(version), "wait_s": f"{wait_s:.3f}"}
+        if end:
+            query["end"] = "true"
         call = Call(
             method="GET", path=_path(job_id), query=query, read_s=wait_s + _POLL_SLACK_SECONDS
         )
         began = self._line.patience.monotonic()
         view = self._line.ask(call, JobView, limit_s=patience_s)
-        unchanged = view.version == version and not JobState(view.state).terminal
-        if unchanged and self._line.patience.monotonic() - began < wait_s / 2:
+        told = JobState(view.state).terminal or (view.version != version and not end)
+        if not told and self._line.patience.monotonic() - began < wait_s / 2:
             self._line.patience.wait(min(wait_s, _BREATH_SECONDS))
         return view
 

@@ -97,11 +97,12 @@ class MemoryLane:
         *,
         version: int | None = None,
         wait_s: float = 0,
+        end: bool = False,
         patience_s: float | None = None,  # noqa: ARG002 (nothing here is ever unanswered)
     ) -> JobView:
         def news() -> bool:
             view = self._get(job_id)
-            return view.version != version or JobState(view.state).terminal
+            return JobState(view.state).terminal or (view.version != version and not end)
 
         with self._changed:
             self._changed.wait_for(news, wait_s if version is not None else 0)

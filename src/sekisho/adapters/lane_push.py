@@ -79,10 +79,11 @@ class PushLane:
         *,
         version: int | None = None,
         wait_s: float = 0,
+        end: bool = False,
         patience_s: float | None = None,
     ) -> JobView:
         lane = self._of(job_id)
-        view = lane.view(job_id, version=version, wait_s=wait_s, patience_s=patience_s)
+        view = lane.view(job_id, version=version, wait_s=wait_s, end=end, patience_s=patience_s)
         return self._seen(view)
 
     def cancel(self, job_id: str) -> JobView:

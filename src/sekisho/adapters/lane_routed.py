@@ -51,10 +51,11 @@ class RoutedLane:
         *,
         version: int | None = None,
         wait_s: float = 0,
+        end: bool = False,
         patience_s: float | None = None,
     ) -> JobView:
         lane = self._lane(job_id)
-        return lane.view(job_id, version=version, wait_s=wait_s, patience_s=patience_s)
+        return lane.view(job_id, version=version, wait_s=wait_s, end=end, patience_s=patience_s)
 
     def cancel(self, job_id: str) -> JobView:
         return self._lane(job_id).cancel(job_id)

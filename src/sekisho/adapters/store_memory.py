@@ -50,6 +50,7 @@ def memory_store() -> Store:
         retention=MemoryRetention(state),
         directory=MemoryDirectory(state),
         mint=MemoryMintNotes(state),
+        at_hand=True,
     )
 
 

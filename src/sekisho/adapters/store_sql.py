@@ -38,5 +38,6 @@ def open_store(database: Database) -> SqlStore:
         retention=SqlRetention(database),
         directory=SqlDirectory(database),
         mint=SqlMintNotes(database),
+        at_hand=database.sqlite,
         database=database,
     )

@@ -279,13 +279,17 @@ class MintNotes(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """The ports behind which one database stands."""
+    """The ports behind which one database stands.
+
+    ``at_hand`` says that reading a few rows never waits for a server or for a writer.
+    """
 
     jobs: JobStore
     ledger: JobLedger
     retention: Retention
     directory: Directory
     mint: MintNotes
+    at_hand: bool
 
 
 class BlobStore(Protocol):

@@ -74,16 +74,16 @@ class Job:
             if rest is not None and rest <= 0:
                 raise JobGoesOn(job=self.id)
             before = self._view.version
-            self._view = self._poll(rest)
+            self._view = self._poll(rest, end=on_change is _unheard)
             if self._view.version != before:
                 on_change(self._view)
         return result_of(self._view)
 
-    def _poll(self, rest: float | None) -> JobView:
+    def _poll(self, rest: float | None, *, end: bool) -> JobView:
         wait_s = POLL_SECONDS if rest is None else min(POLL_SECONDS, rest)
         try:
             return self._lane.view(
-                self.id, version=self._view.version, wait_s=wait_s, patience_s=rest
+                self.id, version=self._view.version, wait_s=wait_s, end=end, patience_s=rest
             )
         except Unavailable as error:
             if rest is None:

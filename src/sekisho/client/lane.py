@@ -35,10 +35,12 @@ class Lane(Protocol):
         *,
         version: int | None = None,
         wait_s: float = 0,
+        end: bool = False,
         patience_s: float | None = None,
     ) -> JobView:
         """Return the job; given a ``version``, wait up to ``wait_s`` for another one or the end.
 
+        With ``end`` nobody cares for what comes before the end: it need not be told.
         ``patience_s`` bounds how long an unanswered request is repeated; None: as the lane is.
         """
         ...

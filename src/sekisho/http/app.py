@@ -63,7 +63,7 @@ def table(desk: Desk, polls: LongPoll, threads: Threads, face: Face) -> list[Row
 
 def application(desk: Desk, polls: LongPoll, face: Face, lifespan: Lifespan | None) -> Starlette:
     """Return the ASGI application."""
-    threads = Threads()
+    threads = Threads(at_hand=desk.ports.store.at_hand)
     clock = desk.ports.clock
     context = Context(
         gate=Gate(desk.tokens, clock, threads, desk.policy),

@@ -53,7 +53,7 @@ class Gate:
             return Principal(token_id=f"gateway:{user}", role=Role.SUBMITTER, name=user)
         text = _credential(request)
         try:
-            return await self.threads.run(self.tokens.authenticate, text)
+            return await self.threads.look(self.tokens.authenticate, text)
         except Unauthenticated:
             self._note(request)
             raise

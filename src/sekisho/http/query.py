@@ -15,10 +15,14 @@ Seconds = Annotated[float, Meta(ge=0, le=MAX_WAIT_SECONDS)]
 
 
 class JobWait(Struct, frozen=True, kw_only=True):
-    """Answer when the job's version is not ``version``, when it ended, or after ``wait_s``."""
+    """Answer when the job's version is not ``version``, when it ended, or after ``wait_s``.
+
+    With ``end`` true, not before the job has ended or the time is over.
+    """
 
     version: int | None = None
     wait_s: Seconds = 0.0
+    end: bool = False
 
 
 class JobList(Struct, frozen=True, kw_only=True):

@@ -31,7 +31,7 @@ class SiteCalls:
         Whatever is answered tells all that is disabled; 204 says that it is as told before.
         """
         site, message = call.user, call.message
-        known = await self.threads.run(self.desk.offers.seen, site, message)
+        known = await self.threads.look(self.desk.offers.seen, site, message)
         disabled = sorted(known.disabled_commands)
 
         async def look() -> PollAnswer:

@@ -41,11 +41,14 @@ class SubmitterCalls:
         return JobPage(jobs=[_own(job) for job in jobs], next=more)
 
     async def view(self, call: Call) -> JobView:
-        """Answer when the job changes; what changes again at once is told as it is then."""
+        """Answer when the job changes, or only when it ends, as was asked.
+
+        What changes again at once is told as it is then.
+        """
         job_id, known = check_job_id(call.id), call.query.version
 
         async def look() -> Job:
-            return await self.threads.run(self.desk.submissions.view, call.user, job_id)
+            return await self.threads.look(self.desk.submissions.view, call.user, job_id)
 
         def news(job: Job) -> bool:
             return job.version != known or job.state.terminal
@@ -53,12 +56,16 @@ class SubmitterCalls:
         def ended(job: Job) -> bool:
             return job.state.terminal
 
+        async def end_within(wait_s: float) -> Job:
+            job = await self.polls.until(ended, look, topics=[end_topic(job_id)], wait_s=wait_s)
+            return job if ended(job) else await look()
+
         wait_s = 0.0 if known is None else call.query.wait_s
+        if call.query.end:
+            return _own(await end_within(wait_s))
         job = await self.polls.until(news, look, topics=[job_topic(job_id)], wait_s=wait_s)
         if wait_s > 0 and news(job) and not ended(job):
-            wait_s = min(wait_s, SETTLE_SECONDS)
-            job = await self.polls.until(ended, look, topics=[end_topic(job_id)], wait_s=wait_s)
-            job = job if ended(job) else await look()
+            job = await end_within(min(wait_s, SETTLE_SECONDS))
         return _own(job)
 
     def start(self, call: Call) -> JobView:

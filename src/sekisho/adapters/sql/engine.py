@@ -2,7 +2,8 @@
 
 SQLite: WAL, synchronous FULL, foreign keys, on every connection. A writer takes the write lock at
 its beginning (BEGIN IMMEDIATE), a reader never; the threads of one process queue for it in memory,
-because SQLite itself would let them sleep and try again. A reader begins no transaction at all.
+because SQLite itself would let them sleep and try again, and share commits (`write`). A reader
+begins no transaction at all.
 PostgreSQL: READ COMMITTED, row locks; a server that may forget what it confirmed is refused.
 """
 
@@ -22,6 +23,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from sekisho.adapters.durable import crashpoint
 from sekisho.adapters.sql.fault import translated
+from sekisho.adapters.sql.together import T, Together, Work
 from sekisho.domain.errors import ConfigError
 
 AnyRow: TypeAlias = sa.Row[*tuple[Any, ...]]
@@ -57,6 +59,7 @@ class Database:
             self.engine = _postgresql(address, connections, allow_unsafe=allow_unsafe)
         self._writers = self.engine.execution_options(**{_MODE: "write"})
         self._held: list[sa.Connection] = []
+        self._together = Together(self.writing)
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -79,6 +82,17 @@ class Database:
                 yield connection
                 crashpoint("store.written")
             crashpoint("store.kept")
+
+    def write(self, work: Work[T]) -> T:
+        """Return what ``work`` returns, when all that it wrote is durable; or nothing of it is.
+
+        ``work`` has no effect but on its connection: it may be done again, when others that were
+        to share its commit were at fault. (PostgreSQL lets its sessions share commits itself.)
+        """
+        if self.sqlite:
+            return self._together.do(work)
+        with self.writing() as tx:
+            return work(tx)
 
     def insert(self, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
         """Return an insertion that may say what happens to a row that is there already."""

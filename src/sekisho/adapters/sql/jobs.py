@@ -29,6 +29,9 @@ from sekisho.domain.limits import DRAFT_TIME
 
 _KEPT: Final = tuple(column for column in jobs.c if column.name != "stored_bytes")
 _NAMES: Final = tuple(column.name for column in _KEPT)
+#: What no event changes; see `sekisho.domain.job.apply`.
+_FIXED: Final = frozenset({"id", "site", "submitter", "created_at", "request_digest"})
+_CHANGING: Final = tuple(name for name in _NAMES if name not in _FIXED)
 
 #: Every reading of whole jobs begins with this.
 WHOLE_JOBS: Final = sa.select(*_KEPT, envelopes.c.request, envelopes.c.result).join_from(
@@ -69,7 +72,7 @@ _LOCKED_STATE: Final = (
 _CHANGE: Final = (
     sa.update(jobs)
     .where(jobs.c.id == sa.bindparam("job"))
-    .values({name: sa.bindparam(name) for name in _NAMES if name != "id"})
+    .values({name: sa.bindparam(name) for name in _CHANGING})
 )
 _RESULT: Final = (
     sa.update(envelopes)
@@ -90,7 +93,7 @@ class SqlJobs:
         self._hold = holding(database)
 
     def add(self, job: Job) -> Job:
-        with self._database.writing() as tx:
+        def work(tx: sa.Connection) -> Job:
             if tx.execute(self._new_job, _values(job)).first() is None:
                 return _same_submission(_job(tx.execute(_BY_ID, {"id": job.id}).one()), job)
             # After the insertion, so that it sees a purge for which the insertion waited.
@@ -99,7 +102,9 @@ class SqlJobs:
             tx.execute(_ENVELOPE, {"job_id": job.id, "request": job.request})
             _remember(tx, [job])
             tx.execute(self._hold, _held(job, live_jobs=not job.state.terminal))
-        return job
+            return job
+
+        return self._database.write(work)
 
     def get(self, job_id: str, tenant: Tenant) -> Job:
         statement = _scoped(site=tenant.site is not None, submitter=tenant.submitter is not None)
@@ -112,13 +117,16 @@ class SqlJobs:
         return _job(row)
 
     def save(self, job: Job, *, expected_version: int, passed: Sequence[Job] = ()) -> bool:
-        with self._database.writing() as tx:
-            key = {"id": job.id, "expected": expected_version}
+        key = {"id": job.id, "expected": expected_version}
+
+        def work(tx: sa.Connection) -> bool:
             before = tx.execute(_LOCKED_STATE, key).scalar()
             if before is None:
                 return False
             self._write(tx, before, (*passed, job))
-        return True
+            return True
+
+        return self._database.write(work)
 
     def offer_next(
         self,
@@ -137,13 +145,16 @@ class SqlJobs:
         with self._database.reading() as tx:
             if tx.execute(there, queue).first() is None:
                 return None
-        with self._database.writing() as tx:
+
+        def work(tx: sa.Connection) -> Job | None:
             row = tx.execute(oldest, queue).first()
             if row is None:
                 return None
             offered = apply(_job(row), Offered(at=now, instance=instance, until=until))
             self._write(tx, JobState.QUEUED, (offered,))
-        return offered
+            return offered
+
+        return self._database.write(work)
 
     def page(self, which: JobFilter, *, after: str | None, limit: int) -> list[Job]:
         statement = WHOLE_JOBS.order_by(jobs.c.id.desc()).limit(limit)
@@ -165,7 +176,7 @@ class SqlJobs:
 
     def _write(self, tx: sa.Connection, before: JobState, course: Sequence[Job]) -> None:
         job = course[-1]
-        tx.execute(_CHANGE, {**_values(job), "job": job.id})
+        tx.execute(_CHANGE, {"job": job.id, **{name: getattr(job, name) for name in _CHANGING}})
         if job.result is not None:
             tx.execute(_RESULT, {"job": job.id, "result": job.result})
         states = (before, *(one.state for one in course))

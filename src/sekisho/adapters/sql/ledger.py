@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Final
 
@@ -50,7 +51,7 @@ class SqlLedger:
         self._hold = holding(database)
 
     def declare(self, job_id: str, chunks: Sequence[Chunk]) -> int:
-        with self._database.writing() as tx:
+        def work(tx: sa.Connection) -> int:
             job = tx.execute(_HOLDER, {"id": job_id}).first()
             if job is None:
                 raise NotFound("job.not_found", job=job_id)
@@ -64,6 +65,8 @@ class SqlLedger:
                 self._pin(tx, job_id, job, new)
             return int(job.stored_bytes) + sum(new.values())
 
+        return self._database.write(work)
+
     def needs(self, job_id: str, digests: Sequence[str]) -> bool:
         return len(self.declared(job_id, digests)) == len(set(digests))
 
@@ -76,15 +79,10 @@ class SqlLedger:
         return sorted(found)
 
     def usage(self, *, site: str | None = None, submitter: str | None = None) -> Usage:
-        statement = sa.select(
-            sa.func.sum(holdings.c.live_jobs), sa.func.sum(holdings.c.stored_bytes)
-        )
-        if site is not None:
-            statement = statement.where(holdings.c.site == site)
-        if submitter is not None:
-            statement = statement.where(holdings.c.submitter == submitter)
+        statement = _usage(site=site is not None, submitter=submitter is not None)
         with self._database.reading() as tx:
-            live_jobs, stored_bytes = tx.execute(statement).one()
+            names = {"site": site, "submitter": submitter}
+            live_jobs, stored_bytes = tx.execute(statement, names).one()
         return Usage(live_jobs=int(live_jobs or 0), stored_bytes=int(stored_bytes or 0))
 
     def counts(self) -> dict[tuple[str, JobState], int]:
@@ -102,6 +100,16 @@ class SqlLedger:
         tx.execute(_STORED, {"job": job_id, "bytes": job.stored_bytes + more})
         held = {"site": job.site, "submitter": job.submitter, "live_jobs": 0, "stored_bytes": more}
         tx.execute(self._hold, held)
+
+
+@lru_cache
+def _usage(*, site: bool, submitter: bool) -> sa.Select[Any]:
+    total = sa.select(sa.func.sum(holdings.c.live_jobs), sa.func.sum(holdings.c.stored_bytes))
+    if site:
+        total = total.where(holdings.c.site == sa.bindparam("site"))
+    if submitter:
+        total = total.where(holdings.c.submitter == sa.bindparam("submitter"))
+    return total
 
 
 def batches(digests: Sequence[str]) -> Iterator[list[str]]:
