@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from sekisho.api import Client, CommandFailed, JobRefused, JobSpec, connect
 from sekisho.cli.exit import LATER
+from sekisho.wire.mint import job_id_of
 from tests.compat.old_programs import (
     LISTED,
     STDERR,
@@ -230,24 +233,69 @@ def test_new_and_new_are_untouched(house: House, client: Client, tmp_path: Path)
         assert not line.get("get-calcinfo").json().keys() & {job.id}
 
 
-def test_an_unguarded_site_is_marked_and_uses_are_counted(
-    house: House, workflow: OldWorkflow, client: Client, agent: OldAgent
+def figures(house: House) -> str:
+    if "watcher" not in house.tokens:
+        words = ("token", "create", "--role", "admin", "--user", "watcher", "--show")
+        house.tokens["watcher"] = sekisho("broker", *words, "--config", house.config)
+    with house.line("watcher", "/") as line:
+        return line.get("metrics").text
+
+
+def test_an_unguarded_site_is_marked_wherever_it_is_shown(
+    house: House, workflow: OldWorkflow, client: Client
+) -> None:
+    accept_id = workflow.add()
+    job = job_id_of(accept_id)
+    other = client.submit(JobSpec(site="new-site", command="nothing"))
+    assert {site.id: site.unguarded for site in client.sites()} == {
+        "old-site": True,
+        "new-site": False,
+    }
+    assert client.job(job).view.unguarded
+    assert not client.job(other.id).view.unguarded
+    mine = ("--config", house.place / "client.toml")
+    for words in (("sites",), ("jobs",), ("show", job)):
+        text = sekisho(*mine, "--lang", "en", *words)
+        assert "unguarded" in text, words
+        assert '"unguarded":true' in sekisho(*mine, *words, "--json").replace(": ", ":"), words
+    marked = [x for x in sekisho(*mine, "--lang", "en", "jobs").splitlines() if "unguarded" in x]
+    assert all("old-site" in line for line in marked)
+    operator = ("--config", house.config)
+    for words in (("site", "list"), ("jobs",)):
+        assert "UNGUARDED" in sekisho("broker", *words, *operator).splitlines()[0]
+        assert '"unguarded":true' in sekisho("broker", *words, "--json", *operator)
+    assert '"unguarded":true' in sekisho("broker", "show", job, "--json", *operator)
+    assert '"unguarded":["old-site"]' in sekisho("broker", "status", "--json", *operator)
+    shown = figures(house)
+    assert 'sekisho_site_unguarded{site="old-site"} 1' in shown
+    assert 'sekisho_site_unguarded{site="new-site"} 0' in shown
+    with house.line("watcher", "/v1/") as line:
+        assert line.get("admin/status").json()["unguarded"] == ["old-site"]
+        jobs = line.get("admin/jobs").json()["jobs"]
+    assert {j["site"] for j in jobs if j.get("unguarded")} == {"old-site"}
+    other.cancel()
+
+
+def test_the_operator_sees_when_the_old_paths_were_used_last(
+    house: House, workflow: OldWorkflow, agent: OldAgent
 ) -> None:
     workflow.ready()
     assert agent.ask()
-    marks = {site.id: site.unguarded for site in client.sites()}
-    assert marks == {"old-site": True, "new-site": False}
-    listed = sekisho("broker", "site", "list", "--json", "--config", house.config)
-    assert '"unguarded":true' in listed
-    assert '"side":"agent"' in listed
-    table = sekisho("broker", "site", "list", "--config", house.config)
-    assert "UNGUARDED" in table.splitlines()[0]
-    words = ("token", "create", "--role", "monitor", "--user", "watcher", "--show")
-    house.tokens["watcher"] = sekisho("broker", *words, "--config", house.config)
-    with house.line("watcher", "/") as line:
-        figures = line.get("metrics").text
-    assert 'sekisho_mint_calls_total{call="calc-request",status="200"}' in figures
-    assert 'sekisho_mint_site_calls_total{side="workflow",site="old-site"}' in figures
+    shown = figures(house)
+    assert 'sekisho_mint_calls_total{call="calc-request",status="200"}' in shown
+    assert 'sekisho_mint_site_calls_total{side="workflow",site="old-site"}' in shown
+    assert 'sekisho_mint_site_calls_total{side="agent",site="old-site"}' in shown
+    words = ("broker", "site", "list", "--json", "--config", house.config)
+    deadline = time.monotonic() + 60
+    while True:  # uses are written down some seconds later
+        sites = {site["id"]: site for site in json.loads(sekisho(*words))}
+        uses = {use["side"]: use["calls"] for use in sites["old-site"]["mint_uses"]}
+        if uses.keys() == {"agent", "workflow"}:
+            break
+        assert time.monotonic() < deadline, sites
+    assert sites["old-site"]["mint_last_at"]
+    status = json.loads(sekisho("broker", "status", "--json", "--config", house.config))
+    assert "old-site" in status["mint_last_at"]
 
 
 def test_a_calculation_survives_a_broker_that_restarts_at_every_step(tmp_path: Path) -> None:

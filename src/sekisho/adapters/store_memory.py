@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -233,11 +233,11 @@ class MemoryMintNotes:
         with self._state.lock:
             return self._state.notes.get(job_id)
 
-    def keep(self, job_id: str, note: bytes) -> None:
+    def change(self, job_id: str, decide: Callable[[bytes | None], bytes]) -> None:
         with self._state.lock:
             if job_id not in self._state.jobs:
                 raise NotFound("job.not_found", job=job_id)
-            self._state.notes[job_id] = note
+            self._state.notes[job_id] = decide(self._state.notes.get(job_id))
 
     def used(self, site: str, side: str, *, calls: int, at: datetime) -> None:
         with self._state.lock:

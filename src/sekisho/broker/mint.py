@@ -9,12 +9,13 @@ serves, since those programs cannot; it opens no others.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from sekisho.broker.chunks import Chunks, Claim
 from sekisho.broker.jobs import Jobs
@@ -91,12 +92,15 @@ class MintDesk:
 
     def note(self, job: Job) -> Note:
         """Return what is remembered of ``job``; an empty note when nothing is."""
-        kept = self.notes.note(job.id)
-        return Note() if kept is None else msgspec.json.decode(kept, type=Note)
+        return _note(self.notes.note(job.id))
 
-    def keep(self, job: Job, note: Note) -> Note:
-        self.notes.keep(job.id, msgspec.json.encode(note))
-        return note
+    def change(self, job: Job, decide: Callable[[Note], Note]) -> None:
+        """Keep what ``decide`` makes of the note as it is then: both sides write in it."""
+        self.notes.change(job.id, lambda kept: msgspec.json.encode(decide(_note(kept))))
+
+    def note_down(self, job: Job, **facts: object) -> None:
+        """Change these facts of the note, and no others."""
+        self.change(job, lambda note: replace(note, **facts))
 
     def site(self, name: str, user: str) -> MintSite | None:
         """Return the site if the old paths are open for it and it serves ``user``."""
@@ -173,7 +177,7 @@ class MintOrders:
             queue_s=desk.policy.value.mint.queue_time.total_seconds(),
         )
         job, _ = desk.submissions.submit(user, message)
-        note = Note(
+        facts = Note(
             old_client=True,
             command=info.command,
             parameters=info.parameters,
@@ -182,7 +186,7 @@ class MintOrders:
             results=results,
         )
         try:
-            desk.keep(job, note)
+            desk.change(job, lambda _: facts)
             desk.port(job).store(files)
         except SekishoError:
             desk.cancel(job)
@@ -195,33 +199,33 @@ class MintOrders:
             return Reply("unknown_id", 400, 400)
         job, _ = found
         if job.state is not JobState.DRAFT:
-            return Reply("already_waiting", 400, 401)
+            return Reply("already_waiting", 400, 401, site=job.site)
         self.desk.submissions.start(user, job.id)
-        return Reply("waiting")
+        return Reply("waiting", site=job.site)
 
     def cancel(self, user: str, message: Named) -> Reply:
         """Withdraw a calculation that waits; by force, whatever it does. It is then forgotten."""
         if (found := self._find(user, message.accept_id)) is None:
             return Reply("unknown_id", 400, 400)
-        job, note = found
+        job, _ = found
         forced = message.delete == "force"
         if not forced and job.state not in (JobState.QUEUED, JobState.OFFERED):
-            return Reply("not_cancellable", 400, 401)
-        self.desk.keep(job, msgspec.structs.replace(note, forgotten=True))
+            return Reply("not_cancellable", 400, 401, site=job.site)
+        self.desk.note_down(job, forgotten=True)
         job = self.desk.cancel(job)
         if job.state.terminal:
             self.desk.submissions.received(user, job.id)
-        return Reply("deleted" if forced else "cancelled")
+        return Reply("deleted" if forced else "cancelled", site=job.site)
 
     def status(self, user: str, accept_id: str) -> Reply:
         if (found := self._find(user, accept_id)) is None:
             return Reply("unknown_id", 200, 400)
-        return Reply("status", params={"word": status_of(*found)})
+        return _told(status_of(*found), found[0])
 
     def progress(self, user: str, accept_id: str) -> Reply:
         if (found := self._find(user, accept_id)) is None:
             return Reply("unknown_id", 200, 400)
-        return Reply("status", params={"word": progress_of(*found)})
+        return _told(progress_of(*found), found[0])
 
     def result(self, user: str, accept_id: str) -> Reply | Files:
         """Return the results of an ended calculation. Call `received` when they were sent."""
@@ -229,13 +233,13 @@ class MintOrders:
             return Reply("unknown_id", 200, 400)
         job, note = found
         if not job.state.terminal:
-            return Reply("not_ended", 200, 400)
+            return Reply("not_ended", 200, 400, site=job.site)
         outcome = Outcome(verdict="lost") if not job.result else open_outcome(job.result)
         there = self.desk.port(job).files(outcome.outputs)
         names = [*note.results, *(name for name in LOG_NAMES if name not in note.results)]
         files = {name: _result(name, there.get(name), note) for name in names}
         code, params = outcome.code or "", outcome.params
-        return Files(accept_id=accept_id, files=files, code=code, params=params)
+        return Files(accept_id, files, site=job.site, code=code, params=params)
 
     def received(self, user: str, accept_id: str) -> None:
         """Note that the last byte of a result was sent: the calculation is forgotten."""
@@ -262,6 +266,14 @@ class MintOrders:
             return None
         note = self.desk.note(job)
         return (job, note) if visible(self.desk, job, note, again=again) else None
+
+
+def _told(word: str, job: Job) -> Reply:
+    return Reply("status", params={"word": word}, site=job.site)
+
+
+def _note(kept: bytes | None) -> Note:
+    return Note() if kept is None else msgspec.json.decode(kept, type=Note)
 
 
 def visible(desk: MintDesk, job: Job, note: Note, *, again: bool = False) -> bool:

@@ -7,7 +7,7 @@ SyncFailed, after which the process must end.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -264,8 +264,11 @@ class MintNotes(Protocol):
         """Return what was kept for the job last; it is forgotten with the job."""
         ...
 
-    def keep(self, job_id: str, note: bytes) -> None:
-        """Keep ``note`` in place of the job's earlier one; raise NotFound without such a job."""
+    def change(self, job_id: str, decide: Callable[[bytes | None], bytes]) -> None:
+        """Keep what ``decide`` makes of the job's note, with no other change in between.
+
+        Raise NotFound without such a job. What ``decide`` raises changes nothing.
+        """
         ...
 
     def used(self, site: str, side: str, *, calls: int, at: datetime) -> None:

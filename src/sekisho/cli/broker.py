@@ -17,7 +17,7 @@ from sekisho.adapters.logging_setup import set_up_logging
 from sekisho.broker.scrub import Scrub
 from sekisho.cli.broker_home import config_option, open_desk
 from sekisho.cli.broker_jobs import jobs, lost, show_job
-from sekisho.cli.broker_mint import import_ini
+from sekisho.cli.broker_mint import import_ini, last_uses
 from sekisho.cli.broker_output import show, show_made, show_record
 from sekisho.cli.broker_site import site
 from sekisho.cli.broker_token import token
@@ -148,9 +148,9 @@ def status(session: Session, config: Path) -> None:
     """Show figures, and whether the broker is serving."""
     files = load_broker(config)
     with open_desk(config) as desk:
-        now = desk.ports.clock.now()
-        seen = figures(desk, now)
+        seen = figures(desk, desk.ports.clock.now())
         connected = [s.id for s in desk.ports.store.directory.sites() if desk.sites.connected(s)]
+        last = last_uses(desk)
     row = {
         "version": seen.version,
         "serving": _serving(files),
@@ -158,6 +158,8 @@ def status(session: Session, config: Path) -> None:
         "jobs": seen.jobs,
         "stored_bytes": seen.stored_bytes,
         "free_bytes": seen.free_bytes,
+        "unguarded": seen.unguarded,
+        "mint_last_at": last,
     }
     show_record(session, row)
 

@@ -39,8 +39,9 @@ def jobs(  # noqa: PLR0913 (one for each option)
     which = JobFilter(site=site, submitter=user, states=states)
     with open_desk(config) as desk:
         found = desk.ports.store.jobs.page(which, after=None, limit=limit)
-    views = [job_view(job, with_result=False) for job in found]
-    show_table(session, views, ("id", "site", "submitter", "state", "changed_at"))
+    views = [job_view(job, desk.policy.value, with_result=False) for job in found]
+    columns = ("id", "site", "submitter", "state", "changed_at", "unguarded")
+    show_table(session, views, columns)
 
 
 @click.command("show", cls=Command)
@@ -55,7 +56,7 @@ def show_job(session: Session, job_id: str, config: Path) -> None:
         chunks = desk.ports.store.ledger.declared(job.id)
         history = desk.ports.store.ledger.history(job.id)
     row = {
-        "job": job_view(job, with_result=False),
+        "job": job_view(job, desk.policy.value, with_result=False),
         "epoch": job.epoch,
         "instance": job.instance,
         "chunks": len(chunks),

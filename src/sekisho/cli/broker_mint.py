@@ -9,6 +9,7 @@ import click
 
 from sekisho.adapters.durable import write_file
 from sekisho.adapters.logging_setup import set_up_logging
+from sekisho.broker.desk import Desk
 from sekisho.cli import output
 from sekisho.cli.broker_home import config_option
 from sekisho.cli.broker_output import show, show_record
@@ -47,6 +48,12 @@ def import_ini(
     if session.json:
         facts = {"written": written, "added": added, "no_counterpart": list(old.unmatched)}
         show_record(session, {"settings": tables, **facts})
+
+
+def last_uses(desk: Desk) -> dict[str, str]:
+    """Return when the old paths were last used for each site."""
+    found = sorted(desk.ports.store.mint.uses(), key=lambda use: use.last_at)
+    return {use.site: use.last_at.isoformat(timespec="seconds") for use in found}
 
 
 def _write(

@@ -130,6 +130,7 @@ _FACTS: Final = (
     "expires_at",
     "received",
     "lost_by",
+    "unguarded",
 )
 
 
@@ -137,7 +138,11 @@ def _job_row(session: Session, view: JobView) -> tuple[str, ...]:
     state = text("state", view.state, session.lang)
     if view.attention is not None:
         state += f" ({text('state', view.attention, session.lang)})"
-    return view.id, view.site, state, view.changed_at.isoformat(timespec="seconds")
+    return view.id, _site(session, view), state, view.changed_at.isoformat(timespec="seconds")
+
+
+def _site(session: Session, view: JobView) -> str:
+    return f"{view.site} ({session.say('site_unguarded')})" if view.unguarded else view.site
 
 
 def _site_row(session: Session, site: SiteView) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from sekisho.adapters.clock_system import SystemClock
 from sekisho.adapters.directory_deferred import DeferredDirectory
 from sekisho.adapters.http_server import Listening, TlsFiles, serve
 from sekisho.adapters.logging_setup import set_up_logging
+from sekisho.adapters.mint_uses_deferred import DeferredMintUses
 from sekisho.adapters.notify_systemd import ServiceManager
 from sekisho.adapters.sql.engine import Database
 from sekisho.adapters.store_sql import open_store, sqlite_url
@@ -190,15 +191,15 @@ def run(config: Path) -> None:
     tls = TlsFiles(files.tls_cert, files.tls_key) if files.tls_cert and files.tls_key else None
     with alone(files), database(files) as opened:
         store = open_store(opened)
-        directory = DeferredDirectory(store.directory)
-        made = _desk(files, replace(store, directory=directory))
+        directory, mint = DeferredDirectory(store.directory), DeferredMintUses(store.mint)
+        made = _desk(files, replace(store, directory=directory, mint=mint))
         polls = LongPoll(made.ports.wakeups, made.ports.clock)
         running = Running(files, made, polls, tls)
         face = Face(
             reload=running.reload, fatal=_die, checks=_checks(made, opened), prefix=http.prefix
         )
         serve(
-            application(made, polls, face, _lifespan(made.reaper, directory, manager)),
+            application(made, polls, face, _lifespan(made.reaper, (directory, mint), manager)),
             Listening(
                 host=http.host,
                 port=http.port,
@@ -254,16 +255,19 @@ def _checks(made: Desk, opened: Database) -> dict[str, Callable[[], None]]:
     return {"database": writable, "migrations": lambda: migrations.check(opened), "disk": disk}
 
 
-def _lifespan(reaper: Reaper, directory: DeferredDirectory, manager: ServiceManager) -> Lifespan:
+Deferred = tuple[DeferredDirectory, DeferredMintUses]
+
+
+def _lifespan(reaper: Reaper, deferred: Deferred, manager: ServiceManager) -> Lifespan:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_reap, reaper)
-            tasks.start_soon(_write_down, directory)
+            tasks.start_soon(_write_down, deferred)
             tasks.start_soon(_say_alive, manager)
             yield
             tasks.cancel_scope.cancel()
-        await to_thread.run_sync(_flush, directory)
+        await to_thread.run_sync(_flush, deferred)
 
     return lifespan
 
@@ -277,15 +281,16 @@ async def _reap(reaper: Reaper) -> None:
         await anyio.sleep(PASS_SECONDS)
 
 
-async def _write_down(directory: DeferredDirectory) -> None:
+async def _write_down(deferred: Deferred) -> None:
     while True:
         await anyio.sleep(_SEEN_SECONDS)
-        await to_thread.run_sync(_flush, directory)
+        await to_thread.run_sync(_flush, deferred)
 
 
-def _flush(directory: DeferredDirectory) -> None:
+def _flush(deferred: Deferred) -> None:
     try:
-        directory.flush()
+        for one in deferred:
+            one.flush()
     except SyncFailed as error:
         _die(error)
     except SekishoError as error:  # nothing is lost: they are written with the next ones

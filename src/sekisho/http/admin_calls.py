@@ -40,7 +40,8 @@ class AdminCalls:
         return Done()
 
     def lost(self, call: Call) -> JobView:
-        return job_view(self.desk.sites.lost(call.id, call.message.by), with_result=False)
+        job = self.desk.sites.lost(call.id, call.message.by)
+        return job_view(job, self.desk.policy.value, with_result=False)
 
     def page(self, call: Call) -> JobPage:
         query = call.query
@@ -48,7 +49,8 @@ class AdminCalls:
         which = JobFilter(site=query.site, states=states)
         jobs = self.desk.ports.store.jobs.page(which, after=query.after, limit=query.limit)
         more = jobs[-1].id if len(jobs) == query.limit else None
-        return JobPage(jobs=[job_view(job, with_result=False) for job in jobs], next=more)
+        policy = self.desk.policy.value
+        return JobPage(jobs=[job_view(job, policy, with_result=False) for job in jobs], next=more)
 
 
 def status(desk: Desk, started_at: datetime) -> BrokerStatus:
@@ -56,6 +58,7 @@ def status(desk: Desk, started_at: datetime) -> BrokerStatus:
     states: Counter[str] = Counter()
     for (_, state), number in desk.ports.store.ledger.counts().items():
         states[state.value] += number
+    sites = desk.ports.store.directory.sites()
     return BrokerStatus(
         version=__version__,
         started_at=started_at,
@@ -63,4 +66,5 @@ def status(desk: Desk, started_at: datetime) -> BrokerStatus:
         stored_bytes=desk.ports.store.ledger.usage().stored_bytes,
         free_bytes=desk.ports.blobs.free_bytes(),
         polling=desk.meter.get("polling"),
+        unguarded=[s.id for s in sites if desk.policy.value.mint.unguarded(s.id)],
     )

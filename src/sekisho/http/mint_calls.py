@@ -6,10 +6,9 @@ nobody learns of a job that is not theirs.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import IO, Any, Final
 
@@ -29,8 +28,6 @@ from sekisho.wire.v1 import Poll
 _SMALL_BYTES: Final = 64 << 10
 #: So much of a body is gathered before it is worked on, off the event loop.
 _GATHER_BYTES: Final = 1 << 20
-#: Uses are written down at most this often for each side of a site.
-_NOTE_SECONDS: Final = 10.0
 #: Settings are read again at most this often, whoever asks.
 _REREAD_SECONDS: Final = 1.0
 
@@ -83,41 +80,13 @@ class MintRow:
 
 
 @dataclass(slots=True)
-class Uses:
-    """Writes down how often the old paths are used, not more often than it must."""
-
-    desk: Desk
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _open: dict[tuple[str, str], int] = field(default_factory=dict)
-    _written_at: dict[tuple[str, str], float] = field(default_factory=dict)
-
-    def add(self, site: str, side: Side) -> None:
-        """Count one call about a site that is configured."""
-        key, ports = (site, side.value), self.desk.ports
-        self.desk.meter.add("mint_site_calls", site=site, side=side.value)
-        with self._lock:
-            self._open[key] = self._open.get(key, 0) + 1
-            now = ports.clock.monotonic()
-            before = self._written_at.get(key)
-            if before is not None and now - before < _NOTE_SECONDS:
-                return
-            self._written_at[key] = now
-            calls = self._open.pop(key)
-        ports.store.mint.used(site, side.value, calls=calls, at=ports.clock.now())
-
-
-@dataclass(slots=True)
 class MintCalls:
     """What the old paths do."""
 
     desk: Desk
     context: Context
     reload: Callable[[], None]
-    uses: Uses = field(init=False)
     _reread_at: float | None = None
-
-    def __post_init__(self) -> None:
-        self.uses = Uses(self.desk)
 
     def rows(self) -> list[MintRow]:
         """Return every old path."""
@@ -148,9 +117,7 @@ class MintCalls:
             reply: Reply = await self.context.threads.run(
                 self.desk.mint_orders.add, call.user, body
             )
-        if reply.site:
-            await self.context.threads.run(self.uses.add, reply.site, Side.WORKFLOW)
-        return reply
+        return self._counted(reply)
 
     async def allow(self, call: MintCall) -> Answer:
         return await self._said(call, self.desk.mint_orders.allow)
@@ -159,19 +126,13 @@ class MintCalls:
         return await self._said(call, self.desk.mint_orders.cancel)
 
     async def status(self, call: MintCall) -> Answer:
-        return await self.context.threads.run(
-            self.desk.mint_orders.status, call.user, call.query("accept_id")
-        )
+        return await self._asked(call, self.desk.mint_orders.status)
 
     async def progress(self, call: MintCall) -> Answer:
-        return await self.context.threads.run(
-            self.desk.mint_orders.progress, call.user, call.query("accept_id")
-        )
+        return await self._asked(call, self.desk.mint_orders.progress)
 
     async def result(self, call: MintCall) -> Answer:
-        return await self.context.threads.run(
-            self.desk.mint_orders.result, call.user, call.query("accept_id")
-        )
+        return await self._asked(call, self.desk.mint_orders.result)
 
     async def listing(self, call: MintCall) -> Answer:
         return await self.context.threads.run(self.desk.mint_orders.listing, call.user)
@@ -233,11 +194,15 @@ class MintCalls:
 
     async def _said(self, call: MintCall, run: Callable[[str, Named], Reply]) -> Answer:
         message = await _named(call.request)
-        return (
-            message
-            if isinstance(message, Reply)
-            else await self.context.threads.run(run, call.user, message)
-        )
+        if isinstance(message, Reply):
+            return message
+        return self._counted(await self.context.threads.run(run, call.user, message))
+
+    async def _asked(
+        self, call: MintCall, run: Callable[[str, str], Reply] | Callable[[str, str], Reply | Files]
+    ) -> Answer:
+        found = await self.context.threads.run(run, call.user, call.query("accept_id"))
+        return self._counted(found)
 
     async def _told(self, call: MintCall, run: Callable[[OldAgent, Named], Reply]) -> Answer:
         message = await _named(call.request)
@@ -254,8 +219,19 @@ class MintCalls:
             self.desk.mint_work.agent, call.caller, site, address
         )
         if agent is not None:
-            await self.context.threads.run(self.uses.add, site, Side.AGENT)
+            self._count(site, Side.AGENT)
         return agent
+
+    def _counted(self, answer: Reply | Files) -> Answer:
+        if answer.site:
+            self._count(answer.site, Side.WORKFLOW)
+        return answer
+
+    def _count(self, site: str, side: Side) -> None:
+        """Count one call about a site that is configured."""
+        ports = self.desk.ports
+        self.desk.meter.add("mint_site_calls", site=site, side=side.value)
+        ports.store.mint.used(site, side.value, calls=1, at=ports.clock.now())
 
     async def _lifted(self, call: MintCall, spool: IO[bytes]) -> Lifted:
         """Read a body with files into ``spool``, bounded by the policy and by the disk's room."""

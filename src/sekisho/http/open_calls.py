@@ -68,6 +68,7 @@ class OpenCalls:
             "build_info", (("python", platform.python_version()), ("version", __version__)), 1
         )
         yield from self._jobs()
+        yield from self._sites()
         yield from _family("disk_free_bytes", "gauge", "Room for chunks.")
         yield _line("disk_free_bytes", (), self.desk.ports.blobs.free_bytes())
         for name, (kind, text) in NUMBERS.items():
@@ -84,6 +85,13 @@ class OpenCalls:
             yield _line("jobs", (("site", site), ("state", state.value)), number)
         yield from _family("stored_bytes", "gauge", "Bytes of chunks that jobs hold.")
         yield _line("stored_bytes", (), self.desk.ports.store.ledger.usage().stored_bytes)
+
+    def _sites(self) -> Iterator[str]:
+        text = "Whether an old MInt agent serves the site, which cannot keep a manifest."
+        yield from _family("site_unguarded", "gauge", text)
+        mint = self.desk.policy.value.mint
+        for name in sorted(mint.sites):
+            yield _line("site_unguarded", (("site", name),), mint.unguarded(name))
 
     def _histogram(self) -> Iterator[str]:
         name = "request_seconds"

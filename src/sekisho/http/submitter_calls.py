@@ -30,7 +30,7 @@ class SubmitterCalls:
 
     def submit(self, call: Call) -> JobView | Created:
         job, new = self.desk.submissions.submit(call.user, call.message)
-        return Created(_own(job)) if new else _own(job)
+        return Created(self._own(job)) if new else self._own(job)
 
     def page(self, call: Call) -> JobPage:
         query = call.query
@@ -38,7 +38,7 @@ class SubmitterCalls:
         which = JobFilter(site=query.site, states=states)
         jobs = self.desk.submissions.page(call.user, which, after=query.after, limit=query.limit)
         more = jobs[-1].id if len(jobs) == query.limit else None
-        return JobPage(jobs=[_own(job) for job in jobs], next=more)
+        return JobPage(jobs=[self._own(job) for job in jobs], next=more)
 
     async def view(self, call: Call) -> JobView:
         """Answer when the job changes, or only when it ends, as was asked.
@@ -62,24 +62,23 @@ class SubmitterCalls:
 
         wait_s = 0.0 if known is None else call.query.wait_s
         if call.query.end:
-            return _own(await end_within(wait_s))
+            return self._own(await end_within(wait_s))
         job = await self.polls.until(news, look, topics=[job_topic(job_id)], wait_s=wait_s)
         if wait_s > 0 and news(job) and not ended(job):
             job = await end_within(min(wait_s, SETTLE_SECONDS))
-        return _own(job)
+        return self._own(job)
 
     def start(self, call: Call) -> JobView:
-        return _own(self.desk.submissions.start(call.user, call.id))
+        return self._own(self.desk.submissions.start(call.user, call.id))
 
     def cancel(self, call: Call) -> JobView:
-        return _own(self.desk.submissions.cancel(call.user, call.id))
+        return self._own(self.desk.submissions.cancel(call.user, call.id))
 
     def received(self, call: Call) -> JobView:
-        return _own(self.desk.submissions.received(call.user, call.id))
+        return self._own(self.desk.submissions.received(call.user, call.id))
 
     def sites(self, call: Call) -> SiteList:
         return SiteList(sites=self.desk.sites.serving(call.user))
 
-
-def _own(job: Job) -> JobView:
-    return job_view(job, with_result=True)
+    def _own(self, job: Job) -> JobView:
+        return job_view(job, self.desk.policy.value, with_result=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from sekisho.broker.policy import Policy
 from sekisho.domain.job import Job
 from sekisho.wire.v1 import JobView
 
 
-def job_view(job: Job, *, with_result: bool) -> JobView:
+def job_view(job: Job, policy: Policy, *, with_result: bool) -> JobView:
     """Return what may be shown of a job; its result is for its submitter."""
     return JobView(
         id=job.id,
@@ -22,4 +23,5 @@ def job_view(job: Job, *, with_result: bool) -> JobView:
         result=job.result or None if with_result else None,
         received=job.received_at is not None,
         lost_by=job.lost_by,
+        unguarded=policy.mint.unguarded(job.site),
     )

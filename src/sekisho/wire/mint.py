@@ -125,6 +125,7 @@ class Note(Struct, frozen=True, kw_only=True, omit_defaults=True):
     kinds: dict[str, tuple[str, str]] = {}  #: of inputs: MIME type and character set
     results: list[str] = []  #: names asked for
     progress: str = ""  #: as an old agent told, where the job's state does not say it
+    told: dict[str, int] = {}  #: how often which address was told of it
     sent_to: str = ""  #: the address to which the inputs went
     end: str = ""  #: `completed` or `abnormal`, as the agent said
     returned: TreeRef | None = None

@@ -59,6 +59,7 @@ class JobView(Message, frozen=True, kw_only=True, omit_defaults=True):
     result: Envelope | None = None
     received: bool = False
     lost_by: str | None = None
+    unguarded: bool = False  #: its site is served by an old MInt agent: no manifest holds there
 
 
 class JobPage(Message, frozen=True, kw_only=True, omit_defaults=True):
@@ -187,6 +188,7 @@ class BrokerStatus(Message, frozen=True, kw_only=True, omit_defaults=True):
     stored_bytes: int
     free_bytes: int
     polling: int
+    unguarded: list[SiteName] = []  #: sites of old MInt agents, which cannot keep a manifest
 
 
 class Problem(Message, frozen=True, kw_only=True, omit_defaults=True):

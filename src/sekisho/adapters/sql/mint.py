@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
@@ -14,9 +15,7 @@ from sekisho.domain.errors import NotFound
 
 _NOTE: Final = sa.select(mint_notes.c.note).where(mint_notes.c.job_id == sa.bindparam("job"))
 _THERE: Final = (
-    sa.select(jobs.c.id)
-    .where(jobs.c.id == sa.bindparam("job"))
-    .with_for_update(key_share=True, read=True)
+    sa.select(jobs.c.id).where(jobs.c.id == sa.bindparam("job")).with_for_update(key_share=True)
 )
 _USES: Final = sa.select(mint_uses).order_by(mint_uses.c.site, mint_uses.c.side)
 
@@ -44,10 +43,12 @@ class SqlMintNotes:
             found = tx.execute(_NOTE, {"job": job_id}).scalar()
         return None if found is None else bytes(found)
 
-    def keep(self, job_id: str, note: bytes) -> None:
+    def change(self, job_id: str, decide: Callable[[bytes | None], bytes]) -> None:
         with self._database.writing() as tx:
             if tx.execute(_THERE, {"job": job_id}).first() is None:
                 raise NotFound("job.not_found", job=job_id)
+            found = tx.execute(_NOTE, {"job": job_id}).scalar()
+            note = decide(None if found is None else bytes(found))
             tx.execute(self._keep, {"job_id": job_id, "note": note})
 
     def used(self, site: str, side: str, *, calls: int, at: datetime) -> None:
