@@ -112,7 +112,7 @@ def test_jobs_are_listed_shown_and_declared_lost(config: Path) -> None:
     assert row["id"] == job.id
     assert told(config, "jobs", "--user", "bob") == []
     table = run("jobs", "-c", config).stdout.splitlines()
-    assert table[0].split() == ["ID", "SITE", "SUBMITTER", "STATE", "CHANGED_AT"]
+    assert table[0].split() == ["ID", "SITE", "SUBMITTER", "STATE", "CHANGED_AT", "UNGUARDED"]
     assert table[1].split()[:4] == [job.id, "one", "alice", "offered"]
     shown = told(config, "show", job.id)
     assert [step["state"] for step in shown["history"]] == ["queued", "offered"]
