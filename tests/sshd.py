@@ -94,6 +94,7 @@ class Sshd:
             "KbdInteractiveAuthentication no",
             "PermitRootLogin prohibit-password",
             "Subsystem sftp internal-sftp",
+            *self.lines,  # of a setting given twice, the first is taken
             "LogLevel VERBOSE",
         ]
         (self.place / "sshd_config").write_text("\n".join(settings) + "\n")

@@ -8,13 +8,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-from sekisho.adapters.blobs_memory import MemoryBlobs
 from sekisho.adapters.journal_directory import DirectoryJournal
 from sekisho.adapters.push_directory import DirectoryPushStore
+from sekisho.adapters.shelf_memory import MemoryShelf
 from sekisho.adapters.workplace_local import LocalWorkplace
 from sekisho.client.client import new_job_id
 from sekisho.domain.run import Run, Stage
 from sekisho.site.gate import Gate
+from sekisho.site.push import ChunkShelf
 from sekisho.wire.v1 import SubmitJob
 
 SITE: Final = "kobe"
@@ -56,7 +57,7 @@ class World:
         self.store = DirectoryPushStore(place / "push")
         self.journal = DirectoryJournal(place / "push" / "carrier", log=place / "log")
         self.journal.lock()
-        self.chunks = MemoryBlobs(now=self.clock.now)
+        self.chunks: ChunkShelf = MemoryShelf(now=self.clock.now)
         self.workplace = LocalWorkplace(place / "work")
         self.carrier = NotedCarrier()
         self.pauses: list[float] = []

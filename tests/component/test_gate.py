@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sekisho.adapters.blobs_memory import MemoryBlobs
 from sekisho.adapters.push_directory import DirectoryPushStore
+from sekisho.adapters.shelf_memory import MemoryShelf
 from sekisho.client.client import new_job_id
 from sekisho.domain.errors import (
     Conflict,
@@ -323,7 +323,7 @@ def test_bytes_under_a_wrong_name_are_not_kept(gate: Gate) -> None:
 
 
 def test_submitters_leave_the_site_room_to_write(world: World) -> None:
-    world.chunks = MemoryBlobs(capacity=100 << 20)
+    world.chunks = MemoryShelf(capacity=100 << 20)
     gate = world.gate()
     job = gate.submit(a_submission(has_inputs=True)).id
     chunk, data = a_chunk("too much")
@@ -489,10 +489,10 @@ def test_old_chunks_go_when_no_job_can_want_them(world: World, gate: Gate) -> No
     gate.start(job)
     world.days(8)
     gate.tidy()
-    assert world.chunks.missing("alice", [chunk.digest]) == []
+    assert world.chunks.find("alice", [chunk.digest])
     world.run(job, Stage.RUNNING)
     gate.tidy()
-    assert world.chunks.missing("alice", [chunk.digest]) == [chunk.digest]
+    assert world.chunks.find("alice", [chunk.digest]) == {}
 
 
 def test_one_submitters_chores_leave_the_others_alone(world: World, gate: Gate) -> None:
@@ -502,7 +502,7 @@ def test_one_submitters_chores_leave_the_others_alone(world: World, gate: Gate) 
     bob.put(job, [frame(chunk.digest, data)])
     world.days(30)
     gate.tidy()
-    assert world.chunks.missing("bob", [chunk.digest]) == []
+    assert world.chunks.find("bob", [chunk.digest])
     assert bob.view(job, None, 0).state == "draft"
 
 

@@ -10,19 +10,26 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
 import msgspec
 import pytest
 
-from sekisho.adapters.chunks_local import LocalChunks
+from sekisho.adapters.chunks_local import LocalChunks, LocalFiles
 from sekisho.adapters.gate_stdio import GateStdio
 from sekisho.adapters.lane_gate import GateLane
 from sekisho.adapters.patience import Patience
-from sekisho.domain.errors import Conflict, NotFound, SekishoError
+from sekisho.adapters.shelf_directory import DirectoryShelf
+from sekisho.adapters.shelf_memory import MemoryShelf
+from sekisho.domain.errors import Conflict, IntegrityError, NotFound, SekishoError, StorageFull
+from sekisho.domain.files import RelPath
+from sekisho.domain.limits import MAX_CHUNK_BYTES
+from sekisho.transfer.fetch import fetch_files
 from sekisho.transfer.port import ChunkPort
-from sekisho.wire.frames import Chunk, digest_of, frame, pack_digests
+from sekisho.transfer.tree import Tree, TreeFile
+from sekisho.wire.frames import Chunk, Frame, digest_of, frame, pack_digests
 from sekisho.wire.stdio import DATA, END, MESSAGE, Answer, Packets, encoded
 from tests.component.gate_world import World, a_submission
 from tests.world import a_chunk
@@ -146,6 +153,77 @@ def test_local_chunks_come_back_verified(world: World) -> None:
     pieces = [a_chunk(f"number {n}") for n in range(5)]
     port.send(pieces)
     assert list(port.fetch([chunk for chunk, _ in pieces])) == pieces
+
+
+# ---------------------------------------------------------- files out of what is at hand
+
+
+def a_tree(contents: dict[str, list[bytes]]) -> Tree:
+    files = []
+    for name, pieces in sorted(contents.items()):
+        chunks = tuple(Chunk(digest_of(piece), len(piece)) for piece in pieces)
+        size = sum(map(len, pieces))
+        files.append(TreeFile(RelPath.parse(name), executable=False, size=size, chunks=chunks))
+    return Tree(tuple(files))
+
+
+def shelved(world: World, contents: dict[str, list[bytes]]) -> tuple[Tree, LocalFiles]:
+    tree = a_tree(contents)
+    pieces = {digest_of(piece): piece for file in contents.values() for piece in file}
+    world.chunks.put("alice", [Frame(digest, data) for digest, data in pieces.items()])
+    return tree, LocalFiles(world.chunks, "alice", tree)
+
+
+def test_files_are_put_together_from_what_is_here(world: World, tmp_path: Path) -> None:
+    pieces = [os.urandom(3000) for _ in range(200)]
+    contents = {
+        "large": pieces[:150],
+        "folder/again": [pieces[3], pieces[3], pieces[150]],
+        "empty": [],
+        "sparse": [pieces[0], bytes(MAX_CHUNK_BYTES), pieces[1]],
+    }
+    tree, files = shelved(world, contents)
+    fetch_files(tree, files, tmp_path / "work")
+    for name, expected in contents.items():
+        assert (tmp_path / "work" / name).read_bytes() == b"".join(expected)
+    assert (tmp_path / "work" / "sparse").stat().st_blocks * 512 < MAX_CHUNK_BYTES
+
+
+def test_what_was_damaged_on_the_shelf_is_not_taken(world: World, tmp_path: Path) -> None:
+    """Killed by: believing what was copied without looking at it."""
+    shelf = world.chunks = DirectoryShelf(tmp_path / "packs")
+    pieces = [os.urandom(3000) for _ in range(5)]
+    tree, files = shelved(world, {"file": pieces})
+    (pack,) = (tmp_path / "packs").rglob("*.pack")
+    data = bytearray(pack.read_bytes())
+    data[7000] ^= 1
+    pack.write_bytes(data)
+    with pytest.raises(IntegrityError):
+        fetch_files(tree, files, tmp_path / "work")
+    assert not (tmp_path / "work" / "file").exists()
+    assert shelf.find("alice", [digest_of(pieces[2])]) == {}
+
+
+def test_a_chunk_that_is_not_here_is_not_found(world: World, tmp_path: Path) -> None:
+    tree, _ = shelved(world, {"file": [b"one", b"two", b"three"]})
+    files = LocalFiles(MemoryShelf(), "alice", tree)
+    with pytest.raises(NotFound):
+        fetch_files(tree, files, tmp_path / "work")
+    world.chunks.drop("alice", datetime.max.replace(tzinfo=UTC))
+    world.chunks.put("alice", [Frame(digest_of(b"one"), b"one")])
+    with pytest.raises(NotFound):
+        fetch_files(tree, LocalFiles(world.chunks, "alice", tree), tmp_path / "work")
+
+
+def test_what_has_no_room_is_refused_before_it_is_written(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, files = shelved(world, {"file": [b"one", b"two"]})
+    system = os.statvfs(tmp_path)
+    full = os.statvfs_result((*system[:4], 1, *system[5:]))
+    monkeypatch.setattr(os, "fstatvfs", lambda _fd: full)
+    with pytest.raises(StorageFull):
+        fetch_files(tree, files, tmp_path / "work")
 
 
 # --------------------------------------------------------------- a gate that is no gate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -232,3 +233,25 @@ def test_a_killed_master_leaves_a_socket_that_is_not_trusted(server: Sshd, host:
     assert host.socket.exists()
     assert host.run(["true"]).code == 0
     assert server.logins == 2
+
+
+def _negotiated(tmp_path: Path, *lines: str) -> set[str]:
+    """Return the ciphers of one connection, as the server says."""
+    with serving(tmp_path / "sshd", lines=["LogLevel DEBUG1"]) as server:
+        file = tmp_path / "ssh_config"
+        file.write_text(server.alias("far", extra=lines))
+        with connected_as(SshAddress(host="far", config_file=file)) as host:
+            assert host.run(["true"]).code == 0
+        words = server.log.read_text("utf-8", "replace").split("cipher: ")[1:]
+    return {word.split()[0] for word in words}
+
+
+def test_a_cipher_in_hardware_is_taken_when_nobody_has_chosen_one(tmp_path: Path) -> None:
+    flags = set(re.split(r"\s+", Path("/proc/cpuinfo").read_text("utf-8", "replace")))
+    fast = "aes128-gcm@openssh.com" if "aes" in flags else "chacha20-poly1305@openssh.com"
+    assert _negotiated(tmp_path) == {fast}
+
+
+@pytest.mark.parametrize("chosen", ["aes256-ctr", "chacha20-poly1305@openssh.com"])
+def test_the_users_own_choice_of_a_cipher_stands(tmp_path: Path, chosen: str) -> None:
+    assert _negotiated(tmp_path, f"Ciphers {chosen}") == {chosen}

@@ -140,7 +140,7 @@ def _write_group(files: Sequence[tuple[Path, bytes]], mode: int) -> None:
             for descriptor, (_, data) in zip(descriptors, files, strict=True):
                 _write_all(descriptor, data)
                 crashpoint("file.written")
-            _side_by_side(_sync_new, descriptors)
+            _side_by_side(sync_new, descriptors)
         crashpoint("file.synced")
         for path, _ in files:
             begun[0].replace(path)
@@ -187,7 +187,7 @@ def append(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, mode)
     try:
-        _append(descriptor, data)
+        append_to(descriptor, data)
     finally:
         os.close(descriptor)
     if new:
@@ -195,7 +195,8 @@ def append(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     crashpoint("append.kept")
 
 
-def _append(descriptor: int, data: bytes) -> None:
+def append_to(descriptor: int, data: bytes) -> None:
+    """Add ``data`` to the end of a file opened to append, as `append` does."""
     before = os.fstat(descriptor).st_size
     try:
         _write_all(descriptor, data)
@@ -206,10 +207,10 @@ def _append(descriptor: int, data: bytes) -> None:
     sync(descriptor)
 
 
-def _sync_new(descriptor: int) -> None:
-    """Sync a file that has no name yet: some file systems notice only here that they are full.
+def sync_new(descriptor: int) -> None:
+    """Sync bytes of which nothing was promised yet; raise OSError when there is no room for them.
 
-    Nothing was promised of these bytes and they are thrown away, so this is not fatal.
+    Some file systems notice only here. The bytes are thrown away then, so this is not fatal.
     """
     try:
         os.fsync(descriptor)

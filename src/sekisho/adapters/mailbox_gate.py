@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 from anyio import to_thread
 
-from sekisho.adapters.chunks_local import LocalChunks
+from sekisho.adapters.chunks_local import LocalChunks, LocalFiles
 from sekisho.domain.egress import Cleared
 from sekisho.site.gate import Runs
 from sekisho.site.mailbox import Hold, LastWord, Step
@@ -82,8 +82,8 @@ class GateMailbox:
         return await to_thread.run_sync(fetch_index, ref, chunks)
 
     async def fetch(self, hold: Hold, tree: Tree, directory: str) -> None:
-        chunks = LocalChunks(self._shelf, self._submitter(hold))
-        await to_thread.run_sync(fetch_files, tree, chunks, Path(directory))
+        files = LocalFiles(self._shelf, self._submitter(hold), tree)
+        await to_thread.run_sync(fetch_files, tree, files, Path(directory))
 
     async def send(self, hold: Hold, staged: Cleared[Staged]) -> None:
         """Leave it staged: the gate hands it out from there."""

@@ -22,12 +22,12 @@ from typing import IO, Final
 import anyio
 
 from sekisho import __version__
-from sekisho.adapters.blobs_directory import BlobDirectory
 from sekisho.adapters.clock_system import SystemClock
 from sekisho.adapters.gate_stdio import GateStdio
 from sekisho.adapters.hosts.carrier import ForkedCarrier, leave, opened_wake
 from sekisho.adapters.journal_directory import DirectoryJournal
 from sekisho.adapters.push_directory import DirectoryPushStore
+from sekisho.adapters.shelf_directory import DirectoryShelf
 from sekisho.adapters.workplace_local import LocalWorkplace
 from sekisho.config.manifest import load_manifest
 from sekisho.config.site import SiteFiles
@@ -76,7 +76,7 @@ def gate(
         version=__version__,
         store=DirectoryPushStore(push.folder),
         runs=push.journal(),
-        chunks=BlobDirectory(push.chunks),
+        chunks=DirectoryShelf(push.chunks),
         carrier=ForkedCarrier(push.folder, lambda lock: anyio.run(_serve, push, lock)),
         workplace=push.workplace(),
         clock=clock,
@@ -98,7 +98,7 @@ async def _serve(push: PushFiles, lock: int) -> None:
     store = DirectoryPushStore(push.folder)
     journal = push.journal()
     await _lock(journal)
-    mailbox = GateMailbox(store, journal, BlobDirectory(push.chunks))
+    mailbox = GateMailbox(store, journal, DirectoryShelf(push.chunks))
     desires = DirectoryDesires(push.site, load_manifest(push.site.manifest))
     desk = Desk(
         mailbox=mailbox,

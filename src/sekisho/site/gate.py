@@ -21,6 +21,7 @@ import structlog
 from sekisho.domain.clock import Clock
 from sekisho.domain.errors import (
     Conflict,
+    Corrupt,
     IntegrityError,
     NotFound,
     SekishoError,
@@ -43,7 +44,7 @@ KEEP_UNRECEIVED: Final = timedelta(days=60)
 KEEP_CHUNKS: Final = timedelta(days=7)
 #: What submitters bring must leave room for what the site has to write.
 SPARE_BYTES: Final = 256 << 20
-BATCH_BYTES: Final = 4 << 20
+ROOM_BYTES: Final = 16 << 20
 
 
 class Runs(Protocol):
@@ -179,26 +180,32 @@ class Gate:
     def missing(self, job_id: str, chunks: Sequence[Chunk]) -> list[str]:
         """Say which of the submitter's chunks are not here yet; only for a draft."""
         self._draft(job_id)
-        return self.chunks.missing(self.submitter, [c.digest for c in chunks])
+        digests = [c.digest for c in chunks]
+        here = self.chunks.find(self.submitter, digests)
+        return [digest for digest in digests if digest not in here]
 
     def put(self, job_id: str, pieces: Iterable[bytes]) -> None:
-        """Store chunks, verified, and durably: many with one wait for the disk."""
+        """Store chunks, verified, and durably."""
         self._draft(job_id)
-        if self.chunks.free_bytes() < SPARE_BYTES:
-            raise StorageFull
+        self.chunks.put(self.submitter, self._frames(pieces))
+
+    def _frames(self, pieces: Iterable[bytes]) -> Iterator[Frame]:
+        """Return what ``pieces`` bring, for as long as there is room for it."""
         reader = FrameReader()
-        batch: list[Frame] = []
-        size = 0
+        room = 0
         for piece in pieces:
             for frame in reader.split(piece):
-                batch.append(frame)
-                size += len(frame)
-            if size >= BATCH_BYTES:
-                self.chunks.put(self.submitter, batch)
-                batch, size = [], 0
-        if batch:
-            self.chunks.put(self.submitter, batch)
+                if room < len(frame):
+                    room = self._room()
+                room -= len(frame)
+                yield frame
         reader.end()
+
+    def _room(self) -> int:
+        """Return how much may come before this is asked again."""
+        if self.chunks.free_bytes() < SPARE_BYTES:
+            raise StorageFull
+        return ROOM_BYTES
 
     def fetch(self, job_id: str, digests: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         """Return chunks of the job's released outputs, and of their list. Nothing else is here."""
@@ -256,13 +263,16 @@ class Gate:
 
     def _drop_chunks(self) -> None:
         """Drop old chunks, at a moment when no job can want one."""
-        before = self.clock.now() - KEEP_CHUNKS
-        past = [d for space, d in self.chunks.older(before) if space == self.submitter]
-        if past:
-            with self.store.locked():
-                jobs = self.store.of(self.submitter)
-                if not any(unstaged(job, self.runs.run(job.id)) for job in jobs):
-                    self.chunks.delete(self.submitter, past)
+        with self.store.locked():
+            jobs = self.store.of(self.submitter)
+            if not any(self._may_want_chunks(job) for job in jobs):
+                self.chunks.drop(self.submitter, self.clock.now() - KEEP_CHUNKS)
+
+    def _may_want_chunks(self, job: PushJob) -> bool:
+        try:
+            return unstaged(job, self.runs.run(job.id))
+        except Corrupt:
+            return True
 
     def _job(self, job_id: str) -> PushJob:
         return _there(self.store.get(job_id, self.submitter))

@@ -64,18 +64,47 @@ class PushStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Where a shelf has a chunk. What is there was verified when it came."""
+
+    digest: str
+    pack: str
+    offset: int
+    size: int  #: as it is kept
+    packed: bool
+
+    def follows(self, first: Held, size: int) -> bool:
+        """Say whether it lies right behind the ``size`` bytes that begin with ``first``."""
+        return self.pack == first.pack and self.offset == first.offset + size
+
+
 class ChunkShelf(Protocol):
-    """Chunks that a submitter brought, apart for each submitter."""
+    """Chunks that submitters brought, apart for each. Synchronous, safe between processes.
 
-    def missing(self, space: str, digests: Sequence[str]) -> list[str]: ...
+    Errors: StorageFull, Unavailable(`storage.unavailable`), NotFound(`chunk.not_found`) when what
+    was found was dropped since.
+    """
 
-    def put(self, space: str, frames: Sequence[Frame]) -> None: ...
+    def find(self, space: str, digests: Iterable[str]) -> dict[str, Held]:
+        """Return those of ``digests`` that are here."""
+        ...
 
-    def read(self, space: str, digest: str) -> Frame: ...
+    def put(self, space: str, frames: Iterable[Frame]) -> None:
+        """Store chunks, each verified, all durable on return. What came before an error stays."""
+        ...
 
-    def delete(self, space: str, digests: Sequence[str]) -> None: ...
+    def read(self, held: Held) -> Frame:
+        """Return a verified chunk; IntegrityError(`chunk.damaged`), and then it is here no more."""
+        ...
 
-    def older(self, before: datetime) -> Iterable[tuple[str, str]]: ...
+    def copy(self, helds: Sequence[Held], fd: int, offset: int) -> None:
+        """Write contents one behind the other into an open file. Whoever reads it has to verify."""
+        ...
+
+    def drop(self, space: str, before: datetime) -> None:
+        """Drop chunks of which none was stored since ``before``, perhaps a day later."""
+        ...
 
     def free_bytes(self) -> int: ...
 

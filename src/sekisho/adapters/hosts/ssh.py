@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import IO, Final, Self
 
 from sekisho.adapters.hosts.quote import quoted
+from sekisho.adapters.hosts.ssh_cipher import cipher_options
 from sekisho.adapters.hosts.ssh_fault import SSH_FAULT, fault_of
 from sekisho.domain.errors import ConfigError, SekishoError, Unavailable, Unreachable, UsageError
 
@@ -195,6 +196,7 @@ class SshHost:
             *_options(f"ControlPersist={address.persist_s}"),
             *_options(f"ConnectTimeout={address.connect_s}", *_ALWAYS),
             *_options(f"BatchMode={'no' if address.interactive else 'yes'}"),
+            *cipher_options(self._configured(), address.host),
             *("--", address.host),
         ]
         with tempfile.TemporaryFile(dir=self.directory) as said:
