@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sekisho.cli.exit import LATER
+from sekisho.wire.mint import job_id_of
 from tests.compat.old_broker import TOKEN, OldBroker, old_broker
 from tests.compat.old_programs import STDERR, STDOUT, a_calc, text_of
 from tests.faults.trio import private
@@ -146,6 +147,47 @@ def test_an_answer_that_is_lost_repeats_no_run(home: Path, broker: OldBroker, ca
     assert not broker.cut
     assert broker.calcs[accept_id]["status"] == "completed"
     assert runs(home) == 1
+
+
+def test_inputs_that_were_lost_on_the_way_are_an_abnormal_end(
+    home: Path, broker: OldBroker
+) -> None:
+    """Kills: leaving a calculation for ever that the old broker thinks we have."""
+    accept_id = broker.add(calc())
+    broker.cut.append("calc-params")
+    serve(home, broker)
+    assert broker.calcs[accept_id]["status"] == "abnormal"
+    assert runs(home) == 0
+
+
+@pytest.mark.parametrize(
+    ("progress", "status"), [("not start", "completed"), ("sending params", "abnormal")]
+)
+def test_an_agent_that_died_while_it_took_a_calculation_comes_back_to_it(
+    home: Path, broker: OldBroker, progress: str, status: str
+) -> None:
+    accept_id = broker.add(calc())
+    broker.calcs[accept_id]["progress"] = progress
+    begun = home / "state" / "mint" / job_id_of(accept_id)
+    begun.mkdir(parents=True)
+    (begun / "inputs").write_bytes(b"half of")
+    serve(home, broker)
+    assert broker.calcs[accept_id]["status"] == status
+
+
+def test_what_another_agent_took_is_left_to_it(home: Path, broker: OldBroker) -> None:
+    accept_id = broker.add(calc())
+    broker.quicker.append(accept_id)
+    failing("agent", "--once", "--dir", home, "--mint", broker.url)
+    assert broker.calcs[accept_id]["progress"] == "sending params"
+    assert not list((home / "state" / "mint").iterdir())
+
+
+def test_an_answer_with_no_id_is_no_calculation(home: Path, broker: OldBroker) -> None:
+    broker.calcs["../../etc"] = {"info": calc(), "progress": "not start", "status": "none"}
+    status, text = failing("agent", "--once", "--dir", home, "--mint", broker.url)
+    assert status == 0, text
+    assert "calc-params" not in broker.calls
 
 
 def test_a_deleted_calculation_is_dropped(home: Path, broker: OldBroker) -> None:

@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ from tests.compat.old_programs import (
     a_calc,
     a_house,
     first,
-    said,
     text_of,
 )
 from tests.faults.trio import private
@@ -56,17 +54,23 @@ path = "out.txt"
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     place = tmp_path_factory.mktemp("house")
     with a_house(place).serving() as serving:
-        home = place / "site"
-        words = ("--site", "new-site", "--user", "tanaka", "--broker", serving.url)
-        sekisho("site", "init", "--dir", home, *words)
-        sekisho("site", "join", "--dir", home, "--invitation-file", place / "invitation")
-        (home / "manifest.toml").write_text(MANIFEST.format(place=place))
+        prepared(serving, serving.url)
         (place / "solve.sh").write_text('cat in.txt > out.txt; echo "said $1"; echo no > secret\n')
-        private(place / "token", serving.token("tanaka"))
-        settings = place / "client.toml"
-        reach = ("--broker", serving.url, "--token-file", place / "token")
-        sekisho("--config", settings, "client", "init", *reach)
         yield serving
+
+
+def prepared(house: House, url: str) -> None:
+    """Let the new site join, and give tanaka a client, both by way of ``url``."""
+    place = house.place
+    home = place / "site"
+    sekisho(
+        "site", "init", "--dir", home, "--site", "new-site", "--user", "tanaka", "--broker", url
+    )
+    sekisho("site", "join", "--dir", home, "--invitation-file", place / "invitation")
+    (home / "manifest.toml").write_text(MANIFEST.format(place=place))
+    private(place / "token", house.token("tanaka"))
+    reach = ("--broker", url, "--token-file", place / "token")
+    sekisho("--config", place / "client.toml", "client", "init", *reach)
 
 
 @pytest.fixture
@@ -296,26 +300,3 @@ def test_the_operator_sees_when_the_old_paths_were_used_last(
     assert sites["old-site"]["mint_last_at"]
     status = json.loads(sekisho("broker", "status", "--json", "--config", house.config))
     assert "old-site" in status["mint_last_at"]
-
-
-def test_a_calculation_survives_a_broker_that_restarts_at_every_step(tmp_path: Path) -> None:
-    house = a_house(tmp_path)
-    with ExitStack() as stack:
-        current = stack.enter_context(ExitStack())
-
-        def restart() -> None:
-            current.close()
-            current.enter_context(house.serving())
-
-        restart()
-        with house.line() as line:
-            workflow = OldWorkflow(line)
-            accept_id = workflow.add(files={"in.txt": b"42"}, results=["out.txt"])
-            restart()
-            assert said(workflow.allow(accept_id)) == (200, 200)
-            restart()
-            agent = OldAgent(line, tmp_path / "calc", between=restart)
-            assert agent.work("cp in.txt out.txt")
-            restart()
-            assert workflow.progress(accept_id) == "got return"
-            assert text_of(workflow.result(accept_id)["out.txt"]) == "42"

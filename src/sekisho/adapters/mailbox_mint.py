@@ -48,6 +48,7 @@ from sekisho.wire.mint import (
     LOG_NAMES,
     PROGRESS,
     RUNNING,
+    SENDING_PARAMS,
     AddCalcInfo,
     CalcInfo,
     accept_id_of,
@@ -101,7 +102,6 @@ class MintMailbox:
         self._sleep = sleep
         self._due = clock.monotonic()
         self._staged: dict[str, Staged] = {}
-        self._cut: set[str] = set()  #: calculations of which not all has arrived yet
 
     async def __aenter__(self) -> Self:
         return self
@@ -162,34 +162,44 @@ class MintMailbox:
 
     def _offers(self, free: int, holds: frozenset[str]) -> list[Offer]:
         offers = [_offer(k, self._place) for k in self._shelf.jobs() if k.job not in holds][:free]
-        for accept_id in sorted(self._cut):
-            if kept := self._taken(accept_id):
+        for job in self._shelf.begun():
+            if kept := self._taken(job, again=True):
                 offers.append(_offer(kept, self._place))
         while len(offers) < free:
             entry = self._line.ask("calc-request", site_id=self._place.site)
-            if not entry.ok or not entry.accept_id:
-                break
-            kept = self._taken(entry.accept_id)
-            if kept is None or kept.job in holds:
+            asked = _job(entry.accept_id) if entry.ok else None
+            kept = None if asked is None or asked in holds else self._taken(asked)
+            if kept is None:
                 break
             offers.append(_offer(kept, self._place))
         return offers
 
-    def _taken(self, accept_id: str) -> Kept | None:
-        """Take a calculation over: from here on it is nobody else's, and safe on our disk."""
-        job = job_id_of(accept_id)
-        self._cut.add(accept_id)
+    def _taken(self, job: str, *, again: bool = False) -> Kept | None:
+        """Take a calculation over: from here on it is nobody else's, and safe on our disk.
+
+        What is ``begun`` on the shelf was asked for before. If the broker gives it no more, then
+        the answer that held it was cut: nobody has it, so that it can only be refused.
+        """
+        accept_id = accept_id_of(job)
         with self._shelf.spool(job) as spool:
             query = {"site_id": self._place.site, "accept_id": accept_id}
             try:
                 body = self._line.lifted("calc-params", spool, **query)
                 info = body.decoded(AddCalcInfo).calc_info
-                kept = None if info is None else _described(job, accept_id, info, body)
+                if info is not None:
+                    kept = _described(job, accept_id, info, body)
+                elif again and self._progress(accept_id) == SENDING_PARAMS:
+                    log.warning("calculation_cut", job=job)
+                    kept = _unreadable(job, accept_id)
+                else:
+                    kept = None
             except (UsageError, TooLarge) as error:
                 log.warning("calculation_unreadable", job=job, code=error.code)
                 kept = _unreadable(job, accept_id)
-        self._cut.discard(accept_id)
-        return None if kept is None else self._shelf.keep(kept)
+        if kept is None:
+            self._shelf.forget(job)
+            return None
+        return self._shelf.keep(kept)
 
     def _deleted(self, jobs: Sequence[str]) -> list[str]:
         return [job for job in jobs if self._progress(accept_id_of(job)) is None]
@@ -263,6 +273,15 @@ class MintMailbox:
             log.warning("calculation_deleted", job=job)
         self._shelf.forget(job)
         self._staged.pop(job, None)
+
+
+def _job(accept_id: str) -> str | None:
+    """Return the job of an accept id; None for what is none."""
+    try:
+        return job_id_of(accept_id) if accept_id else None
+    except UsageError:
+        log.warning("accept_id_invalid")
+        return None
 
 
 def _described(job: str, accept_id: str, info: CalcInfo, body: Lifted) -> Kept:

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
 from sekisho.adapters.mint_line import Entry, MintLine
-from sekisho.domain.errors import Refused, SekishoError, Unavailable
+from sekisho.domain.errors import Refused, SekishoError, StorageFull, Unavailable
 from sekisho.domain.files import RelPath
 from sekisho.transfer.fetch import fetch_files
 from sekisho.transfer.spooled import SpooledTree
@@ -31,6 +31,7 @@ from sekisho.wire.mint_body import Content, Lifted, Weaver
 #: Pauses between two looks, in seconds; the last one stays.
 _PAUSES: Final = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _PIECE_BYTES: Final = 3 << 18
+T = TypeVar("T")
 
 
 class ResultInfo(Struct, kw_only=True):
@@ -88,20 +89,42 @@ class MintClient:
         """Wait for the end; say whether it was a normal one. A bad line is waited for."""
         pauses, pause = iter(_PAUSES), _PAUSES[0]
         while True:
+            status, progress = self._patiently(lambda: self._look(accept_id))
+            self._show(f"{progress} ({status})")
+            if progress == GOT_RETURN:
+                return status != ABNORMAL
+            pause = next(pauses, pause)
+            time.sleep(pause)
+
+    def _look(self, accept_id: str) -> tuple[str, str]:
+        calls = ("calc-status", "calc-progress")
+        status, progress = (
+            _passed(call, self.line.ask(call, accept_id=accept_id)).word for call in calls
+        )
+        return status, progress
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """Return what ``work`` returns once the line is good enough for it."""
+        pauses, pause = iter(_PAUSES), _PAUSES[0]
+        while True:
             try:
-                status = _passed("calc-status", self.line.ask("calc-status", accept_id=accept_id))
-                entry = self.line.ask("calc-progress", accept_id=accept_id)
-                progress = _passed("calc-progress", entry).word
-                self._show(f"{progress} ({status.word})")
-                if progress == GOT_RETURN:
-                    return status.word != ABNORMAL
+                return work()
+            except StorageFull:
+                raise
             except Unavailable as error:
                 self._show(error.code)
             pause = next(pauses, pause)
             time.sleep(pause)
 
     def fetch(self, accept_id: str, wish: Calculation, directory: Path) -> dict[str, str]:
-        """Put the results into ``directory``; return why those that are missing are."""
+        """Put the results into ``directory``; return why those that are missing are.
+
+        An answer that was cut is asked for again. A broker of today gives it again; an old one has
+        forgotten it and says so.
+        """
+        return self._patiently(lambda: self._fetched(accept_id, wish, directory))
+
+    def _fetched(self, accept_id: str, wish: Calculation, directory: Path) -> dict[str, str]:
         with tempfile.TemporaryFile() as spool:
             body = self.line.lifted("get-calc-result", spool, accept_id=accept_id)
             files = _results(body)

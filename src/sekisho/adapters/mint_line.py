@@ -5,7 +5,7 @@ Answers are bounded: a plain one in memory, one with files in a spool.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Annotated, Any, Final
 
@@ -57,7 +57,8 @@ class _Answer(Struct, kw_only=True):
 class MintLine:
     """A line to one broker's old paths. Close it at the end."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, heard: Callable[[str], None] = lambda _: None) -> None:
+        self._heard = heard  #: told of each call and its status, in a line without content
         self._client: httpx2.Client = http_client(address)
         self._client.base_url = base_url(address.url) + BASE_PATH.lstrip("/") + "/"
 
@@ -112,6 +113,7 @@ class MintLine:
     def _answered(self, method: str, call: str, **how: Any) -> Iterator[httpx2.Response]:
         try:
             with self._client.stream(method, call, **how) as response:
+                self._heard(f"{method} {call}: {response.status_code}")
                 if response.status_code in (401, 403):
                     raise Unauthenticated
                 if response.status_code >= 500:

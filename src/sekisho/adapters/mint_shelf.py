@@ -7,6 +7,7 @@ disk before anything else is done; the note is written last and makes the direct
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from msgspec.structs import replace
 from sekisho.adapters.durable import sync, sync_directory, write_file
 from sekisho.domain.errors import StorageFull, Unavailable
 from sekisho.domain.files import RelPath
+from sekisho.domain.ids import JOB_ID_PATTERN
 from sekisho.transfer.spooled import SpooledTree
 from sekisho.wire.mint_body import Piece
 
@@ -45,15 +47,16 @@ class MintShelf:
         self._folder = folder
 
     def jobs(self) -> list[Kept]:
-        """Return all that is kept whole; drop what a crash left half."""
-        found = []
-        for place in sorted(self._folder.iterdir()) if self._folder.exists() else []:
-            kept = self.get(place.name)
-            if kept is None:
-                shutil.rmtree(place, ignore_errors=True)
-            else:
-                found.append(kept)
-        return found
+        """Return all that is kept whole."""
+        return [kept for job in self._names() if (kept := self.get(job)) is not None]
+
+    def begun(self) -> list[str]:
+        """Return the jobs that were asked for and did not arrive whole: a cut line, or a crash."""
+        return [job for job in self._names() if self.get(job) is None]
+
+    def _names(self) -> list[str]:
+        found = self._folder.iterdir() if self._folder.exists() else ()
+        return sorted(place.name for place in found if re.fullmatch(JOB_ID_PATTERN, place.name))
 
     def get(self, job: str) -> Kept | None:
         with suppress(OSError, msgspec.MsgspecError):

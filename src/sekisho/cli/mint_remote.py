@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from sekisho.cli import output
 from sekisho.cli.agent import run_agent
 from sekisho.cli.mint import environ_with, first_lines, need, old_token, old_url, old_words
 from sekisho.cli.session import Session
@@ -35,4 +36,5 @@ def remote(session: Session, given: list[str]) -> int:
     if (listed := load_manifest(files.manifest).site) != site:
         raise ConfigError("mint.other_site", site=site, manifest=listed)
     first_lines(session, site, url)
-    return run_agent(session, files, once=False, way=MintWay(url=url, token=token))
+    way = MintWay(url=url, token=token, heard=lambda line: output.result(session, line))
+    return run_agent(session, files, once=False, way=way)

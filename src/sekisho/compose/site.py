@@ -72,6 +72,7 @@ class MintWay:
     submitter: str | None = None  #: None: the only one that the manifest lists
     token: Secret | None = None  #: None: in the site's own file
     interval_s: float = POLL_SECONDS
+    heard: Callable[[str], None] = lambda _: None  #: told of each call
 
 
 def _mailbox(
@@ -88,7 +89,8 @@ def _mailbox(
     )
     broker, token = files.settings.broker, way.token or read_token(files.token, foreign=True)
     where = Address(url=way.url, token=token, ca_file=files.ca, proxy=broker.proxy)
-    return MintMailbox(MintLine(where), place, MintShelf(files.state / "mint"), SystemClock())
+    line = MintLine(where, way.heard)
+    return MintMailbox(line, place, MintShelf(files.state / "mint"), SystemClock())
 
 
 @asynccontextmanager
