@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from sekisho.adapters.hosts.host_local import LocalHost
 from sekisho.adapters.hosts.spawn_local import LocalSpawner
+from sekisho.adapters.schedulers.batch import BatchScheduler
+from sekisho.adapters.schedulers.dialects import DIALECTS
 from sekisho.adapters.schedulers.local import LocalScheduler
 from sekisho.adapters.schedulers.routed import RoutedScheduler
 from sekisho.domain.errors import Unavailable
@@ -35,11 +37,7 @@ def schedulers(spawner: LocalSpawner, manifest: Callable[[], Manifest]) -> Route
         if system is None:
             raise Unavailable("scheduler.unknown", scheduler=venue.scheduler)
         if venue not in made or made[venue][0] != system:
-            made[venue] = system, _batch(host, system)
+            made[venue] = system, BatchScheduler(host, DIALECTS[system.dialect], system)
         return made[venue][1]
 
     return RoutedScheduler(scheduler_of)
-
-
-def _batch(host: Host, system: BatchSystem) -> Scheduler:
-    raise Unavailable("scheduler.unknown", scheduler=system.name, host=host)

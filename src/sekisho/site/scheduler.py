@@ -91,14 +91,23 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """It ended, nothing of it runs any more, and this is its exit record."""
+    """It ended, nothing of it runs any more, and this is its exit record.
+
+    ``why`` is the code of what ended it, when that was not its own doing.
+    """
 
     exit: Exit
+    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
-    """It was started, nothing of it runs, and there is no exit record: its fate is unknown."""
+    """It was started, nothing of it runs, and there is no exit record: its fate is unknown.
+
+    Unless the scheduler knows ``why`` it is gone, by a code.
+    """
+
+    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Words of a remote command line, made safe once, here, for every remote shell of the sh family.
+"""Words of a line of shell, made safe once, here, for every shell of the sh family.
 
 sshd hands one string to the user's login shell. In POSIX single quotes nothing is special but the
 quote itself, so each word is quoted whole, whatever is in it; a NUL cannot travel and is refused.
@@ -17,9 +17,14 @@ MAX_LINE_BYTES: Final = 100_000
 
 def quoted(argv: Sequence[str]) -> str:
     """Return the command line that a shell takes apart into exactly ``argv``."""
-    line = " ".join("'" + word.replace("'", "'\\''") + "'" for word in argv)
+    line = shell_words(argv)
     if "\0" in line:
         raise UsageError("ssh.argument", why="nul")
     if len(line.encode("utf-8", "surrogateescape")) > MAX_LINE_BYTES:
         raise TooLarge(limit=MAX_LINE_BYTES)
     return line
+
+
+def shell_words(argv: Sequence[str]) -> str:
+    """Return ``argv`` as words of a shell's text, of any length."""
+    return " ".join("'" + word.replace("'", "'\\''") + "'" for word in argv)

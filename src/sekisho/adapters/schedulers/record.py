@@ -42,7 +42,12 @@ def untouched(control_dir: str) -> bool:
 
 def read_start(control_dir: str, token: str) -> Start | None:
     """Return the start record of ``token``."""
-    found = _START.fullmatch(_read(Path(control_dir, "latch", "start")))
+    return start_in(_read(Path(control_dir, "latch", "start")), token)
+
+
+def start_in(text: str, token: str) -> Start | None:
+    """Return the start record that ``text`` is, if it is one of ``token``."""
+    found = _START.fullmatch(text)
     if found is None or found[1] != token:
         return None
     wrapper = ProcessRef(int(found[2]), int(found[3]), found[4])
@@ -50,11 +55,16 @@ def read_start(control_dir: str, token: str) -> Start | None:
 
 
 def read_exit(control_dir: str, token: str) -> Exit | None:
-    """Return the exit record of ``token``.
+    """Return the exit record of ``token``."""
+    return exit_in(_read(Path(control_dir, "exit")), token)
+
+
+def exit_in(text: str, token: str) -> Exit | None:
+    """Return the exit record that ``text`` is, if it is one of ``token``.
 
     A shell reports death by signal n as 128 + n, as it does for a command that returns that number.
     """
-    found = _EXIT.fullmatch(_read(Path(control_dir, "exit")))
+    found = _EXIT.fullmatch(text)
     if found is None or found[1] != token:
         return None
     code = int(found[2])

@@ -1,0 +1,116 @@
+"""The language of a batch system: what it is asked, and what its answers mean.
+
+Rule 1: an answer that is not understood says nothing. Absent is not finished, unknown not success.
+Rule 2: no text of a submitter is in any command line: names are ours, the rest is the site's.
+Rule 3: every submission forbids a second start, brings no environment and sends no mail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from sekisho.domain.errors import SekishoError, Unavailable
+from sekisho.domain.resources import Resources
+from sekisho.site.host import Answer
+
+SCRIPT: Final = "script"
+#: What the batch system itself has to say about a job, for the site's people.
+LOG: Final = "batch.log"
+_NOT_FOUND: Final = 127
+
+
+class State(StrEnum):
+    """How a batch system sees a job. What is not surely over is alive."""
+
+    WAITING = "waiting"
+    ALIVE = "alive"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One job of the batch system. ``why`` is the code of an end that was not the command's own."""
+
+    id: str
+    name: str
+    state: State
+    why: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """What is submitted: the constant script in ``directory``. ``wall_time`` in seconds."""
+
+    name: str
+    directory: str
+    resources: Resources
+    wall_time: int
+
+
+Words = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """One kind of batch system.
+
+    ``status`` asks about jobs by ids or names, as the system allows; ``search`` finds a job by its
+    name alone. Both answers are read by ``rows``, which raises Unavailable(`scheduler.strange`)
+    for what it does not understand. ``submitted`` reads an id out of a good answer, or returns "".
+    ``full``, ``away`` and ``no_such`` recognise complaints: no room now, not there now, gone.
+    """
+
+    name: str
+    commands: tuple[Words, Words, Words]  #: submit, status, cancel
+    submit: Callable[[Words, Submission], Words]
+    submitted: Callable[[str], str]
+    status: Callable[[Words, Sequence[str], Sequence[str], str], Words]
+    search: Callable[[Words, Sequence[str], str], Words]
+    rows: Callable[[Answer], list[Row]]
+    full: re.Pattern[str]
+    away: re.Pattern[str]
+
+
+def job_name(token: str) -> str:
+    """Return the name under which the job of ``token`` is submitted: 15 characters fit everywhere.
+
+    56 bits of a hash: unique among all jobs that a site will ever have, and no secret.
+    """
+    return "s" + hashlib.sha256(token.encode()).hexdigest()[:14]
+
+
+def text_of(answer: Answer) -> str:
+    """Return what a command said, on both streams."""
+    return (answer.stdout + b"\n" + answer.stderr).decode("utf-8", "replace")
+
+
+def strange(answer: Answer) -> Unavailable:
+    """Return the fault of an answer that is not understood."""
+    return Unavailable("scheduler.strange", code=answer.code)
+
+
+def complaint(dialect: Dialect, answer: Answer) -> SekishoError | None:
+    """Return why a command was not done; None for a complaint of no known kind."""
+    text = text_of(answer)
+    if dialect.full.search(text):
+        return Unavailable("scheduler.full")
+    if answer.code == _NOT_FOUND:
+        return Unavailable("scheduler.command", said=text.strip()[:200])
+    if dialect.away.search(text):
+        return Unavailable("scheduler.away", said=text.strip()[:200])
+    return None
+
+
+def clock(seconds: int) -> str:
+    """Return a duration as hours, minutes and seconds."""
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+
+
+def mebibytes(size: int) -> int:
+    """Return a size in MiB, rounded up."""
+    return -(-size // (1 << 20))

@@ -1,0 +1,106 @@
+"""Fujitsu's Technical Computing Suite: `pjsub`, `pjstat`, `pjdel`. From its manuals only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from sekisho.adapters.schedulers.dialect import (
+    LOG,
+    SCRIPT,
+    Dialect,
+    Row,
+    State,
+    Submission,
+    Words,
+    clock,
+    mebibytes,
+    strange,
+)
+from sekisho.site.host import Answer
+
+_FIELDS: Final = "jid,jnam,st"
+_WAITING: Final = frozenset({"ACC", "QUE", "HLD"})
+_ENDS: Final = {
+    "EXT": None,
+    "CCL": "scheduler.cancelled",
+    "RJT": None,
+}
+
+
+def _lists(job: Submission) -> Iterator[str]:
+    asked = job.resources
+    if asked.queue is not None:
+        yield f"rscgrp={asked.queue}"
+    if asked.nodes is not None:
+        yield f"node={asked.nodes}"
+    elif asked.cpus is not None:
+        yield f"vnode-core={asked.cpus}"
+    if asked.memory is not None:
+        yield f"node-mem={mebibytes(asked.memory)}Mi"
+    if asked.gpus is not None:
+        yield f"gpu={asked.gpus}"
+    yield f"elapse={clock(job.wall_time)}"
+    yield from asked.licences
+
+
+def _submit(command: Words, job: Submission) -> Words:
+    asked = job.resources
+    ranks = None if asked.tasks is None else (asked.nodes or 1) * asked.tasks
+    return (
+        *command,
+        *asked.directives,
+        *(("-g", asked.account) if asked.account is not None else ()),
+        *("-L", ",".join(_lists(job))),
+        *(("--mpi", f"proc={ranks}") if ranks is not None else ()),
+        *("--norestart", "-j", "-o", f"{job.directory}/{LOG}", "-N", job.name),
+        f"{job.directory}/{SCRIPT}",
+    )
+
+
+def _submitted(stdout: str) -> str:
+    found = re.fullmatch(r"\[INFO\] PJM \d{4} pjsub Job (\d{1,20}) submitted\.\s*", stdout)
+    return found[1] if found else ""
+
+
+def _status(command: Words, _: Sequence[str], names: Sequence[str], user: str) -> Words:
+    return _search(command, names, user)
+
+
+def _search(command: Words, _: Sequence[str], __: str) -> Words:
+    """Without further words only one's own jobs are told."""
+    return (*command, "--data", "--choose", _FIELDS)
+
+
+def _rows(answer: Answer) -> list[Row]:
+    """Read lines with commas: a head that begins with H, then one line for each job."""
+    lines = answer.stdout.decode("utf-8", "replace").splitlines()
+    if answer.code != 0 or not any(line.startswith("H,") for line in lines):
+        raise strange(answer)
+    return [_row(answer, line) for line in lines if line.strip() and not line.startswith("H,")]
+
+
+def _row(answer: Answer, line: str) -> Row:
+    parts = [part.strip() for part in line.split(",")]
+    if len(parts) != 4 or parts[0] or re.fullmatch(r"\d+", parts[1]) is None or not parts[3]:
+        raise strange(answer)
+    word = parts[3]
+    state = State.WAITING if word in _WAITING else State.ALIVE
+    state = State.ENDED if word in _ENDS else state
+    return Row(id=parts[1], name=parts[2], state=state, why=_ENDS.get(word))
+
+
+PJSUB: Final = Dialect(
+    name="pjsub",
+    commands=(("pjsub",), ("pjstat",), ("pjdel",)),
+    submit=_submit,
+    submitted=_submitted,
+    status=_status,
+    search=_search,
+    rows=_rows,
+    full=re.compile(r"accept limit|limit of the number of jobs|exceeds? .*limit", re.IGNORECASE),
+    away=re.compile(
+        r"not running|connect|timed? ?out|busy|try again|temporar|communication", re.IGNORECASE
+    ),
+)

@@ -1,0 +1,110 @@
+"""Slurm: `sbatch`, `squeue`, `scancel`. Tried with Slurm 22.05."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from sekisho.adapters.schedulers.dialect import (
+    LOG,
+    SCRIPT,
+    Dialect,
+    Row,
+    State,
+    Submission,
+    Words,
+    mebibytes,
+    strange,
+)
+from sekisho.site.host import Answer
+
+_LINE: Final = re.compile(r"(\d+)\|([A-Z_]+)\|(\S*)")
+_WAITING: Final = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD"})
+_ENDS: Final = {
+    "COMPLETED": None,
+    "FAILED": None,
+    "CANCELLED": "scheduler.cancelled",
+    "TIMEOUT": "limit.time",
+    "DEADLINE": "limit.time",
+    "OUT_OF_MEMORY": "limit.memory",
+    "PREEMPTED": "scheduler.preempted",
+    "NODE_FAIL": "scheduler.node_failed",
+    "BOOT_FAIL": "scheduler.node_failed",
+    "REVOKED": None,
+}
+
+
+def _submit(command: Words, job: Submission) -> Words:
+    asked = job.resources
+    amounts = (
+        ("partition", asked.queue),
+        ("account", asked.account),
+        ("nodes", asked.nodes),
+        ("ntasks-per-node", asked.tasks),
+        ("cpus-per-task", asked.cpus),
+        ("mem", None if asked.memory is None else f"{mebibytes(asked.memory)}M"),
+        ("gres", None if asked.gpus is None else f"gpu:{asked.gpus}"),
+        ("licenses", ",".join(asked.licences) or None),
+        ("time", max(1, -(-job.wall_time // 60))),
+    )
+    return (
+        *command,
+        *asked.directives,
+        *(f"--{key}={value}" for key, value in amounts if value is not None),
+        *("--parsable", "--no-requeue", "--export=NIL", "--open-mode=append"),
+        *(f"--job-name={job.name}", f"--chdir={job.directory}"),
+        *("--input=/dev/null", f"--output={LOG}", f"--error={LOG}", SCRIPT),
+    )
+
+
+def _submitted(stdout: str) -> str:
+    found = re.fullmatch(r"(\d{1,20})(?:;[A-Za-z0-9_.-]+)?\n?", stdout)
+    return found[1] if found else ""
+
+
+def _status(command: Words, _: Sequence[str], names: Sequence[str], user: str) -> Words:
+    return _search(command, names, user)
+
+
+def _search(command: Words, names: Sequence[str], user: str) -> Words:
+    return (
+        *(*command, "--noheader", "--states=all", f"--user={user}"),
+        *(f"--name={','.join(names)}", "--format=%A|%T|%j"),
+    )
+
+
+def _rows(answer: Answer) -> list[Row]:
+    if answer.code != 0:
+        raise strange(answer)
+    rows = []
+    for line in answer.stdout.decode("utf-8", "replace").splitlines():
+        found = _LINE.fullmatch(line.strip())
+        if found is None:
+            raise strange(answer)
+        word = found[2]
+        state = State.WAITING if word in _WAITING else State.ALIVE
+        state = State.ENDED if word in _ENDS else state
+        rows.append(Row(id=found[1], name=found[3], state=state, why=_ENDS.get(word)))
+    return rows
+
+
+SLURM: Final = Dialect(
+    name="slurm",
+    commands=(("sbatch",), ("squeue",), ("scancel",)),
+    submit=_submit,
+    submitted=_submitted,
+    status=_status,
+    search=_search,
+    rows=_rows,
+    full=re.compile(
+        r"temporarily unable to accept job|job submit limit|QOSMaxSubmitJob"
+        r"|MaxSubmitJobs|AssocMaxSubmitJob|AssocGrpSubmitJobs|QOSGrpSubmitJobs"
+    ),
+    away=re.compile(
+        r"Unable to contact slurm controller|Socket timed out|Connection refused|Zero Bytes were"
+        r"|Communication connection failure|Unable to establish|Resource temporarily unavailable"
+        r"|slurm_persist_conn|Transport endpoint|controller is in standby|try again"
+        r"|authentication|[Mm]unge"
+    ),
+)

@@ -1,0 +1,21 @@
+# Tell of each directory named what wrappers have left there:  at N missing|fresh|revoked|taken
+# and the records that there are, each one line:                start N ...   exit N ...
+sekisho_n=0
+for sekisho_dir; do
+    for sekisho_any in "$sekisho_dir"/*; do :; done # makes a client of a network disk look again
+    sekisho_state=fresh
+    for sekisho_name in latch exit.new exit stdout stderr; do
+        if [ -e "$sekisho_dir/$sekisho_name" ] || [ -L "$sekisho_dir/$sekisho_name" ]; then
+            sekisho_state=taken
+        fi
+    done
+    [ -L "$sekisho_dir/latch" ] && sekisho_state=revoked
+    [ -d "$sekisho_dir" ] || sekisho_state=missing
+    echo "at $sekisho_n $sekisho_state"
+    for sekisho_name in latch/start exit; do
+        [ -f "$sekisho_dir/$sekisho_name" ] && [ ! -L "$sekisho_dir/$sekisho_name" ] || continue
+        sekisho_line=$(dd if="$sekisho_dir/$sekisho_name" bs=1024 count=1 2>/dev/null | head -n 1)
+        printf '%s %s %s\n' "${sekisho_name#latch/}" "$sekisho_n" "$sekisho_line"
+    done
+    sekisho_n=$((sekisho_n + 1))
+done
