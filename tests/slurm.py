@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -98,7 +98,7 @@ class Slurm:
             *(f"--pid-file={munge}/pid", f"--log-file={munge}/log", f"--seed-file={munge}/seed"),
             "--num-threads=2",
         )
-        self._until(lambda: (munge / "sock").exists(), "munged")
+        self._until((munge / "sock").exists, "munged")
         self.start_controller()
         self.start_node()
         self._until(lambda: "idle" in self.told("sinfo", "-h", "-o", "%T"), "an idle node")
@@ -151,11 +151,11 @@ class Slurm:
                 start_new_session=True,
             )
 
-    def _until(self, claim: object, what: str) -> None:
+    def _until(self, claim: Callable[[], object], what: str) -> None:
         end = time.monotonic() + _WAIT_S
-        while not claim():  # type: ignore[operator]
+        while not claim():
             assert time.monotonic() < end, f"no {what}: {self._logs()}"
-            time.sleep(0.05)  # noqa: TID251 another program gets ready
+            time.sleep(0.05)
 
     def _logs(self) -> str:
         return "".join(log.read_text()[-2000:] for log in self.base.glob("*.log"))

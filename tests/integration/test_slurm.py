@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,8 +39,8 @@ def a_batch(slurm: Slurm, dialect: str = "slurm") -> BatchScheduler:
 
 class TestSlurm(SchedulerContract):
     @pytest.fixture
-    async def scheduler(self, slurm: Slurm) -> AsyncIterator[Scheduler]:
-        yield a_batch(slurm)
+    async def scheduler(self, slurm: Slurm) -> Scheduler:
+        return a_batch(slurm)
 
     def ended_by_force(self, seen: Observation) -> None:
         """Slurm kills the wrapper too: nothing runs, there is no record, and nobody guesses."""
@@ -57,8 +57,8 @@ class TestSlurm(SchedulerContract):
 
 class TestTorqueCommandsOfSlurm(TestSlurm):
     @pytest.fixture
-    async def scheduler(self, slurm: Slurm) -> AsyncIterator[Scheduler]:
-        yield a_batch(slurm, "torque")
+    async def scheduler(self, slurm: Slurm) -> Scheduler:
+        return a_batch(slurm, "torque")
 
     async def test_a_command_that_ignores_the_polite_cancel_is_ended_by_force(
         self, scheduler: Scheduler, tmp_path: Path

@@ -91,7 +91,7 @@ async def _serve(push: PushFiles, lock: int) -> None:
     from sekisho.adapters.hosts.spawn_local import LocalSpawner  # noqa: PLC0415  only answers
     from sekisho.adapters.mailbox_gate import GateMailbox  # noqa: PLC0415  needs none of these)
     from sekisho.adapters.sandboxes.landlock import LandlockSandbox  # noqa: PLC0415
-    from sekisho.compose.schedulers import schedulers  # noqa: PLC0415
+    from sekisho.compose.schedulers import host_of, schedulers  # noqa: PLC0415
     from sekisho.site.agent import Agent  # noqa: PLC0415
     from sekisho.site.desk import Desk  # noqa: PLC0415
 
@@ -104,6 +104,7 @@ async def _serve(push: PushFiles, lock: int) -> None:
         mailbox=mailbox,
         journal=journal,
         scheduler=schedulers(LocalSpawner(), lambda: desires.word().manifest),
+        hosts=host_of,
         workplace=push.workplace(),
         sandbox=LandlockSandbox(),
         clock=SystemClock(),

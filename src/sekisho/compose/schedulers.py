@@ -13,6 +13,7 @@ from sekisho.adapters.schedulers.routed import RoutedScheduler
 from sekisho.domain.errors import Unavailable
 from sekisho.domain.manifest import Manifest
 from sekisho.domain.resources import LOCAL, BatchSystem, Venue
+from sekisho.site.desk import no_host
 from sekisho.site.host import Host
 from sekisho.site.scheduler import Scheduler
 
@@ -20,7 +21,7 @@ from sekisho.site.scheduler import Scheduler
 def host_of(name: str) -> Host:
     """Return the host that a command of the manifest names; raise Unavailable for none."""
     if name != LOCAL:
-        raise Unavailable("host.unknown", host=name)
+        return no_host(name)
     return LocalHost()
 
 

@@ -27,7 +27,7 @@ from sekisho.adapters.patience import Patience
 from sekisho.adapters.sandboxes.landlock import LandlockSandbox
 from sekisho.adapters.token_file import read_token
 from sekisho.adapters.workplace_local import LocalWorkplace
-from sekisho.compose.schedulers import schedulers
+from sekisho.compose.schedulers import host_of, schedulers
 from sekisho.config.manifest import load_manifest
 from sekisho.config.site import SiteFiles
 from sekisho.domain.errors import ConfigError, Unauthenticated
@@ -115,6 +115,7 @@ async def agent(
                 ),
                 journal=journal,
                 scheduler=schedulers(spawner, lambda: desires.word().manifest),
+                hosts=host_of,
                 workplace=LocalWorkplace(files.work_base),
                 sandbox=LandlockSandbox(),
                 clock=clock,

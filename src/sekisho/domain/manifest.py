@@ -156,7 +156,7 @@ def admit(manifest: Manifest, order: Order, *, disabled: frozenset[str] = frozen
         _check_inputs(command, order.inputs)
     _check_requested(command, order.outputs)
     texts = _texts(command, order.parameters)
-    resources = granted(command.resources, texts)
+    resources = granted(command.resources, texts, command.time_limit)
     return Admission(command=command, argv=_vector(command, texts), resources=resources)
 
 

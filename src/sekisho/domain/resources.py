@@ -6,14 +6,17 @@ the site's own. What comes out are plain values: no text of a submitter that the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final
 
 from sekisho.domain.errors import Refused, UsageError
 from sekisho.domain.parameter import Choice, Integer, Parameter
 
 LOCAL: Final = "local"
+MARGIN_SECONDS: Final = 120
 DIALECTS: Final = ("slurm", "pbs", "torque", "sge", "pjsub")
 
 
@@ -140,8 +143,17 @@ class Resources:
     directives: tuple[str, ...] = ()
 
 
-def granted(rule: ResourceRule, texts: Mapping[str, str | None]) -> Resources:
-    """Return what ``rule`` grants for parameters that read ``texts``, or raise Refused."""
+def granted(
+    rule: ResourceRule, texts: Mapping[str, str | None], time_limit: timedelta
+) -> Resources:
+    """Return what ``rule`` grants for parameters that read ``texts``, or raise Refused.
+
+    Without a word on it the batch system gives two minutes more than the site's own limit, which
+    stops a command politely.
+    """
+    wall_time = _amount(rule.wall_time, texts)
+    if wall_time is None:
+        wall_time = math.ceil(time_limit.total_seconds()) + MARGIN_SECONDS
     return Resources(
         queue=_name(rule.queue, texts),
         account=_name(rule.account, texts),
@@ -150,7 +162,7 @@ def granted(rule: ResourceRule, texts: Mapping[str, str | None]) -> Resources:
         cpus=_amount(rule.cpus, texts),
         memory=_amount(rule.memory, texts),
         gpus=_amount(rule.gpus, texts),
-        wall_time=_amount(rule.wall_time, texts),
+        wall_time=wall_time,
         licences=rule.licences,
         directives=rule.directives,
     )

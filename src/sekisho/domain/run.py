@@ -91,9 +91,11 @@ class Run:
     venue: Venue = field(default_factory=Venue)
     resources: Resources = field(default_factory=Resources)
     started_at: datetime | None = None  #: when the intent to start was recorded
+    began_at: datetime | None = None  #: when a batch job was first seen to run
     ticket: str | None = None  #: the scheduler's name for what was started
     stop: Stop | None = None
     exit: Exit | None = None
+    why: str | None = None  #: the code of what ended it, when that was not its own doing
     result: bytes | None = None  #: the cleared outcome envelope, recorded before anything is sent
     tree: str | None = None  #: digest of the cleared outputs
     ok: bool = False

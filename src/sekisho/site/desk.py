@@ -16,10 +16,11 @@ from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from sekisho.domain.clock import Clock
-from sekisho.domain.errors import SekishoError, SyncFailed
+from sekisho.domain.errors import SekishoError, SyncFailed, Unavailable
 from sekisho.domain.manifest import Command, Manifest
 from sekisho.domain.run import Run, Stop
 from sekisho.domain.sitelog import Kind, Link, Record
+from sekisho.site.host import Host
 from sekisho.site.journal import Journal
 from sekisho.site.mailbox import Hold, Mailbox
 from sekisho.site.sandbox import Sandbox
@@ -41,6 +42,11 @@ class Word:
         return self.manifest.commands.get(run.command)
 
 
+def no_host(name: str) -> Host:
+    """Raise Unavailable: no host of that name is here."""
+    raise Unavailable("host.unknown", host=name)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
     """The ports of one site."""
@@ -54,6 +60,7 @@ class Desk:
     word: Callable[[], Word]
     roll: Callable[[], float]  #: uniform in 0..1, for jitter
     token: Callable[[], str]  #: a new launch token
+    hosts: Callable[[str], Host] = no_host  #: by the name that a command of the manifest gives
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
 
     async def save(self, run: Run) -> Run:

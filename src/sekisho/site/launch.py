@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import anyio
@@ -17,11 +18,13 @@ import anyio
 from sekisho.domain.egress import Fault, clear_reason
 from sekisho.domain.errors import Refused, SekishoError
 from sekisho.domain.manifest import Admission, environment
+from sekisho.domain.resources import LOCAL
 from sekisho.domain.run import Run, Stage, Stop, advance
 from sekisho.domain.sitelog import Kind
 from sekisho.site.desk import Control, Desk, first_of
 from sekisho.site.intake import Intake
-from sekisho.site.outcome import FATE_UNKNOWN, LIMIT_TIME, NOT_LAUNCHED
+from sekisho.site.licence import HOLD_SECONDS, Licences
+from sekisho.site.outcome import KILLED, fate
 from sekisho.site.release import Release
 from sekisho.site.scheduler import (
     Exited,
@@ -54,6 +57,7 @@ class Launch:
         self._desk = desk
         self._intake = intake
         self._release = release
+        self._licences = Licences(desk)
         self._running: defaultdict[str, set[str]] = defaultdict(set)  #: jobs by command
         self._freed = anyio.Event()
 
@@ -80,11 +84,13 @@ class Launch:
             except Refused as reason:  # the site's word has changed since the job was accepted
                 return await self._closed(run, Stage.REFUSED, clear_reason(reason))
             others = self._running[run.command] - {run.job}
-            if len(others) < admission.command.max_running:
+            free = len(others) < admission.command.max_running
+            if free and await self._licences.free(admission.command):
                 break
             if not control.patient:
                 raise NotNow
-            await first_of(control, self._freed.wait, lambda: self._desk.sleep(LOOK_SECONDS))
+            wait = HOLD_SECONDS if free else LOOK_SECONDS
+            await first_of(control, self._freed.wait, partial(self._desk.sleep, wait))
         grants = admission.command.sandbox
         if grants is not None and (faults := self._desk.sandbox.faults(grants)):
             return await self._release.close(run, Stage.FAILED, faults[0])
@@ -159,11 +165,21 @@ class Launch:
         ticket = Ticket.decode(run.ticket or "")
         look = (await self._desk.scheduler.observe([ticket]))[ticket]
         if isinstance(look, Pending | Running):
+            if run.venue.scheduler != LOCAL and run.began_at is None:
+                run = await self._queued(run, look, control)
             return await self._wait(run, ticket, look, control)
         if isinstance(look, Exited):
             self.leave(run)
-            return advance(run, Stage.ENDED, exit=look.exit)
-        return await self._without_end(run, started=isinstance(look, Gone))
+            return advance(run, Stage.ENDED, exit=look.exit, why=look.why)
+        why = look.why if isinstance(look, Gone) else None
+        return await self._without_end(run, why, started=isinstance(look, Gone))
+
+    async def _queued(self, run: Run, look: Observation, control: Control) -> Run:
+        """Let the time in a queue not count: a limit of time begins when the command does."""
+        control.began_at = self._desk.clock.monotonic()
+        if isinstance(look, Pending):
+            return run
+        return await self._desk.save(replace(run, began_at=self._desk.clock.now()))
 
     async def _wait(self, run: Run, ticket: Ticket, look: Observation, control: Control) -> Run:
         left = self._time_left(run, control)
@@ -201,7 +217,7 @@ class Launch:
         """
         clock = self._desk.clock
         now, monotonic = clock.now(), clock.monotonic()
-        began = run.started_at or now
+        began = run.began_at or run.started_at or now
         if control.began_at is None:
             control.began_at = monotonic - max(0.0, (now - began).total_seconds())
         command = self._desk.word().command(run)
@@ -214,22 +230,16 @@ class Launch:
         force_at = control.force_at or 0.0
         return max(1.0, force_at - self._desk.clock.monotonic())
 
-    async def _without_end(self, run: Run, *, started: bool) -> Run:
+    async def _without_end(self, run: Run, why: str | None, *, started: bool) -> Run:
         """Decide on a command of which nothing runs and that left no record of its end."""
-        if run.stop is Stop.CANCEL:
-            return await self._closed(run, Stage.CANCELLED, None)
-        if run.stop is Stop.TIME_LIMIT:
-            return await self._closed(run, Stage.FAILED, LIMIT_TIME)
         command = self._desk.word().command(run)
         harmless = not started or (command is not None and command.idempotent)
-        if harmless and run.attempt < MAX_ATTEMPTS:
+        wanted = run.stop is None and why not in KILLED
+        if wanted and harmless and run.attempt < MAX_ATTEMPTS:
             self.leave(run)
-            return advance(
-                run, Stage.ACCEPTED, attempt=run.attempt + 1, token="", argv=(), ticket=None
-            )
-        if started:
-            return await self._closed(run, Stage.LOST, FATE_UNKNOWN)
-        return await self._closed(run, Stage.FAILED, NOT_LAUNCHED)
+            fresh = {"token": "", "argv": (), "ticket": None, "began_at": None}
+            return advance(run, Stage.ACCEPTED, attempt=run.attempt + 1, **fresh)
+        return await self._closed(run, *fate(run, why, started=started))
 
     async def end(self, run: Run, control: Control) -> None:
         """Stop the command and return when nothing of it runs, without asking what came of it."""

@@ -22,6 +22,20 @@ LIMIT_TIME: Final = Fault("limit.time")
 DISK_FULL: Final = Fault("site.disk_full")
 FATE_UNKNOWN: Final = Fault("site.fate_unknown")
 NOT_LAUNCHED: Final = Fault("launch.failed")
+PREEMPTED: Final = Fault("scheduler.preempted")
+#: What a scheduler may say of an end that was not the command's own, by code.
+ENDED_BY: Final = {
+    fault.code: fault
+    for fault in (
+        LIMIT_TIME,
+        PREEMPTED,
+        Fault("limit.memory"),
+        Fault("scheduler.cancelled"),
+        Fault("scheduler.node_failed"),
+    )
+}
+#: After these nobody needs to guess: the command was killed, and running it again would not help.
+KILLED: Final = frozenset({"limit.time", "limit.memory", "scheduler.cancelled"})
 REPLAYED: Final = Fault("job.replayed")
 
 
@@ -30,6 +44,17 @@ def verdict_of(run: Run, stage: Stage) -> VerdictWord:
     if stage in (Stage.COLLECTED, Stage.RETURNED):
         return "succeeded" if run.ok else "failed"
     return VERDICTS[stage]
+
+
+def fate(run: Run, why: str | None, *, started: bool) -> tuple[Stage, Fault | None]:
+    """Return how ``run`` ends, of which nothing runs and that left no record of its end."""
+    if run.stop is Stop.CANCEL:
+        return Stage.CANCELLED, None
+    if run.stop is Stop.TIME_LIMIT:
+        return Stage.FAILED, LIMIT_TIME
+    if why in KILLED or why == PREEMPTED.code:
+        return Stage.FAILED, ENDED_BY[why]
+    return (Stage.LOST, FATE_UNKNOWN) if started else (Stage.FAILED, NOT_LAUNCHED)
 
 
 def went_well(run: Run, faults: tuple[Fault, ...]) -> bool:
@@ -44,6 +69,8 @@ def reason_of(run: Run, faults: tuple[Fault, ...]) -> Fault | None:
     """Return the one reason that the submitter is told; the first that explains the others."""
     if run.stop is Stop.TIME_LIMIT and run.exit is not None and run.exit.code != 0:
         return LIMIT_TIME
+    if run.why in ENDED_BY:
+        return ENDED_BY[run.why]
     return faults[0] if faults else None
 
 
