@@ -1,4 +1,4 @@
-"""Every adapter of the broker's storage, each empty for each test."""
+"""Every adapter of the broker's storage and of a site's workplace, each empty for each test."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from sekisho.adapters.sql.tables import metadata
 from sekisho.adapters.store_memory import memory_store
 from sekisho.adapters.store_sql import open_store, sqlite_url
 from sekisho.broker.ports import BlobStore, Store
+from tests.contract.placing import ADAPTERS, Maker, maker_of
+from tests.farhost import Far, far_host
 
 
 @pytest.fixture(scope="session")
@@ -78,3 +80,46 @@ def blobs(request: pytest.FixtureRequest, tmp_path: Path) -> BlobStore:
     root = tmp_path / "chunks"
     root.mkdir()
     return BlobDirectory(root)
+
+
+@pytest.fixture(scope="session")
+def far_ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
+    with far_host(tmp_path_factory.mktemp("far")) as far:
+        yield far
+
+
+@pytest.fixture(scope="session")
+def far_ssh_shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
+    with far_host(tmp_path_factory.mktemp("far"), noisy=True) as far:
+        yield far
+
+
+@pytest.fixture(scope="session")
+def far_ssh_busybox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
+    with far_host(tmp_path_factory.mktemp("far"), busybox=True) as far:
+        yield far
+
+
+@pytest.fixture(params=ADAPTERS)
+def adapter(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def far(request: pytest.FixtureRequest, adapter: str) -> Far | None:
+    """The computing host, for the adapters that have one."""
+    if adapter == "local":
+        return None
+    found: Far = request.getfixturevalue(f"far_{adapter}")
+    return found
+
+
+@pytest.fixture
+def base(far: Far | None, tmp_path: Path) -> Path:
+    """Where the directories of jobs are going to be, on whichever host."""
+    return (tmp_path if far is None else far.room()) / "base"
+
+
+@pytest.fixture
+def maker(adapter: str, base: Path, far: Far | None, tmp_path: Path) -> Maker:
+    return maker_of(adapter, base, far, tmp_path / "gateway")

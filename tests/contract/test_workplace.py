@@ -22,16 +22,10 @@ from tests.contract.placing import (
     OTHER,
     Maker,
     leave,
-    makers,
     names_in,
     staged_content,
     staged_in,
 )
-
-
-@pytest.fixture(params=["local"])
-def maker(request: pytest.FixtureRequest, tmp_path: Path) -> Maker:
-    return makers(tmp_path / "base")[request.param]
 
 
 @pytest.fixture
@@ -127,13 +121,13 @@ def test_preparing_without_room_is_storage_full(maker: Maker) -> None:
     ],
 )
 def test_a_base_that_is_not_ours_alone_is_refused(
-    maker: Maker, tmp_path: Path, ruin: Callable[[Path], object]
+    maker: Maker, base: Path, ruin: Callable[[Path], object]
 ) -> None:
-    ruin(tmp_path / "base")
+    ruin(base)
     with pytest.raises(Unavailable) as fault:
         maker().prepare(JOB, 1)
     assert fault.value.code == "site.work_base"
-    assert str(tmp_path) not in str(fault.value)
+    assert str(base.parent) not in str(fault.value)
 
 
 def test_a_base_whose_parent_is_missing_is_not_invented(tmp_path: Path) -> None:

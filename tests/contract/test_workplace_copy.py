@@ -21,16 +21,10 @@ from tests.contract.placing import (
     NONE,
     Maker,
     leave,
-    makers,
     names_in,
     staged_content,
     staged_in,
 )
-
-
-@pytest.fixture(params=["local"])
-def maker(request: pytest.FixtureRequest, tmp_path: Path) -> Maker:
-    return makers(tmp_path / "base")[request.param]
 
 
 @pytest.fixture

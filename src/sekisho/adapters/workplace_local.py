@@ -1,4 +1,4 @@
-"""Work directories on this machine: `<base>/<job>/<attempt>/{work,control,staging}`.
+"""Work directories on this machine: `<base>/<job>/<attempt>/{work,control,before,after,staging}`.
 
 Every directory below the base is private to the site's user, and reached from the base by held
 descriptors only. The job runs as the same user, so whatever is in there may have been replaced.
@@ -29,6 +29,7 @@ from sekisho.transfer.tree import Tree
 
 WORK: Final = "work"
 CONTROL: Final = "control"
+STEPS: Final = ("before", "after")
 STAGING: Final = "staging"
 LATCH: Final = "latch"
 _LOGS: Final = (("stdout", RelPath.parse(STDOUT_NAME)), ("stderr", RelPath.parse(STDERR_NAME)))
@@ -65,6 +66,7 @@ class LocalWorkplace:
             work_dir=str(here / WORK),
             control_dir=str(here / CONTROL),
             staging_dir=str(here / STAGING),
+            input_dir=str(here / WORK),
         )
 
     def prepare(self, job: str, attempt: int) -> Place:
@@ -75,12 +77,18 @@ class LocalWorkplace:
                 _check_latch(here)
                 remove(base, here, CONTROL)
                 os.mkdir(CONTROL, 0o700, dir_fd=here)
+                for step in STEPS:
+                    with suppress(FileExistsError):
+                        os.mkdir(step, 0o700, dir_fd=here)
                 with _made(here, WORK):
                     sync(here)
                 # up to the base: a latch that a power cut takes away would allow a second run
                 sync(above)
             sync(base)
         return place
+
+    def fill(self, place: Place) -> None:
+        """They are there already: `input_dir` is `work_dir`."""
 
     def collect(self, place: Place) -> Collected:
         with self._opened_base() as base:
@@ -98,7 +106,7 @@ class LocalWorkplace:
             for (name, path), rule in zip(_LOGS, logs or (), strict=False)
             if rule.release
         ]
-        over = self._over(release)
+        over = self.over(release)
         with self._opened_base() as base, _opened(base, place) as here:
             self._check_room(base, sum(f.size for f in release) + sum(t.max_bytes for t in tails))
             remove(base, here, STAGING)
@@ -133,6 +141,11 @@ class LocalWorkplace:
             room = os.fstatvfs(base)
             return max(0, room.f_bavail * room.f_frsize - self._spare_bytes)
 
+    def check_room(self, needed: int) -> None:
+        """Raise StorageFull when there is no room for so many bytes."""
+        with self._opened_base() as base:
+            self._check_room(base, needed)
+
     def _as_staged(
         self,
         place: Place,
@@ -148,7 +161,7 @@ class LocalWorkplace:
         read = Copy.of(tree, opened).read
         return Staged(tree=tree, read=read, withheld=withheld, faults=faults)
 
-    def _over(self, release: Sequence[Found]) -> tuple[Fault, ...]:
+    def over(self, release: Sequence[Found]) -> tuple[Fault, ...]:
         """Return what is wrong with all that would leave, taken together."""
         total = sum(f.size for f in release)
         names = sum(len(str(f.path).encode()) for f in release)
@@ -204,9 +217,10 @@ def _made(parent: int, name: str) -> Iterator[int]:
 
 
 def _check_latch(here: int) -> None:
-    with suppress(FileNotFoundError, NotADirectoryError):
-        os.stat(f"{CONTROL}/{LATCH}", dir_fd=here, follow_symlinks=False)
-        raise Conflict("site.attempt_started")
+    for name in (CONTROL, *STEPS):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.stat(f"{name}/{LATCH}", dir_fd=here, follow_symlinks=False)
+            raise Conflict("site.attempt_started")
 
 
 @contextmanager

@@ -140,7 +140,8 @@ class Intake:
     async def _fetch(self, run: Run, tree: Tree) -> None:
         place = await in_thread(self._desk.workplace.prepare, run.job, run.attempt)
         if tree.files:
-            await self._desk.mailbox.fetch(hold_of(run), tree, place.work_dir)
+            await self._desk.mailbox.fetch(hold_of(run), tree, place.input_dir)
+            await in_thread(self._desk.workplace.fill, place)
 
     def _refusal(self, run: Run, tree: Tree) -> Fault | None:
         try:

@@ -38,10 +38,12 @@ class Why(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """The directories of one attempt of one job: absolute paths, on the computing host.
+    """The directories of one attempt of one job: absolute paths.
 
-    ``work_dir`` is the command's; ``control_dir`` holds the run latch, stdout, stderr and the exit
-    record; ``staging_dir`` the copy of what leaves.
+    On the computing host: ``work_dir``, the command's; ``control_dir``, with the run latch, stdout,
+    stderr and the exit record; beside it one like it for each of the steps `before` and `after`.
+    On the agent's own: ``input_dir``, where inputs are fetched to, and ``staging_dir``, the copy of
+    what leaves.
     """
 
     job: str
@@ -49,6 +51,11 @@ class Place:
     work_dir: str
     control_dir: str
     staging_dir: str
+    input_dir: str
+
+    def step_dir(self, step: str) -> str:
+        """Return the control directory of the step ``before`` or ``after``."""
+        return f"{self.control_dir.rpartition('/')[0]}/{step}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +95,8 @@ class Staged:
     faults: tuple[Fault, ...] = ()
 
 
-class Workplace(Protocol):
-    """Directories of jobs. Synchronous: called in worker threads, for one job by one at a time.
-
-    Every method may be repeated after any error or crash. Errors: StorageFull(`site.disk_full`);
-    Unavailable(`site.work_base`) when the base is not there, not ours, or does not answer; they
-    name no path and no content.
-    """
+class Room(Protocol):
+    """Directories of jobs: their making and their end."""
 
     def place(self, job: str, attempt: int) -> Place:
         """Return where that attempt is, or would be. Looks at nothing."""
@@ -103,11 +105,23 @@ class Workplace(Protocol):
     def prepare(self, job: str, attempt: int) -> Place:
         """Make the attempt's directories, private to the site's user, and durable.
 
-        ``control_dir`` is empty; in ``work_dir`` is at most what an interrupted fetch of the same
-        inputs left, for it to go on. When the run latch was taken: Conflict
+        ``control_dir`` is empty; in ``input_dir`` is at most what an interrupted fetch of the same
+        inputs left, for it to go on. When a run latch was taken: Conflict
         (`site.attempt_started`), and nothing is touched.
         """
         ...
+
+    def fill(self, place: Place) -> None:
+        """Bring what was fetched into ``input_dir`` to ``work_dir``, verified, names and bits."""
+        ...
+
+    def purge(self, job: str) -> bool:
+        """Remove all attempts of ``job``; say whether nothing is left. Removes nothing else."""
+        ...
+
+
+class Collector(Protocol):
+    """What a dead job left behind, and copies of it."""
 
     def collect(self, place: Place) -> Collected:
         """Return the plain files of ``work_dir`` by name and size, and what is not plain.
@@ -129,6 +143,11 @@ class Workplace(Protocol):
         """Return what `stage` copied, as after a restart; Corrupt when it is not there whole."""
         ...
 
-    def purge(self, job: str) -> bool:
-        """Remove all attempts of ``job``; say whether nothing is left. Removes nothing else."""
-        ...
+
+class Workplace(Room, Collector, Protocol):
+    """Directories of jobs. Synchronous: called in worker threads, for one job by one at a time.
+
+    Every method may be repeated after any error or crash. Errors: StorageFull(`site.disk_full`);
+    Unavailable when it may work later: (`site.work_base`) when the base is not there, not ours, or
+    does not answer; they name no path and no content.
+    """

@@ -54,13 +54,20 @@ class Rsync:
     stall_s: float = 600.0  #: without a word of progress: longer than rsync's own time-out
 
     def push(
-        self, place: Path, target: str, bases: Sequence[str], report: Callable[[int], None]
+        self,
+        place: Path,
+        target: str,
+        bases: Sequence[str],
+        report: Callable[[int], None],
+        *,
+        verify: bool = False,
     ) -> None:
         """Copy what is in ``place`` into the directory ``target``, links followed.
 
-        ``bases`` are directories there, below the same parent, whose equal files are not sent.
+        ``bases`` are directories there, relative to the target, whose equal files are not sent.
+        With ``verify`` equal size and time are not believed: somebody may have changed them.
         """
-        basis = [f"--copy-dest={base}" for base in bases]
+        basis = [f"--copy-dest={base}" for base in bases] + ["--ignore-times"] * verify
         argv = [*self._argv(), "-p", "--copy-links", *basis, "--", f"{place}/"]
         self._run([*argv, f"{self.host.address.host}:{target}/"], b"", report, None)
 

@@ -151,7 +151,7 @@ class SshHost:
 
     address: SshAddress
     directory: Path = field(default_factory=control_directory)
-    _room: threading.BoundedSemaphore = field(
+    room: threading.BoundedSemaphore = field(
         default_factory=lambda: threading.BoundedSemaphore(_SESSIONS)
     )
 
@@ -245,7 +245,7 @@ class SshHost:
 
     def _run(self, line: str, stdin: bytes, timeout_s: float) -> Completed:
         argv = [*self.command(), "--", self.address.host, line]
-        with self._room:
+        with self.room:
             try:
                 ended = subprocess.run(
                     argv, input=stdin, capture_output=True, check=False, timeout=timeout_s
