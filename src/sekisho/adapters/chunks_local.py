@@ -11,18 +11,19 @@ from typing import Final
 
 from sekisho.domain.errors import NotFound
 from sekisho.domain.files import RelPath
-from sekisho.domain.limits import MAX_DIGESTS
+from sekisho.domain.limits import MAX_CHUNK_BYTES, MAX_DIGESTS
 from sekisho.site.push import ChunkShelf, Held
-from sekisho.transfer.part import HOLES
 from sekisho.transfer.pipeline import mapped
 from sekisho.transfer.send import batched
 from sekisho.transfer.tree import Tree, TreeFile
-from sekisho.wire.frames import Chunk, Frame
+from sekisho.wire.frames import Chunk, Frame, digest_of
 
 #: Room that is left to others on the disk.
 _SPARE_BYTES: Final = 64 << 20
 #: So many chunks are copied by one thread at a time.
 _STRETCH: Final = 64
+#: As long as a chunk can be, and nothing but zeros: a new file has them.
+_HOLE: Final = digest_of(bytes(MAX_CHUNK_BYTES))
 _WRITE: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -68,6 +69,8 @@ class LocalFiles(LocalChunks):
     def give(self, path: RelPath, folder: int, name: str) -> bool:
         """Write what is here into the file ``name``, which is there, as long as it should be."""
         file = self._tree.files[self._files[path]]
+        if sum(chunk.size for chunk in file.chunks) != file.size:
+            return False  # its chunks hold more than this file
         system = os.fstatvfs(folder)
         if file.size + _SPARE_BYTES > system.f_bavail * system.f_frsize:
             return False
@@ -103,7 +106,7 @@ def _stretches(file: TreeFile, here: Mapping[str, Held]) -> Iterator[_Stretch]:
     places: list[tuple[int, Held | None]] = []
     offset = 0
     for chunk in file.chunks:
-        places.append((offset, None if chunk in HOLES else here.get(chunk.digest)))
+        places.append((offset, None if chunk.digest == _HOLE else here.get(chunk.digest)))
         offset += chunk.size
     for there, run in groupby(places, key=lambda place: place[1] is not None):
         if there:

@@ -10,7 +10,7 @@ import structlog
 
 from sekisho.domain.errors import SekishoError, SyncFailed, Unreachable, UsageError
 from sekisho.site.gate import Gate
-from sekisho.wire.frames import frame, pack_digests, unpack_chunks, unpack_digests
+from sekisho.wire.frames import pack_digests, packed, unpack_chunks, unpack_digests
 from sekisho.wire.stdio import (
     DATA,
     END,
@@ -84,7 +84,7 @@ class GateStdio:
         body = _bounded(self._packets.data())
         digests = self._gate.missing(_job(call), unpack_chunks(body))
         self._say(Done())
-        self._send_data([pack_digests(digests)])
+        self._send_data([(pack_digests(digests),)])
 
     def _put(self, call: Call) -> None:
         pieces = self._packets.data()
@@ -108,12 +108,12 @@ class GateStdio:
         digests = unpack_digests(_bounded(self._packets.data()))
         chunks = self._gate.fetch(_job(call), digests)
         self._say(Done())
-        self._send_data(frame(digest, data) for digest, data in chunks)
+        self._send_data(packed(digest, data).pieces() for digest, data in chunks)
 
-    def _send_data(self, pieces: Iterable[bytes]) -> None:
+    def _send_data(self, data: Iterable[tuple[bytes, ...]]) -> None:
         try:
-            for piece in pieces:
-                self._packets.send(DATA, piece)
+            for pieces in data:
+                self._packets.send(DATA, *pieces)
         except SyncFailed:
             raise
         except SekishoError as error:

@@ -25,9 +25,10 @@ from sekisho.domain.job import JobState
 from sekisho.domain.limits import DIGEST_BYTES
 from sekisho.transfer.pipeline import mapped
 from sekisho.wire.frames import (
+    FRAME_HEAD_BYTES,
     Chunk,
+    Frame,
     FrameReader,
-    frame,
     pack_chunks,
     pack_digests,
     packed,
@@ -219,7 +220,7 @@ class GateChunks:
         by_digest = {c.digest: c for c in chunks}
 
         def talk(packets: Packets) -> list[Chunk]:
-            self._call(packets, "missing", [pack_chunks(chunks)])
+            self._call(packets, "missing", [(pack_chunks(chunks),)])
             _heard(packets, Done)
             digests = unpack_digests(b"".join(_bounded(packets, DIGEST_BYTES * len(chunks))))
             if not set(digests) <= by_digest.keys():
@@ -233,9 +234,9 @@ class GateChunks:
         for _ in _ahead(self._put, _parts(chunks)):
             pass
 
-    def _put(self, part: Sequence[bytes]) -> None:
+    def _put(self, part: Sequence[Frame]) -> None:
         def talk(packets: Packets) -> None:
-            self._call(packets, "put", part)
+            self._call(packets, "put", [frame.pieces() for frame in part])
             _heard(packets, Done)
 
         self._lane.converse(talk)
@@ -247,12 +248,10 @@ class GateChunks:
 
     def _fetch(self, chunks: Sequence[Chunk]) -> list[tuple[Chunk, bytes]]:
         def talk(packets: Packets) -> list[tuple[Chunk, bytes]]:
-            self._call(packets, "fetch", [pack_digests(c.digest for c in chunks)])
+            self._call(packets, "fetch", [(pack_digests(c.digest for c in chunks),)])
             _heard(packets, Done)
             reader = FrameReader()
-            pieces = _bounded(
-                packets, len(frame("", b"")) * len(chunks) + sum(c.size for c in chunks)
-            )
+            pieces = _bounded(packets, FRAME_HEAD_BYTES * len(chunks) + sum(c.size for c in chunks))
             found = list(chain.from_iterable(reader.feed(piece) for piece in pieces))
             reader.end()
             if {c for c, _ in found} != set(chunks):
@@ -261,10 +260,10 @@ class GateChunks:
 
         return self._lane.converse(talk)
 
-    def _call(self, packets: Packets, verb: str, pieces: Iterable[bytes]) -> None:
+    def _call(self, packets: Packets, verb: str, data: Iterable[tuple[bytes, ...]]) -> None:
         packets.send(MESSAGE, msgspec.json.encode({"verb": verb, "job": self._job}))
-        for piece in pieces:
-            packets.send(DATA, piece)
+        for pieces in data:
+            packets.send(DATA, *pieces)
         packets.send(END)
         packets.flush()
 
@@ -278,11 +277,11 @@ def _bounded(packets: Packets, most: int) -> Iterator[bytes]:
         yield piece
 
 
-def _parts(chunks: Iterable[tuple[Chunk, bytes]]) -> Iterator[list[bytes]]:
+def _parts(chunks: Iterable[tuple[Chunk, bytes]]) -> Iterator[list[Frame]]:
     """Return the frames of ``chunks`` in lists of about a part's size."""
-    part: list[bytes] = []
+    part: list[Frame] = []
     size = 0
-    for piece in mapped(lambda item: bytes(packed(item[0].digest, item[1])), chunks):
+    for piece in mapped(lambda item: packed(item[0].digest, item[1]), chunks):
         part.append(piece)
         size += len(piece)
         if size >= _PART_BYTES:

@@ -30,7 +30,7 @@ _WORTH_THREADS: Final = 16
 #: At a time: a file system makes one write of those that wait together.
 _SYNCS: Final = 8
 #: A whole chunk of nothing but zeros is a hole: neither fetched nor written.
-HOLES: Final = frozenset(
+_HOLES: Final = frozenset(
     Chunk(digest_of(bytes(size)), size) for size in (MAX_CHUNK_BYTES, CHUNK_BYTES)
 )
 
@@ -164,7 +164,7 @@ class Part:
             self._make(number)
             if self._given(number):
                 return self._wrong(number)
-            return [c for c, _ in _offsets(file) if c not in HOLES]
+            return [c for c, _ in _offsets(file) if c not in _HOLES]
         self._made.add(number)
         try:
             os.ftruncate(fd, file.size)

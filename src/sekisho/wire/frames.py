@@ -60,11 +60,18 @@ class Frame:
     packed: bool = False
 
     def __bytes__(self) -> bytes:
+        return self._head() + self.payload
+
+    def _head(self) -> bytes:
         word = len(self.payload) | (_PACKED if self.packed else 0)
-        return _HEAD.pack(bytes.fromhex(self.digest), word) + self.payload
+        return _HEAD.pack(bytes.fromhex(self.digest), word)
 
     def __len__(self) -> int:
         return _HEAD.size + len(self.payload)
+
+    def pieces(self) -> tuple[bytes, bytes]:
+        """Return its bytes in two, without copying the payload."""
+        return self._head(), self.payload
 
     @property
     def chunk(self) -> Chunk:
@@ -146,22 +153,14 @@ class FrameReader:
 
     def split(self, data: bytes) -> list[Frame]:
         """Return the frames that ``data`` completes, not opened yet."""
-        self._buffer += data
-        done: list[Frame] = []
-        start = 0
-        while len(self._buffer) - start >= _HEAD.size:
-            digest, word = _HEAD.unpack_from(self._buffer, start)
-            length = word & ~_PACKED
-            if length > MAX_CHUNK_BYTES:
-                raise TooLarge("chunk.too_large", limit=MAX_CHUNK_BYTES)
-            end = start + _HEAD.size + length
-            if len(self._buffer) < end:
-                break
-            payload = _copied(self._buffer, start + _HEAD.size, end)
-            done.append(Frame(digest.hex(), payload, packed=word != length))
-            start = end
-        del self._buffer[:start]
-        return done
+        if self._buffer:
+            self._buffer += data
+            frames, start = _frames_in(self._buffer)
+            del self._buffer[:start]
+        else:  # whole frames are taken out of what came, without another copy
+            frames, start = _frames_in(data)
+            self._buffer += data[start:]
+        return frames
 
     def end(self) -> None:
         """Raise IntegrityError when the stream stopped within a frame."""
@@ -169,9 +168,23 @@ class FrameReader:
             raise IntegrityError("chunk.truncated")
 
 
-def _copied(buffer: bytearray, start: int, end: int) -> bytes:
-    with memoryview(buffer) as view:
-        return bytes(view[start:end])
+def _frames_in(data: bytes | bytearray) -> tuple[list[Frame], int]:
+    """Return the whole frames at the beginning of ``data``, and where they end."""
+    done: list[Frame] = []
+    start = 0
+    while len(data) - start >= _HEAD.size:
+        digest, word = _HEAD.unpack_from(data, start)
+        length = word & ~_PACKED
+        if length > MAX_CHUNK_BYTES:
+            raise TooLarge("chunk.too_large", limit=MAX_CHUNK_BYTES)
+        end = start + _HEAD.size + length
+        if len(data) < end:
+            break
+        with memoryview(data) as view:
+            payload = bytes(view[start + _HEAD.size : end])
+        done.append(Frame(digest.hex(), payload, packed=word != length))
+        start = end
+    return done, start
 
 
 def pack_chunks(chunks: Iterable[Chunk]) -> bytes:

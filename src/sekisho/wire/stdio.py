@@ -66,10 +66,11 @@ class Packets:
         self._incoming = incoming
         self._outgoing = outgoing
 
-    def send(self, kind: bytes, payload: bytes = b"") -> None:
-        """Write one packet; it may wait in a buffer until `flush`."""
-        self._outgoing.write(_HEAD.pack(kind, len(payload)))
-        self._outgoing.write(payload)
+    def send(self, kind: bytes, *payload: bytes) -> None:
+        """Write one packet, its payload in any number of pieces; it may wait until `flush`."""
+        self._outgoing.write(_HEAD.pack(kind, sum(map(len, payload))))
+        for piece in payload:
+            self._outgoing.write(piece)
 
     def flush(self) -> None:
         self._outgoing.flush()
