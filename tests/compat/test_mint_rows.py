@@ -132,6 +132,15 @@ def test_broken_base64_is_refused(workflow: OldWorkflow, content: str) -> None:
     assert first(answer)["code"] == 400
 
 
+@pytest.mark.parametrize("call", ["calc-status", "calc-progress", "get-calc-result"])
+@pytest.mark.parametrize("query", [{}, {"accept_id": ""}, {"accept_id": "x"}, None])
+def test_of_an_unknown_calculation_nothing_is_told(
+    workflow: OldWorkflow, call: str, query: dict[str, str] | None
+) -> None:
+    asked = {"accept_id": str(uuid4())} if query is None else query
+    assert said(workflow.line.get(call, params=asked)) == (200, 400)
+
+
 # ------------------------------------------------------------------------- waiting, withdrawing
 
 
@@ -352,8 +361,25 @@ def test_another_users_agent_sees_nothing(
     assert agent.ask() == accept_id
 
 
-def test_settings_are_read_again_at_the_agents_wish(agent: OldAgent) -> None:
-    assert said(agent.line.post("reload-ini")) == (200, 200)
+def test_settings_are_read_again_at_the_agents_wish(tmp_path: Path) -> None:
+    """Kills: an answer without a reading; a broken file that takes the place of a good one."""
+    house = a_house(tmp_path)
+    with house.serving(), house.line() as line:
+        workflow = OldWorkflow(line)
+        other = a_calc(command="/opt/other")
+        assert said(line.post("add-calcinfo", json=other)) == (202, 401)
+        before = house.config.read_text()
+        house.config.write_text(before.replace(f'solve = "{LISTED}"', 'solve = "/opt/other"'))
+        assert said(line.post("add-calcinfo", json=other)) == (202, 401)
+        assert said(line.post("reload-ini")) == (200, 200)
+        assert said(line.post("add-calcinfo", json=other)) == (200, 200)
+        assert said(line.post("add-calcinfo", json=a_calc())) == (202, 401)
+        house.config.write_text("nonsense")
+        assert line.post("reload-ini").status_code >= 400
+        assert workflow.add(command="/opt/other")
+        house.config.write_text(before)
+        assert said(line.post("reload-ini")) == (200, 200)
+        assert workflow.add()
 
 
 # ------------------------------------------------------------------------- who may, and whether

@@ -136,6 +136,7 @@ class MintOrders:
         try:
             files = {input_name(name): _content(body, file) for name, file in _files(info)}
             body.check_all_used()
+            spooled = SpooledTree(body.spool, files)
             results = [result_name(name) for name in info.result_files]
         except UsageError as error:
             key = "bad_name" if error.code == "path.invalid" else "bad_files"
@@ -144,7 +145,7 @@ class MintOrders:
             return Reply("same_name", 202, 400)
         if sum(len(name.encode()) for name in results) > MAX_ENVELOPE_BYTES // 2:
             return Reply("bad_files", 202, 400)
-        job = self._register(user, info, SpooledTree(body.spool, files), results)
+        job = self._register(user, info, spooled, results)
         return Reply("registered", beside={"accept_id": accept_id_of(job.id)}, site=job.site)
 
     def _fault(self, user: str, info: CalcInfo) -> Reply | None:

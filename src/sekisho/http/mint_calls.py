@@ -28,8 +28,6 @@ from sekisho.wire.v1 import Poll
 _SMALL_BYTES: Final = 64 << 10
 #: So much of a body is gathered before it is worked on, off the event loop.
 _GATHER_BYTES: Final = 1 << 20
-#: Settings are read again at most this often, whoever asks.
-_REREAD_SECONDS: Final = 1.0
 
 
 class Side(StrEnum):
@@ -86,7 +84,6 @@ class MintCalls:
     desk: Desk
     context: Context
     reload: Callable[[], None]
-    _reread_at: float | None = None
 
     def rows(self) -> list[MintRow]:
         """Return every old path."""
@@ -183,11 +180,8 @@ class MintCalls:
             return await self.context.threads.run(self.desk.mint_work.results, agent, body, message)
 
     async def reread(self, _: MintCall) -> Answer:
-        """Read the settings again, unless that was done just now."""
-        now = self.desk.ports.clock.monotonic()
-        if self._reread_at is None or now - self._reread_at >= _REREAD_SECONDS:
-            self._reread_at = now
-            self.reload()
+        """Read the settings again, in the event loop: see `http.admin_calls`."""
+        self.reload()
         return Reply("reread")
 
     # --- what they share ---------------------------------------------------------------------
