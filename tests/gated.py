@@ -59,6 +59,24 @@ path = "in.txt"
 path = "out.txt"
 
 [[command]]
+name = "slow"
+argv = ["/bin/sh", "{slow}"]
+time_limit_s = 600
+max_running = 8
+[[command.input]]
+path = "in.txt"
+max_bytes = "256 MiB"
+[[command.output]]
+path = "out.txt"
+max_bytes = "256 MiB"
+
+[[command]]
+name = "fail"
+argv = ["/bin/sh", "-c", "echo why; exit 4"]
+time_limit_s = 60
+max_running = 8
+
+[[command]]
 name = "wait"
 argv = ["/bin/sh", "{script}"]
 time_limit_s = 120
@@ -70,7 +88,6 @@ path = "out.txt"
 WAIT = """\
 echo $CALC_DIR >> {witness}
 while [ ! -e {go} ]; do sleep 0.05; done
-echo done > out.txt
 """
 
 
@@ -110,9 +127,12 @@ def gated_site(place: Path) -> GatedSite:
     home = place / "site"
     home.mkdir(mode=0o700)
     site = GatedSite(home, place / "witness", place / "go")
-    script = place / "wait.sh"
-    script.write_text(WAIT.replace("{witness}", str(site.witness)).replace("{go}", str(site.go)))
-    text = MANIFEST.replace("{script}", str(script)).replace("@witness@", str(site.witness))
+    wait = WAIT.replace("{witness}", str(site.witness)).replace("{go}", str(site.go))
+    script, slow = place / "wait.sh", place / "slow.sh"
+    script.write_text(f"#!/bin/sh\n{wait}echo done > out.txt\n")
+    slow.write_text(f"#!/bin/sh\n{wait}cp in.txt out.txt\n")
+    text = MANIFEST.replace("{script}", str(script)).replace("{slow}", str(slow))
+    text = text.replace("@witness@", str(site.witness))
     (home / "manifest.toml").write_text(text)
     (home / "agent.toml").write_text('[broker]\nurl = "https://broker.invalid"\n')
     return site

@@ -21,17 +21,14 @@ from tests.gated import GatedHouse, gated_house
 from tests.sshd import remove
 
 BARE = "far"
+HOSTS = {GATED: "gate-host", BARE: "bare-host"}
 SEKISHO = (sys.executable, "-c", "from sekisho.cli.main import main; main()")
 _DOUBLE = "#!/bin/sh\ncat in.txt in.txt >out.txt; echo printed\n"
-_HOLD = (
-    '#!/bin/sh\necho "$CALC_DIR" >>{witness}; while [ ! -e {go} ]; do sleep 0.05; done\n'
-    "echo done >out.txt\n"
-)
 
 
 @dataclass
 class TwoSites:
-    """Both sites have the commands `double` and `wait`; the bare one is called `far`."""
+    """Both sites have the commands `double`, `slow`, `wait`, `noop` and `fail`."""
 
     house: GatedHouse
     place: Path
@@ -40,6 +37,7 @@ class TwoSites:
     others: str = ""  #: more hosts of that configuration
     extra: Mapping[str, str] = field(default_factory=dict)  #: lines of the settings, by site
     logins_per_minute: int = 600
+    hosts_named: bool = True  #: in the settings; else a hook names them
 
     @property
     def config(self) -> Path:
@@ -60,11 +58,16 @@ class TwoSites:
         usual = 'mode = "ssh"\nssh_config = "ssh_config"\n'
         usual += f"logins_per_minute = {self.logins_per_minute}\n"
         bare = f'kind = "bare"\nbase = "{self.place}/base"\n'
+        named = {
+            h: f'host = "{h}"\n' if self.hosts_named else "" for h in ("gate-host", "bare-host")
+        }
         self.config.write_text(
-            f'[site.{GATED}]\nhost = "gate-host"\n{usual}{self.extra.get(GATED, "")}\n'
-            f'[site.{BARE}]\nhost = "bare-host"\n{usual}{bare}{self.extra.get(BARE, "")}\n'
+            f"[site.{GATED}]\n{named['gate-host']}{usual}{self.extra.get(GATED, '')}\n"
+            f"[site.{BARE}]\n{named['bare-host']}{usual}{bare}{self.extra.get(BARE, '')}\n"
             f'[site.{BARE}.program]\ndouble = ["{self.place}/double.sh"]\n'
-            f'wait = ["{self.place}/hold.sh"]\nnoop = ["/bin/true"]\n'
+            f'wait = ["/bin/sh", "{self.place}/wait.sh"]\nnoop = ["/bin/true"]\n'
+            f'slow = ["/bin/sh", "{self.place}/slow.sh"]\n'
+            f'fail = ["/bin/sh", "-c", "echo why; exit 4"]\n'
         )
 
     def environ(self, state: str = "state") -> dict[str, str]:
@@ -109,12 +112,19 @@ class TwoSites:
         try:
             files = load_client(self.config)
             for name, site in files.settings.site.items():
-                ssh_host(site, files, site.host or name).disconnect()
+                ssh_host(site, files, HOSTS[name]).disconnect()
         finally:
             if before is None:
                 del os.environ["XDG_RUNTIME_DIR"]
             else:
                 os.environ["XDG_RUNTIME_DIR"] = before
+
+
+def a_slow(place: Path, site: str, content: bytes) -> JobSpec:
+    """Return a job that gives ``content`` back when it may go on."""
+    source = place / "in.txt"
+    source.write_bytes(content)
+    return JobSpec(site=site, command="slow", inputs={"in.txt": source}, outputs=["out.txt"])
 
 
 def a_double(place: Path, site: str, content: bytes = b"x\n") -> JobSpec:
@@ -130,10 +140,7 @@ def two_sites(place: Path, *, lines: Sequence[str] = ()) -> Iterator[TwoSites]:
     try:
         with gated_house(place, lines=lines) as house:
             (place / "double.sh").write_text(_DOUBLE)
-            witness, go = house.site.witness, house.site.go
-            (place / "hold.sh").write_text(_HOLD.format(witness=witness, go=go))
-            for name in ("double.sh", "hold.sh"):
-                (place / name).chmod(0o755)
+            (place / "double.sh").chmod(0o755)
             sites = TwoSites(house, place, runtime)
             sites.settle()
             try:

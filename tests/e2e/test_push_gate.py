@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,26 +98,6 @@ def test_an_unlisted_submitter_is_refused(house: GatedHouse, tmp_path: Path) -> 
         assert job.wait().state == "refused"
 
 
-def test_a_job_outlives_twenty_cut_lines_and_starts_once(
-    house: GatedHouse, client: Client, tmp_path: Path
-) -> None:
-    job = client.submit(JobSpec(site="kobe", command="wait", outputs=["out.txt"]))
-    until(lambda: house.site.starts() == 1)
-    results: list[Path] = []
-    waiting = threading.Thread(
-        target=lambda: results.extend(job.result(tmp_path / "back").files), daemon=True
-    )
-    waiting.start()
-    for _ in range(20):
-        before = house.server.logins
-        house.server.cut()
-        until(lambda seen=before: house.server.logins > seen)  # type: ignore[misc]
-    house.site.go.touch()
-    waiting.join(60)
-    assert [f.read_text() for f in results] == ["done\n"]
-    assert house.site.starts() == 1
-
-
 def test_a_killed_carrier_is_replaced_and_nothing_starts_twice(
     house: GatedHouse, client: Client, tmp_path: Path
 ) -> None:
@@ -133,47 +111,6 @@ def test_a_killed_carrier_is_replaced_and_nothing_starts_twice(
         until(lambda gone=gone: visited(client, job.id) and house.site.carrier() not in gone)  # type: ignore[misc]
     house.site.go.touch()
     assert job.result(tmp_path / "back").files
-    assert house.site.starts() == 1
-
-
-def test_a_killed_client_finds_its_job_again_in_another_process(
-    house: GatedHouse, tmp_path: Path
-) -> None:
-    job_id = new_job_id()
-    address = house.host(tmp_path)
-    settings = tmp_path / "client.toml"
-    settings.write_text(
-        f'[site.kobe]\nmode = "ssh"\nhost = "far"\nssh_config = "{address.config_file}"\n'
-        "logins_per_minute = 600\npersist_s = 5\n"
-    )
-    runtime = Path(f"/tmp/sk-{os.getpid()}")
-    runtime.mkdir(mode=0o700, exist_ok=True)
-    env = {
-        **os.environ,
-        "SEKISHO_CONFIG": str(settings),
-        "XDG_STATE_HOME": str(tmp_path / "state"),
-        "XDG_RUNTIME_DIR": str(runtime),
-    }
-    sekisho = [sys.executable, "-c", "from sekisho.cli.main import main; main()"]
-    first = subprocess.Popen(
-        [*sekisho, "run", "kobe", "wait", "-o", "out.txt", "--id", job_id, "--into", "x"],
-        env=env,
-        cwd=tmp_path,
-    )
-    until(lambda: house.site.starts() == 1)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    house.site.go.touch()
-    second = subprocess.run(
-        [*sekisho, "wait", job_id, "--into", str(tmp_path / "found")],
-        env=env,
-        cwd=tmp_path,
-        check=False,
-        capture_output=True,
-        timeout=60,
-    )
-    assert second.returncode == 0, second.stderr
-    assert (tmp_path / "found" / "out.txt").read_text() == "done\n"
     assert house.site.starts() == 1
 
 

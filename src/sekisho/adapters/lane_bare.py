@@ -377,8 +377,8 @@ class _Ended(Exception):
 
 
 def _waited(word: str) -> str:
-    """Return ``word`` as one waits for another: a start that is under way runs."""
-    return "running" if word == "starting" else word
+    """Return ``word`` as one waits for another: a start that is under way runs, an end is news."""
+    return {"starting": "running", "exit": ""}.get(word, word)
 
 
 def _version(word: str) -> int:

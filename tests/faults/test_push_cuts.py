@@ -1,0 +1,256 @@
+"""Cut lines, restarted servers and killed programs in push mode, at both kinds of site.
+
+One job, one start, one result; and what had arrived before a cut is not sent again.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from sekisho.client.client import new_job_id
+from sekisho.client.spec import JobSpec
+from sekisho.domain.job import JobState
+from tests.gated import SITE as GATED
+from tests.gated import until
+from tests.two_sites import BARE, TwoSites, a_slow, two_sites
+from tests.wire import Wire, wire
+
+MIB = 1 << 20
+CUTS = 20
+AFTER = 6  #: so many more while the result comes back
+MOMENTS = 10
+SITES = (GATED, BARE)
+_DICE = random.Random(20)
+
+
+@pytest.fixture
+def line_and_sites(tmp_path: Path) -> Iterator[tuple[Wire, TwoSites]]:
+    with two_sites(tmp_path) as made, wire(made.house.server.port) as line:
+        made.way = [f"Port {line.port}"]
+        made.settle()
+        yield line, made
+
+
+@pytest.fixture
+def line(line_and_sites: tuple[Wire, TwoSites]) -> Wire:
+    return line_and_sites[0]
+
+
+@pytest.fixture
+def sites(line_and_sites: tuple[Wire, TwoSites]) -> TwoSites:
+    return line_and_sites[1]
+
+
+def programs(sites: TwoSites) -> list[int]:
+    """Return the ssh and rsync processes of this test's clients: by its settings in their words."""
+    mark = str(sites.place / "ssh_config").encode()
+    found = []
+    for place in Path("/proc").iterdir():
+        with suppress(OSError):
+            words = (place / "cmdline").read_bytes() if place.name.isdigit() else b""
+            if mark in words and words.startswith((b"ssh", b"rsync")):
+                found.append(int(place.name))
+    return sorted(found)
+
+
+def kill(pids: list[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+WAYS: list[Callable[[Wire, TwoSites], object]] = [
+    lambda line, _: line.cut(),
+    lambda _, sites: sites.house.server.cut(),
+    lambda _, sites: kill(programs(sites)[:1]),
+    lambda _, sites: kill(programs(sites)[-1:]),
+    lambda _, sites: kill(programs(sites)),
+]
+
+
+class Breaker:
+    """Breaks the line again and again, each time in another way, at random moments."""
+
+    def __init__(self, line: Wire, sites: TwoSites) -> None:
+        self.done = 0
+        self._over = threading.Event()
+        self._line, self._sites = line, sites
+        self._thread = threading.Thread(target=self._work)
+
+    def _work(self) -> None:
+        while self.done < CUTS + AFTER and not self._over.wait(_DICE.uniform(0.05, 0.8)):
+            WAYS[self.done % len(WAYS)](self._line, self._sites)
+            self.done += 1
+            if self.done == CUTS:  # only now may the command end
+                self._sites.house.site.go.touch()
+
+    def __enter__(self) -> Breaker:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_job_cut_at_twenty_moments_loses_nothing_and_starts_once(
+    line: Wire, sites: TwoSites, tmp_path: Path, site: str
+) -> None:
+    content = os.urandom(12 * MIB)
+    with sites.client() as client, Breaker(line, sites) as breaker:
+        job = client.submit(a_slow(tmp_path, site, content))
+        result = job.result(tmp_path / "result")
+    assert breaker.done >= CUTS
+    assert sites.house.site.starts() == 1
+    assert result.state == JobState.SUCCEEDED
+    assert (tmp_path / "result" / "out.txt").read_bytes() == content
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_restarted_sshd_is_found_again(sites: TwoSites, tmp_path: Path, site: str) -> None:
+    server = sites.house.server
+    with sites.client() as client, ThreadPoolExecutor(1) as other:
+        job = client.submit(JobSpec(site=site, command="wait", outputs=["out.txt"]))
+        until(lambda: sites.house.site.starts() == 1)
+        waiting = other.submit(job.result, tmp_path / "r")
+        server.cut()
+        server.stop()
+        sites.house.site.go.touch()  # it ends while nobody can ask
+        server.start()
+        assert waiting.result(120).state == JobState.SUCCEEDED
+    assert sites.house.site.starts() == 1
+    assert (tmp_path / "r" / "out.txt").read_text() == "done\n"
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_client_killed_at_any_moment_is_continued_by_another_process(
+    sites: TwoSites, tmp_path: Path, site: str
+) -> None:
+    """The first whole run says how long one takes; the others are killed at moments of it."""
+    content = os.urandom(6 * MIB)
+    (tmp_path / "in.txt").write_bytes(content)
+    sites.house.site.go.touch()
+
+    def words(job: str, into: str) -> tuple[str, ...]:
+        given = ("--input", "in.txt", "--output", "out.txt")
+        return "run", site, "slow", "--id", job, *given, "--into", into
+
+    began = time.monotonic()
+    with sites.sekisho(*words(new_job_id(), "whole")) as first:
+        first.communicate(timeout=120)
+    whole_s = time.monotonic() - began
+    jobs = [new_job_id() for _ in range(MOMENTS)]
+    for nth, job in enumerate(jobs):
+        into = f"part{nth}"
+        with sites.sekisho(*words(job, into)) as killed:
+            with suppress(subprocess.TimeoutExpired):
+                killed.wait(whole_s * (nth + _DICE.random()) / MOMENTS)
+            killed.kill()
+            killed.communicate()
+        with sites.sekisho(*words(job, into)) as again:
+            _, said = again.communicate(timeout=120)
+        assert again.returncode == 0, said
+        assert (tmp_path / into / "out.txt").read_bytes() == content
+        assert sites.house.site.starts() == nth + 2
+    with sites.sekisho("wait", jobs[-1], "--into", "later") as third:
+        third.communicate(timeout=120)
+    assert third.returncode == 0
+    assert (tmp_path / "later" / "out.txt").read_bytes() == content
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_clients_that_wait_for_one_job_all_get_its_result(
+    sites: TwoSites, tmp_path: Path, site: str
+) -> None:
+    """Two of one host, and one of another host of the workflow side, that has never heard of it."""
+    with sites.client() as client:
+        job = client.submit(JobSpec(site=site, command="wait", outputs=["out.txt"]))
+        until(lambda: sites.house.site.starts() == 1)
+        waits = [
+            sites.sekisho("wait", job.id, "--into", name, state=state)
+            for name, state in (("a", "state"), ("b", "state"), ("c", "elsewhere"))
+        ]
+        until(lambda: len(sessions(sites)) >= len(waits), within_s=60)
+        sites.house.site.go.touch()
+        for process in waits:
+            with process:
+                _, said = process.communicate(timeout=120)
+            assert process.returncode == 0, said
+    assert {(tmp_path / n / "out.txt").read_text() for n in "abc"} == {"done\n"}
+    assert sites.house.site.starts() == 1
+
+
+def sessions(sites: TwoSites) -> list[int]:
+    """Return the programs that use a shared connection; the connections themselves are others."""
+
+    def shared(pid: int) -> bool:
+        with suppress(OSError):
+            return b"ControlMaster=no" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return False
+
+    return [pid for pid in programs(sites) if shared(pid)]
+
+
+# --------------------------------------------------------------------- bytes, counted
+
+SIZE = 96 * MIB
+#: What may be on its way when the line is cut: two parts, and what pipes and sockets hold.
+UNDER_WAY = 20 * MIB
+#: At these shares of the whole; who began anew would send the sum of them in vain, 2.1 times all.
+SHARES = (0.45, 0.7, 0.95)
+
+
+@contextmanager
+def cut_at(line: Wire, count: Callable[[], int]) -> Iterator[list[int]]:
+    """Cut the line whenever ``count`` has come to the next share of the whole; tell where."""
+    over = threading.Event()
+    cuts: list[int] = []
+    start = count()
+
+    def watch() -> None:
+        for share in SHARES:
+            while count() - start < share * SIZE:
+                if over.wait(0.005):
+                    return
+            cuts.append(count() - start)
+            line.cut()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield cuts
+    finally:
+        over.set()
+        watcher.join()
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_what_had_arrived_before_a_cut_is_not_sent_again(
+    line: Wire, sites: TwoSites, tmp_path: Path, site: str
+) -> None:
+    content = random.Random(SIZE).randbytes(SIZE)
+    sites.house.site.go.touch()
+    with sites.client() as client:
+        with cut_at(line, lambda: line.out) as cuts:
+            job = client.submit(a_slow(tmp_path, site, content))
+        assert len(cuts) == len(SHARES)
+        assert line.out < SIZE + len(cuts) * UNDER_WAY
+        job.wait()
+        before = line.back
+        with cut_at(line, lambda: line.back) as cuts:
+            job.result(tmp_path / "r")
+        assert line.back - before < SIZE + len(cuts) * UNDER_WAY
+    assert (tmp_path / "r" / "out.txt").read_bytes() == content
+    assert sites.house.site.starts() == 1
