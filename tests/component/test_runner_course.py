@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,9 @@ from sekisho.domain.errors import (
     Unavailable,
     UsageError,
 )
+from sekisho.domain.run import Stage
 from sekisho.domain.sitelog import Kind, verify
+from sekisho.site.release import MAX_DAMAGED
 from sekisho.wire.envelope import Outcome, seal
 from tests.site_world import GOOD, RESULT, USER, World, a_command, a_manifest, leaves
 from tests.virtual_time import simulate
@@ -351,7 +354,34 @@ def test_a_copy_that_is_not_the_recorded_one_is_not_sent(tmp_path: Path) -> None
 
 def test_a_copy_that_is_damaged_again_and_again_is_not_made_without_end(tmp_path: Path) -> None:
     world = World(tmp_path)
-    world.fail("workplace.staged", Corrupt("site.staging_changed"), times=5)
+    world.fail("workplace.staged", Corrupt("site.staging_changed"), times=MAX_DAMAGED - 1)
     job = world.submit()
     assert carried(world, job) == ["succeeded"]
     assert len(world.logged(Kind.RELEASED)) == 2
+
+
+def test_a_copy_that_no_disk_keeps_fails_the_job_with_the_reason(tmp_path: Path) -> None:
+    """Kills: a result that is owed for ever."""
+    world = World(tmp_path)
+    world.fail("workplace.staged", Corrupt("site.staging_changed"), times=1000)
+    job = world.submit()
+    assert carried(world, job) == ["failed"]
+    assert world.outcome(job).code == "site.copy_damaged"
+    assert world.outcome(job).verdict == "unable"
+    assert world.outputs(job) == {}
+    assert [record.facts["code"] for record in world.logged(Kind.FAILED)] == ["site.copy_damaged"]
+
+
+def test_a_work_directory_that_is_gone_before_its_results_left_fails_the_job(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path)
+    job = world.submit()
+
+    def remove(label: str) -> None:
+        if label == "journal.save" and (run := world.run(job)) and run.stage is Stage.COLLECTED:
+            shutil.rmtree(Path(world.workplace.place(job, 1).work_dir).parent, ignore_errors=True)
+
+    world.effects.lost_reply = remove
+    assert carried(world, job) == ["failed"]
+    assert world.outcome(job).code == "site.copy_damaged"

@@ -99,6 +99,30 @@ def test_a_time_limit_holds_while_the_broker_is_away(tmp_path: Path) -> None:
     assert world.scheduler.pressed[0][2] == pytest.approx(3600, abs=1)
 
 
+@pytest.mark.parametrize("step", ["mailbox.fetch", "mailbox.send"])
+def test_a_transfer_that_gets_further_at_every_try_is_never_waited_for_long(
+    tmp_path: Path, step: str
+) -> None:
+    """A line that is cut every few seconds. The control: one on which nothing gets through."""
+
+    def seconds(folder: str, *, advanced: bool) -> float:
+        world = World(tmp_path / folder)
+        cut = Unreachable(why="cut")
+        cut.advanced = advanced
+        world.fail(step, cut, times=20)
+        job = world.submit(inputs={"a.dat": b"1"})
+
+        async def story() -> str:
+            async with world.serving():
+                return await world.ended(job, within_s=5000)
+
+        assert simulate(world.clock, story) == "succeeded"
+        return world.clock.passed
+
+    assert seconds("moves", advanced=True) < 60
+    assert seconds("stands", advanced=False) > 300
+
+
 @pytest.mark.parametrize("word", WORDS)
 def test_an_answer_that_is_lost_is_asked_for_again(tmp_path: Path, word: str) -> None:
     world = World(tmp_path)

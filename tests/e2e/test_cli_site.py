@@ -429,7 +429,8 @@ def test_a_second_agent_of_a_site_is_refused(hall: Hall) -> None:
 def test_an_agent_that_has_not_joined_says_so(hall: Hall, tmp_path: Path) -> None:
     hall.must("site", "init", "--dir", tmp_path / "site", "--broker", hall.url, "--ca", hall.ca)
     done = hall.call("agent", "--dir", tmp_path / "site")
-    assert (done.status, "token.file_missing" in done.err) == (78, True)
+    assert (done.status, "site.not_joined" in done.err) == (78, True)
+    assert "sekisho site join" in done.err
 
 
 def test_an_agent_opens_no_port_and_tells_no_token(hall: Hall) -> None:

@@ -96,6 +96,10 @@ def test_a_certificate_that_does_not_verify_is_told_apart() -> None:
     assert error_from(failure).code == "broker.tls"
     assert error_from(httpx2.ConnectError("no")).code == "broker.unreachable"
     assert error_from(httpx2.ProxyError("no")).code == "broker.proxy"
+    assert error_from(httpx2.ProxyError("502 Bad Gateway")).code == "broker.proxy"
+    assert error_from(httpx2.ProxyError("403 Filtered")).code == "broker.proxy_refused"
+    for words in ("407 Proxy Authentication Required", "Invalid username/password"):
+        assert error_from(httpx2.ProxyError(words)).code == "broker.proxy_login"
     assert error_from(httpx2.ReadTimeout("late")).params == {"why": "timeout"}
 
 

@@ -42,6 +42,7 @@ class HttpsChunks:
         self._line = line
         self._base = base
         self._query = query
+        self.moved = 0  #: chunks that got through, either way
 
     def _call(self, method: str, below: str, body: bytes) -> Call:
         path = self._base + below
@@ -85,6 +86,7 @@ class HttpsChunks:
             else:
                 self._line.part_size.cut(len(body))
             return part, error
+        self.moved += len(part)
         self._line.part_size.bore(len(body), self._line.patience.monotonic() - began)
         return None
 
@@ -97,6 +99,7 @@ class HttpsChunks:
             if not isinstance(error, TooLarge):
                 pauses.after(error)
                 stored = {c for c, _ in owed} - set(self.missing([c for c, _ in owed]))
+                self.moved += len(stored)
                 owed = [piece for piece in owed if piece[0] not in stored]
             elif len(part) == 1:
                 raise error
@@ -117,6 +120,7 @@ class HttpsChunks:
                     if chunk not in owed:
                         raise IntegrityError("chunk.unexpected")
                     del owed[chunk]
+                    self.moved += 1
                     yield chunk, data
                 if owed:
                     raise Unreachable(why="cut")

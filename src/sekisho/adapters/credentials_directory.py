@@ -55,5 +55,11 @@ class DirectoryCredentials:
         file.unlink(missing_ok=True)
         sync_directory(file.parent)
 
+    def give_up(self, invitation: Secret) -> None:
+        """Forget the token of an ``invitation`` that the broker refused: it is nobody's."""
+        file = self._pending(invitation)
+        file.unlink(missing_ok=True)
+        sync_directory(file.parent)
+
     def _pending(self, invitation: Secret) -> Path:
         return self._files.state / f"joining-{hash_token(invitation.reveal())[:16]}"

@@ -56,13 +56,22 @@ def error_from(error: httpx2.RequestError) -> Unreachable:
         return Unreachable("broker.tls", why=verification)
     match error:
         case httpx2.ProxyError():
-            return Unreachable("broker.proxy")
+            return _proxy_error(str(error))
         case httpx2.TimeoutException():
             return Unreachable(why="timeout")
         case httpx2.ConnectError():
             return Unreachable(why="connection")
         case _:
             return Unreachable(why="cut")
+
+
+def _proxy_error(said: str) -> Unreachable:
+    """Return the error of a proxy's answer: a status with its reason, or that of a SOCKS proxy."""
+    if said.startswith(("407", "Invalid username")):
+        return Unreachable("broker.proxy_login")
+    if said.startswith("403"):
+        return Unreachable("broker.proxy_refused")
+    return Unreachable("broker.proxy")
 
 
 def _verification(error: BaseException | None) -> str | None:

@@ -6,8 +6,8 @@ Nothing is retried here: the runner retries, for as long as the work is owed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -24,7 +24,7 @@ from sekisho.adapters.http_line import JSON, HttpLine, decoded
 from sekisho.adapters.http_problem import error_from, error_of
 from sekisho.adapters.patience import Patience
 from sekisho.domain.egress import Cleared
-from sekisho.domain.errors import Unavailable
+from sekisho.domain.errors import SekishoError, Unavailable
 from sekisho.domain.limits import MIN_POLL_SECONDS, POLL_SECONDS
 from sekisho.site.mailbox import Hold, LastWord, Step
 from sekisho.site.workplace import Staged
@@ -93,14 +93,18 @@ class HttpsMailbox:
         await self._say(hold, "accept", Accept(epoch=hold.epoch, instance=self._instance))
 
     async def list_inputs(self, hold: Hold, ref: TreeRef) -> Tree:
-        return await _in_thread(lambda: fetch_index(ref, self._inputs(hold)))
+        return await _in_thread(lambda: fetch_index(ref, self._inputs(hold, self._chunks(hold))))
 
     async def fetch(self, hold: Hold, tree: Tree, directory: str) -> None:
-        await _in_thread(lambda: fetch_files(tree, self._inputs(hold), Path(directory)))
+        chunks = self._chunks(hold)
+        with _advancing(chunks):
+            await _in_thread(lambda: fetch_files(tree, self._inputs(hold, chunks), Path(directory)))
 
     async def send(self, hold: Hold, staged: Cleared[Staged]) -> None:
         copy = staged.value
-        await _in_thread(lambda: send_tree(copy.tree, copy.read, self._chunks(hold)))
+        chunks = self._chunks(hold)
+        with _advancing(chunks):
+            await _in_thread(lambda: send_tree(copy.tree, copy.read, chunks))
 
     async def tell(self, hold: Hold, news: Cleared[tuple[Step, ...]] | Cleared[LastWord]) -> None:
         match news.value:
@@ -122,8 +126,7 @@ class HttpsMailbox:
         query = {"epoch": str(hold.epoch), "instance": self._instance}
         return HttpsChunks(self._line, f"v1/site/jobs/{hold.job}/chunks", query)
 
-    def _inputs(self, hold: Hold) -> ChunkSource:
-        line = self._chunks(hold)
+    def _inputs(self, hold: Hold, line: HttpsChunks) -> ChunkSource:
         return line if self._cache is None else self._cache.over(line, hold.submitter)
 
     async def _say(self, hold: Hold, what: str, message: Message) -> None:
@@ -144,6 +147,16 @@ class HttpsMailbox:
         if not response.is_success:
             raise error_of(response.status_code, response.content, response.headers)
         return response.status_code, response.content
+
+
+@contextmanager
+def _advancing(chunks: HttpsChunks) -> Iterator[None]:
+    """Let an error say whether ``chunks`` got further before it."""
+    try:
+        yield
+    except SekishoError as error:
+        error.advanced = chunks.moved > 0
+        raise
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

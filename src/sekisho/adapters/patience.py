@@ -14,7 +14,9 @@ from sekisho.domain.errors import SekishoError, Unavailable
 
 MAX_RETRY_AFTER_SECONDS: Final = 60.0
 #: Asking again will not help: somebody has to change something.
-_HOPELESS: Final = frozenset({"broker.tls", "broker.strange_answer"})
+_HOPELESS: Final = frozenset(
+    {"broker.tls", "broker.strange_answer", "broker.proxy_login", "broker.proxy_refused"}
+)
 _DICE: Final = random.SystemRandom()
 
 

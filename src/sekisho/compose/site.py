@@ -46,6 +46,8 @@ _DICE: Final = random.SystemRandom()
 def address(files: SiteFiles) -> Address:
     """Return where the site's broker is, with the site's own credential."""
     broker = files.settings.broker
+    if not files.token.exists():
+        raise ConfigError("site.not_joined", file=str(files.token))
     token = read_token(files.token)
     return Address(
         url=broker.url,
@@ -148,6 +150,7 @@ def join(files: SiteFiles, invitation: Secret) -> Joined:
         try:
             joined = line.ask(message("POST", "v1/site/join", asking), Joined)
         except Unauthenticated as error:
+            credentials.give_up(invitation)
             raise Unauthenticated("site.invitation_refused") from error
     credentials.finish(invitation)
     return joined

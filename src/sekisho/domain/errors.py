@@ -35,6 +35,8 @@ class SekishoError(Exception):
     exit_status: ClassVar[int] = 70
     http_status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
+    #: Part of what was asked has been done: trying again goes on from there.
+    advanced: bool = False
 
     def __init__(self, code: str | None = None, /, **params: object) -> None:
         if code is not None:

@@ -50,7 +50,7 @@ STAGES: Final[Mapping[Stage, frozenset[Stage]]] = {
     G.SUBMITTED: frozenset({G.RUNNING, G.ACCEPTED, G.LOST, G.DROPPED}) | _VERDICTS,
     G.RUNNING: frozenset({G.ENDED, G.ACCEPTED, G.LOST, G.DROPPED}) | _VERDICTS,
     G.ENDED: frozenset({G.COLLECTED, G.DROPPED}) | _VERDICTS,
-    G.COLLECTED: frozenset({G.RETURNED, G.DROPPED}),
+    G.COLLECTED: frozenset({G.RETURNED, G.FAILED, G.DROPPED}),  # FAILED: the copy does not keep
 }
 
 

@@ -106,7 +106,7 @@ class Control:
     began_at: float | None = None  #: monotonic time at which the command began
     disowned: SekishoError | None = None  #: the broker's word that the job is not ours any more
     just_intended: bool = False  #: the intent is recorded, and nothing was submitted since
-    copied_again: bool = False  #: a damaged copy of what leaves was made anew once
+    damaged: int = 0  #: how often the copy of what leaves was found damaged
 
     def cancel(self) -> None:
         """Ask for the run to be stopped on behalf of its submitter."""

@@ -43,7 +43,8 @@ class Mailbox(Protocol):
 
     Every method may be repeated and is then answered the same. An adapter does not retry for ever:
     Unavailable comes back to the runner, which retries for as long as the work is owed. StaleEpoch:
-    the hold is no longer this site's. Cancellation at any await loses nothing.
+    the hold is no longer this site's. Cancellation at any await loses nothing. An error after which
+    part of the files is there already says so (``advanced``).
     """
 
     async def poll(

@@ -20,6 +20,7 @@ VERDICTS: Final[dict[Stage, VerdictWord]] = {
 
 LIMIT_TIME: Final = Fault("limit.time")
 DISK_FULL: Final = Fault("site.disk_full")
+COPY_DAMAGED: Final = Fault("site.copy_damaged")
 FATE_UNKNOWN: Final = Fault("site.fate_unknown")
 NOT_LAUNCHED: Final = Fault("launch.failed")
 PREEMPTED: Final = Fault("scheduler.preempted")

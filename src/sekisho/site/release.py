@@ -8,7 +8,7 @@ P4: what is sent is the staged copy that the recorded digest names, however ofte
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from sekisho.domain.egress import Cleared, Decision, Fault, Withheld, clear, decide
 from sekisho.domain.errors import Corrupt, IntegrityError, StorageFull
@@ -17,10 +17,12 @@ from sekisho.domain.run import Run, Stage, Stop, advance
 from sekisho.domain.sitelog import Kind, Link
 from sekisho.site.desk import Control, Desk, hold_of, in_thread
 from sekisho.site.mailbox import LastWord, Step
-from sekisho.site.outcome import DISK_FULL, envelope, reason_of, verdict_of, went_well
+from sekisho.site.outcome import COPY_DAMAGED, DISK_FULL, envelope, reason_of, verdict_of, went_well
 from sekisho.site.workplace import Collected, Staged
 from sekisho.wire.envelope import open_request
 
+#: How often a copy may be found damaged before its job fails: the disk does not keep it.
+MAX_DAMAGED: Final = 5
 _KINDS = {
     Stage.REFUSED: Kind.REFUSED,
     Stage.FAILED: Kind.FAILED,
@@ -116,15 +118,21 @@ class Release:
             try:
                 staged = await in_thread(self._restage, run)
             except (IntegrityError, Corrupt):
-                if control.copied_again:
-                    raise
-                control.copied_again = True
-                return await self._decided(run, await in_thread(self._copy, run))
+                return await self._mend(run, control)
             run = await self.announce(run)
             await self._desk.mailbox.send(hold_of(run), clear(staged))
         await self._desk.mailbox.tell(hold_of(run), _last_word(run))
         run = self._settled(advance(run, Stage.RETURNED))
         return await self._desk.record(run, (Kind.RETURNED, {"tree": run.tree}))
+
+    async def _mend(self, run: Run, control: Control) -> Run:
+        """Make a damaged copy of what leaves anew, once; look again some times; then give up."""
+        control.damaged += 1
+        if control.damaged >= MAX_DAMAGED:
+            return await self.close(run, Stage.FAILED, COPY_DAMAGED)
+        if control.damaged > 1:
+            raise Corrupt("site.staging_changed", job=run.job)
+        return await self._decided(run, await in_thread(self._copy, run))
 
     def _restage(self, run: Run) -> Staged:
         """Return the staged copy, if it is still the one that the log says was released."""

@@ -74,7 +74,7 @@ class Runner:
                 except SyncFailed:
                     raise
                 except SekishoError as error:
-                    failures += 1
+                    failures = 1 if error.advanced else failures + 1
                     if not await self._pause(run, control, failures, error):
                         break
                 else:
