@@ -16,6 +16,7 @@ from sekisho.adapters.mailbox_memory import MemoryMailbox
 from sekisho.domain.errors import (
     SekishoError,
     StaleEpoch,
+    StorageFull,
     Unavailable,
 )
 from sekisho.domain.job import JobState
@@ -240,6 +241,24 @@ def test_a_job_that_was_given_up_before_its_start_is_forgotten_when_nobody_can_o
 
     simulate(world.clock, story)
     assert world.journal.knew(job)
+
+
+def test_an_offer_that_cannot_be_taken_is_not_asked_for_in_a_loop(tmp_path: Path) -> None:
+    """The journal's disk is full, and the broker makes the offer anew whenever it is asked."""
+    world = World(tmp_path)
+    world.fail("journal.save", StorageFull(), times=1_000_000)
+    job = world.submit()
+
+    async def story() -> tuple[int, str]:
+        async with world.serving():
+            await anyio.sleep(600)
+            polls = world.effects.calls.count("mailbox.poll")
+            world.mend_line()
+            return polls, await world.ended(job)
+
+    polls, state = simulate(world.clock, story)
+    assert 10 < polls < 60
+    assert state == "succeeded"
 
 
 def test_a_job_that_is_being_purged_is_not_taken_at_the_same_time(tmp_path: Path) -> None:

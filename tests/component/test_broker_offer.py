@@ -34,6 +34,48 @@ def test_no_job_is_offered_to_two_agents(world: World) -> None:
     assert world.poll(OTHER_AGENT).offers == []
 
 
+def test_an_offer_that_its_agent_does_not_name_when_it_asks_again_is_made_anew(
+    world: World,
+) -> None:
+    """The answer was lost. Kills: waiting for the offer's end; two agents with good offers."""
+    job = world.submit()
+    (lost,) = world.poll(AGENT).offers
+    (again,) = world.poll(AGENT).offers
+    assert (again.job, lost.epoch, again.epoch) == (job.id, 1, 2)
+    with pytest.raises(StaleEpoch):
+        world.desk.offers.accept("one", job.id, Accept(epoch=lost.epoch, instance=AGENT))
+    accept = Accept(epoch=again.epoch, instance=AGENT)
+    assert world.desk.offers.accept("one", job.id, accept).state is JobState.ACCEPTED
+
+
+def test_an_offer_that_its_agent_names_stands(world: World) -> None:
+    job = world.submit()
+    (offer,) = world.poll(AGENT).offers
+    holding = Poll(instance=AGENT, free=1, holds=[job.id])
+    assert world.desk.offers.look("one", holding).offers == []
+    accept = Accept(epoch=offer.epoch, instance=AGENT)
+    assert world.desk.offers.accept("one", job.id, accept).state is JobState.ACCEPTED
+    assert world.poll(AGENT).offers == []  # accepted: whether it is named does not matter any more
+    assert world.job(job.id).state is JobState.ACCEPTED
+
+
+def test_an_offer_to_another_agent_stands_whoever_asks(world: World) -> None:
+    job = world.submit()
+    world.poll(AGENT)
+    assert world.poll(OTHER_AGENT).offers == []
+    assert world.job(job.id).instance == AGENT
+
+
+def test_of_offers_that_ran_out_or_were_refused_nothing_is_taken_back(world: World) -> None:
+    job = world.submit()
+    world.poll(AGENT)
+    world.clock.move(OFFER_TIME)
+    world.desk.reaper.expire()
+    (offer,) = world.poll(OTHER_AGENT).offers
+    world.poll(AGENT)
+    assert (world.job(job.id).epoch, world.job(job.id).instance) == (offer.epoch, OTHER_AGENT)
+
+
 def test_an_offer_carries_what_the_site_must_know(world: World) -> None:
     job = world.submit(request=b"opaque")
     assert world.poll().offers == [

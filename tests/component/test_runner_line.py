@@ -106,6 +106,7 @@ def test_a_transfer_that_gets_further_at_every_try_is_never_waited_for_long(
     """A line that is cut every few seconds. The control: one on which nothing gets through."""
 
     def seconds(folder: str, *, advanced: bool) -> float:
+        (tmp_path / folder).mkdir()
         world = World(tmp_path / folder)
         cut = Unreachable(why="cut")
         cut.advanced = advanced

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 
 import anyio
@@ -14,7 +16,9 @@ from sekisho.adapters.mailbox_https import HttpsMailbox
 from sekisho.api import new_job_id
 from sekisho.domain.access import Role
 from sekisho.domain.errors import Unreachable
+from sekisho.domain.limits import OFFER_TIME
 from sekisho.domain.token import make_token
+from tests.faults.program import call
 from tests.faults.trio import NOWHERE, WHOLE_LIFE, Trio
 from tests.proxy import HOST, CutDown, Fault, Request, Torn, proxy
 from tests.world import an_id
@@ -69,7 +73,7 @@ async def offers_or_why(mailbox: HttpsMailbox) -> int | str:
 
 
 def test_an_offer_that_was_cut_is_made_again_and_starts_once(trio: Trio) -> None:
-    """An offer whose answer broke is nobody's until its time is over; the test lets it be over."""
+    """An offer whose answer broke is made anew when its agent asks again, not when it runs out."""
     cuts = {new_job_id(): count for count in [*range(0, 401, 40), 100_000]}
     trio.proxy.rule = lambda request: Torn(partial(first_offer, cuts)) if is_poll(request) else None
     with trio.connect() as client:
@@ -78,7 +82,6 @@ def test_an_offer_that_was_cut_is_made_again_and_starts_once(trio: Trio) -> None
             jobs.append(client.submit(trio.spec(f"cut-{count}"), job_id=job_id))
             trio.broker.event("job_changed", job=job_id, state="offered")
             client.submit(trio.spec(f"whole-{count}")).wait(timeout=60)  # the line heals
-        trio.let_offers_end()
         for job in jobs:
             assert job.wait(timeout=60).state == "succeeded"
     assert set(trio.starts().values()) == {1}
@@ -86,6 +89,19 @@ def test_an_offer_that_was_cut_is_made_again_and_starts_once(trio: Trio) -> None
     lives = {count: trio.life(job_id) for job_id, count in cuts.items()}
     assert lives.pop(100_000) == WHOLE_LIFE[1:]
     assert all(life == AGAIN for life in lives.values())
+    for job_id, count in cuts.items():
+        if count < 100_000:
+            assert seconds_offered(trio, job_id) < OFFER_TIME.total_seconds()
+
+
+def seconds_offered(trio: Trio, job_id: str) -> float:
+    """Return how long the job's first offer stood before the job was queued again."""
+    out, _ = call(trio.environ, "broker", "show", job_id, "--json", "-c", trio.broker_config)
+    history = [(step["state"], step["at"]) for step in json.loads(out)["history"]]
+    states = [state for state, _ in history]
+    made = states.index("offered")
+    first, then = (datetime.fromisoformat(history[n][1]) for n in (made, made + 1))
+    return (then - first).total_seconds()
 
 
 def is_poll(request: Request) -> bool:
@@ -94,6 +110,5 @@ def is_poll(request: Request) -> bool:
 
 def first_offer(cuts: dict[str, int], answer: bytes) -> int | None:
     """Return where to cut an answer with the first offer of a job that is to suffer."""
-    if b'"epoch":1,' not in answer:
-        return None
-    return next((count for job, count in cuts.items() if job.encode() in answer), None)
+    first = (b'"job":"%b","epoch":1,' % job.encode() for job in cuts)
+    return next((c for c, words in zip(cuts.values(), first, strict=True) if words in answer), None)

@@ -13,6 +13,7 @@ from sekisho.broker.meter import Meter
 from sekisho.broker.mint import MintDesk, MintOrders
 from sekisho.broker.mint_agent import MintWork
 from sekisho.broker.offer import Offers
+from sekisho.broker.outstanding import Outstanding
 from sekisho.broker.policy import CurrentPolicy
 from sekisho.broker.ports import BlobStore, Store, Wakeups
 from sekisho.broker.reaper import Reaper
@@ -34,11 +35,12 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """The services, made of the ports. Cheap to make; holds no state but policy and meter."""
+    """The services, made of the ports. Cheap to make; all of its state is in its fields."""
 
     ports: Ports
     policy: CurrentPolicy = field(default_factory=CurrentPolicy)
     meter: Meter = field(default_factory=Meter)
+    outstanding: Outstanding = field(default_factory=Outstanding)
     spool: Callable[[], IO[bytes]] = tempfile.TemporaryFile  #: for bodies that hold whole files
 
     @property
@@ -53,7 +55,8 @@ class Desk:
     @property
     def offers(self) -> Offers:
         p, store = self.ports, self.ports.store
-        return Offers(self.jobs, store.ledger, p.blobs, store.directory, p.clock)
+        sites, made = store.directory, self.outstanding
+        return Offers(self.jobs, store.ledger, p.blobs, sites, p.clock, made)
 
     @property
     def chunks(self) -> Chunks:

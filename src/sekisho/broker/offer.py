@@ -7,12 +7,14 @@ more is a StaleEpoch and changes nothing. What was said before is answered the s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Literal
 
 from sekisho.broker.jobs import Jobs, course_of
+from sekisho.broker.outstanding import Outstanding
 from sekisho.broker.ports import BlobStore, JobLedger, Sighting, Site, Sites, Tenant
 from sekisho.broker.submit import missing_chunks
 from sekisho.domain.clock import Clock
@@ -23,12 +25,15 @@ from sekisho.domain.job import (
     Ended,
     Failed,
     Job,
+    JobState,
+    OfferExpired,
     Refused,
     Returned,
     SiteEvent,
     SiteVerdict,
     Started,
     Stopped,
+    apply,
 )
 from sekisho.domain.limits import MAX_MESSAGE_BYTES, OFFER_TIME
 from sekisho.wire.v1 import Accept, Held, Offer, Poll, PollAnswer, Report, Verdict
@@ -47,6 +52,7 @@ class Offers:
     blobs: BlobStore
     sites: Sites
     clock: Clock
+    outstanding: Outstanding = field(default_factory=Outstanding)
 
     def seen(self, name: str, message: Poll) -> Site:
         """Note that an agent polls, and return its site."""
@@ -64,6 +70,7 @@ class Offers:
         A disabled site is offered nothing; jobs that it holds go on.
         """
         site = self._site(name)
+        self._take_back(site.id, message)
         free = 0 if site.disabled else min(message.free, _MAX_OFFERS)
         return PollAnswer(
             offers=list(self._offers(site.id, message.instance, free)),
@@ -74,7 +81,9 @@ class Offers:
     def accept(self, site: str, job_id: str, message: Accept) -> Job:
         """Give the job to the instance that was offered it, for good (sticky accept)."""
         event = _said(Accepted, message, self.clock.now())
-        return self.jobs.happened(job_id, Tenant(site=site), event)
+        job = self.jobs.happened(job_id, Tenant(site=site), event)
+        self.outstanding.accepted(site, message.instance, job_id)
+        return job
 
     def report(self, site: str, job_id: str, message: Report) -> Job:
         """Take note of the steps, in their order; those known are skipped."""
@@ -111,6 +120,7 @@ class Offers:
             job = self.jobs.store.offer_next(site, instance, now=now, until=until)
             if job is None:
                 return
+            self.outstanding.made(site, instance, job.id, job.epoch)
             self.jobs.told(job, before=None)
             free, size = free - 1, size + len(job.request)
             yield Offer(
@@ -120,6 +130,14 @@ class Offers:
                 request=job.request,
                 accept_s=OFFER_TIME.total_seconds(),
             )
+
+    def _take_back(self, site: str, message: Poll) -> None:
+        """Let offers that did not reach their agent be made anew, without running out first."""
+        instance, now = message.instance, self.clock.now()
+        for job_id, epoch in self.outstanding.unheard(site, instance, message.holds):
+            with suppress(NotFound):
+                unheard = partial(_unheard, held=(epoch, instance), at=now)
+                self.jobs.change(job_id, Tenant(site=site), unheard)
 
     def _cancels(self, site: str, message: Poll) -> list[str]:
         heard = set(message.cancelling)
@@ -136,6 +154,11 @@ class Offers:
     def _complete(self, job: Job) -> None:
         if missing := missing_chunks(job, self.ledger, self.blobs):
             raise Conflict("job.outputs_missing", job=job.id, count=missing)
+
+
+def _unheard(job: Job, held: tuple[int, str], at: datetime) -> Job:
+    still = job.state is JobState.OFFERED and (job.epoch, job.instance) == held
+    return apply(job, OfferExpired(at=at)) if still else job
 
 
 _STEPS: Final[dict[str, type[SiteEvent]]] = {"started": Started, "ended": Ended}

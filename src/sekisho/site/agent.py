@@ -160,12 +160,17 @@ class Agent:
             failures += 1
             seconds = delay(failures, self._desk.roll())
             log.warning("poll_failed", code=error.code, seconds=round(seconds, 2))
-            with anyio.CancelScope() as self._poll_scope:
-                await self._desk.sleep(seconds)
+            await self._rest(seconds)
             return failures
         self._heed(answer)
-        await self._take_all(group, answer, patient=True)
-        return 0
+        if await self._take_all(group, answer, patient=True):
+            return 0
+        await self._rest(delay(failures + 1, self._desk.roll()))  # it is offered again at once
+        return failures + 1
+
+    async def _rest(self, seconds: float) -> None:
+        with anyio.CancelScope() as self._poll_scope:
+            await self._desk.sleep(seconds)
 
     async def _poll(self, wait_s: float) -> PollAnswer:
         """Ask the broker; an empty answer when `wake` broke the waiting off."""
@@ -193,7 +198,9 @@ class Agent:
                 self._told.add(job)
                 control.cancel()
 
-    async def _take_all(self, group: TaskGroup, answer: PollAnswer, *, patient: bool) -> None:
+    async def _take_all(self, group: TaskGroup, answer: PollAnswer, *, patient: bool) -> bool:
+        """Take what is offered; say whether nothing stood in the way of any of it."""
+        good = True
         for offer in answer.offers:
             if control := self._controls.get(offer.job):
                 log.info("offer_in_hand", job=offer.job, epoch=offer.epoch)
@@ -201,25 +208,29 @@ class Agent:
                 control.wake()
                 continue
             if offer.job in self._moving:
-                continue  # it is being purged: the broker will offer again
+                good = False  # it is being purged: the broker will offer again
+                continue
             with self._moved(offer.job):
-                run = await self._take(offer)
+                taken, run = await self._take(offer)
+            good = good and taken
             if run is not None:
                 log.info("offer_taken", job=run.job, epoch=run.epoch, stage=run.stage.value)
                 control = Control(patient=patient)
                 self._runs[run.job], self._controls[run.job] = run, control
                 group.start_soon(self._carry, run, control)
+        return good
 
-    async def _take(self, offer: Offer) -> Run | None:
+    async def _take(self, offer: Offer) -> tuple[bool, Run | None]:
+        """Return whether the offer was dealt with, and the run that is to be carried."""
         try:
-            return await self._runner.take(offer, self._runs.get(offer.job))
+            return True, await self._runner.take(offer, self._runs.get(offer.job))
         except SyncFailed:
             raise
         except SekishoError as error:
             log.warning("offer_not_taken", job=offer.job, epoch=offer.epoch, code=error.code)
         except Exception:  # boundary: no offer, whatever it holds, stops the agent
             log.exception("offer_crashed", job=offer.job, epoch=offer.epoch)
-        return None
+        return False, None
 
     @contextmanager
     def _moved(self, job: str) -> Iterator[None]:
