@@ -29,7 +29,12 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-FILES = {"a.txt": b"twelve bytes", "dir/deck.inp": b"node 1 2.0\n" * 90_000, "dir/n": os.urandom(5)}
+FILES = {
+    "a.txt": b"twelve bytes",
+    "dir/deck.inp": b"node 1 2.0\n" * 90_000,
+    "dir/n": os.urandom(5),
+    "dir/sparse": b"head" + bytes(2 << 20),
+}
 Known = dict[str, bytes]
 
 
@@ -70,12 +75,12 @@ class OtherClient:
 
 
 def a_list(files: dict[str, bytes], step: int) -> bytes:
-    text = b"sekisho-tree/1\n"
+    text = b"sekisho-tree/2\n"
     for name in sorted(files, key=lambda n: n.split("/")):
         data = files[name]
         pieces = [data[n : n + step] for n in range(0, len(data), step)]
         chunks = [[hashlib.sha256(piece).hexdigest(), len(piece)] for piece in pieces]
-        line = json.dumps([name, False, len(data), chunks], separators=(",", ":"))
+        line = json.dumps([name, False, len(data), 0, chunks], separators=(",", ":"))
         text += line.encode() + b"\n"
     return text
 
@@ -108,7 +113,7 @@ def test_what_another_client_sends_we_read(line: tuple[httpx2.Client, str], tmp_
     OtherClient(*line).send([*pieces, text])
     digest = hashlib.sha256(text).hexdigest()
     size = sum(map(len, FILES.values()))
-    named = {"digest": digest, "files": 3, "size": size, "index": [[digest, len(text)]]}
+    named = {"digest": digest, "files": len(FILES), "size": size, "index": [[digest, len(text)]]}
     fetch_tree(msgspec.convert(named, TreeRef), ours(line), tmp_path / "out")
     assert {name: (tmp_path / "out" / name).read_bytes() for name in FILES} == FILES
 
@@ -124,9 +129,10 @@ def test_what_we_send_another_client_reads(line: tuple[httpx2.Client, str], tmp_
     text = b"".join(held[digest] for digest, _ in ref["index"])
     assert hashlib.sha256(text).hexdigest() == ref["digest"]
     first, *rows = text.decode().splitlines()
-    assert first == "sekisho-tree/1"
-    for name, executable, size, chunks in map(json.loads, rows):
-        held = other.fetch(chunks)
-        data = b"".join(held[digest] for digest, _ in chunks)
+    assert first == "sekisho-tree/2"
+    for name, executable, size, offset, chunks in map(json.loads, rows):
+        held = other.fetch([chunk for chunk in chunks if chunk[0]])
+        data = b"".join(held[digest] if digest else bytes(size) for digest, size in chunks)
+        data = data[offset : offset + size]
         assert (data, executable, len(data)) == (FILES[name], False, size)
     assert len(rows) == len(FILES)

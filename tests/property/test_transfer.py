@@ -86,12 +86,13 @@ def test_a_tree_has_one_name_whatever_the_order_of_looking(
 def test_a_list_changed_by_anybody_is_refused(data: st.DataObject) -> None:
     """Kills: a list whose digest, form, order or totals are not checked."""
     lines = [
-        '["a",false,1,[["' + "0" * 64 + '",1]]]',
-        '["b/c",true,0,[]]',
-        '["d",false,2,[["' + "1" * 64 + '",2]]]',
+        '["a",false,1,0,[["' + "0" * 64 + '",3]]]',
+        '["b/c",true,0,0,[]]',
+        '["d",false,2,1,[["' + "0" * 64 + '",3]]]',
+        '["e",false,9,0,[["' + "1" * 64 + '",2],["",7]]]',
     ]
-    text = ("sekisho-tree/1\n" + "".join(line + "\n" for line in lines)).encode()
-    ref = _ref(text, files=3, size=3)
+    text = ("sekisho-tree/2\n" + "".join(line + "\n" for line in lines)).encode()
+    ref = _ref(text, files=4, size=12)
     assert read_tree(text, ref).digest == ref.digest
     at = data.draw(st.integers(0, len(text) - 1))
     changed = text[:at] + bytes([data.draw(st.integers(0, 255))]) + text[at + 1 :]
@@ -100,7 +101,7 @@ def test_a_list_changed_by_anybody_is_refused(data: st.DataObject) -> None:
     with pytest.raises(SekishoError):
         read_tree(changed, ref)
     try:  # even with a name made for it, only a canonical list with these totals is read
-        tree = read_tree(changed, _ref(changed, files=3, size=3))
+        tree = read_tree(changed, _ref(changed, files=4, size=12))
     except SekishoError:
         return
     assert tree.text == changed

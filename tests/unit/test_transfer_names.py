@@ -127,12 +127,14 @@ CORPUS = [*CLIMBING, *SEPARATORS, *CHARACTERS, *SPELLINGS, *RESERVED, *SIZES]
 
 def line(name: str) -> bytes:
     chunk = [digest_of(PAYLOAD), len(PAYLOAD)]
-    return json.dumps([name, False, len(PAYLOAD), [chunk]], separators=(",", ":")).encode() + b"\n"
+    return (
+        json.dumps([name, False, len(PAYLOAD), 0, [chunk]], separators=(",", ":")).encode() + b"\n"
+    )
 
 
 def offered(*names: str) -> tuple[TreeRef, MemoryChunks]:
     """A port that offers a list with these very names, whatever they are."""
-    text = b"sekisho-tree/1\n" + b"".join(line(name) for name in names)
+    text = b"sekisho-tree/2\n" + b"".join(line(name) for name in names)
     port = MemoryChunks()
     pieces = [(Chunk(digest_of(d), len(d)), d) for d in (text, PAYLOAD)]
     port.missing([chunk for chunk, _ in pieces])

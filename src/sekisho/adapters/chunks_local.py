@@ -11,19 +11,17 @@ from typing import Final
 
 from sekisho.domain.errors import NotFound
 from sekisho.domain.files import RelPath
-from sekisho.domain.limits import MAX_CHUNK_BYTES, MAX_DIGESTS
+from sekisho.domain.limits import MAX_DIGESTS
 from sekisho.site.push import ChunkShelf, Held
 from sekisho.transfer.pipeline import mapped
 from sekisho.transfer.send import batched
 from sekisho.transfer.tree import Tree, TreeFile
-from sekisho.wire.frames import Chunk, Frame, digest_of
+from sekisho.wire.frames import Chunk, Frame
 
 #: Room that is left to others on the disk.
 _SPARE_BYTES: Final = 64 << 20
 #: So many chunks are copied by one thread at a time.
 _STRETCH: Final = 64
-#: As long as a chunk can be, and nothing but zeros: a new file has them.
-_HOLE: Final = digest_of(bytes(MAX_CHUNK_BYTES))
 _WRITE: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -67,10 +65,13 @@ class LocalFiles(LocalChunks):
         self._here: dict[str, Held] = {}  #: of the file that was asked for last, and some after it
 
     def give(self, path: RelPath, folder: int, name: str) -> bool:
-        """Write what is here into the file ``name``, which is there, as long as it should be."""
+        """Write what is here into the file ``name``, which is there, as long as it should be.
+
+        A file of a pack is not given: its pack is one read for all of them.
+        """
         file = self._tree.files[self._files[path]]
-        if sum(chunk.size for chunk in file.chunks) != file.size:
-            return False  # its chunks hold more than this file
+        if file.shared:
+            return False
         system = os.fstatvfs(folder)
         if file.size + _SPARE_BYTES > system.f_bavail * system.f_frsize:
             return False
@@ -91,10 +92,10 @@ class LocalFiles(LocalChunks):
 
     def _held(self, file: TreeFile) -> Mapping[str, Held]:
         """Return where the chunks of ``file`` are, as far as they are here."""
-        if not all(chunk.digest in self._here for chunk in file.chunks):
+        if not all(chunk.hole or chunk.digest in self._here for chunk in file.chunks):
             wanted: dict[str, None] = {}
             for other in self._tree.files[self._files[file.path] :]:
-                wanted.update(dict.fromkeys(chunk.digest for chunk in other.chunks))
+                wanted.update((chunk.digest, None) for chunk in other.chunks if not chunk.hole)
                 if len(wanted) >= MAX_DIGESTS:
                     break
             self._here = self._shelf.find(self._space, wanted)
@@ -106,7 +107,7 @@ def _stretches(file: TreeFile, here: Mapping[str, Held]) -> Iterator[_Stretch]:
     places: list[tuple[int, Held | None]] = []
     offset = 0
     for chunk in file.chunks:
-        places.append((offset, None if chunk.digest == _HOLE else here.get(chunk.digest)))
+        places.append((offset, here.get(chunk.digest)))
         offset += chunk.size
     for there, run in groupby(places, key=lambda place: place[1] is not None):
         if there:

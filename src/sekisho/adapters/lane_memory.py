@@ -148,7 +148,10 @@ def _contents(ref: TreeRef | None, chunks: MemoryChunks) -> dict[str, bytes]:
     if ref is None:
         return {}
     tree = fetch_index(ref, chunks)
-    return {str(f.path): b"".join(chunks.held[c.digest] for c in f.chunks) for f in tree.files}
+    return {
+        str(f.path): b"".join(f.content(lambda chunk: chunks.held[chunk.digest]))
+        for f in tree.files
+    }
 
 
 def _stored(files: Files, chunks: MemoryChunks) -> TreeRef:

@@ -335,7 +335,7 @@ def _offer(kept: Kept, place: MintPlace) -> Offer:
 
 
 def _content(staged: Staged, file: TreeFile) -> Content:
-    return Content(file.size, lambda: (staged.read(chunk) for chunk in file.chunks))
+    return Content(file.size, lambda: file.content(staged.read))
 
 
 def _result(content: str, first: str, second: str) -> dict[str, str]:

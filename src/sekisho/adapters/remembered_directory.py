@@ -16,13 +16,11 @@ from typing import Final
 
 import msgspec
 
-from sekisho.domain.limits import MAX_DIGESTS
 from sekisho.transfer.remembered import Look
-from sekisho.wire.frames import Chunk, digest_of, pack_chunks, unpack_chunks
+from sekisho.wire.frames import Chunk, digest_of
 
 _PLACES: Final = 4096
-_CHUNK_BYTES: Final = len(pack_chunks([Chunk("0" * 64, 1)]))
-_VERSION: Final = 1
+_VERSION: Final = 2
 
 
 def cache_directory(environ: Mapping[str, str]) -> Path:
@@ -45,12 +43,12 @@ class RememberedDirectory:
         key, _, packed = kept.partition(b"\n")
         if digest != digest_of(kept).encode() or key != _key(look):
             return None
-        step = MAX_DIGESTS * _CHUNK_BYTES
-        parts = (unpack_chunks(packed[n : n + step]) for n in range(0, len(packed), step))
-        return [chunk for part in parts for chunk in part]
+        pairs = msgspec.msgpack.decode(packed, type=list[tuple[bytes, int]])
+        return [Chunk(digest.hex(), size) for digest, size in pairs]
 
     def keep(self, look: Look, chunks: Sequence[Chunk]) -> None:
-        kept = _key(look) + b"\n" + pack_chunks(chunks)
+        pairs = [(bytes.fromhex(chunk.digest), chunk.size) for chunk in chunks]
+        kept = _key(look) + b"\n" + msgspec.msgpack.encode(pairs)
         with suppress(OSError):
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             with NamedTemporaryFile(dir=self._root, prefix=".new-", delete=False) as file:

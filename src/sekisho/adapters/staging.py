@@ -2,7 +2,8 @@
 
 Copying, hashing and cutting into chunks are one pass over a descriptor that was checked. Nothing
 of the original but bytes, name and the executable bit gets into the copy: no times, no modes, no
-attributes. Whatever is read later is read from the copy and must match the digests.
+attributes. Small files lie in the packs that travel, under their digests. Whatever is read later
+is read from the copy and must match the digests.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from sekisho.domain.egress import Fault, Found, Withheld
 from sekisho.domain.errors import Corrupt, IntegrityError, UsageError
 from sekisho.domain.files import RelPath
 from sekisho.site.workplace import Why
-from sekisho.transfer.cut import cut
+from sekisho.transfer.cut import as_chunk, cut
+from sekisho.transfer.pack import SMALL_BYTES, members, packed
 from sekisho.transfer.tree import Tree, TreeFile, read_tree
 from sekisho.wire.envelope import TreeRef
 from sekisho.wire.frames import Chunk, digest_of
@@ -41,6 +43,19 @@ class Tail:
     max_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Small:
+    """A small file as it was read, to be copied in a pack."""
+
+    path: RelPath
+    executable: bool
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+
 @dataclass(slots=True)
 class Copying:
     """A copy in the making, in the open directory ``staging``."""
@@ -50,6 +65,7 @@ class Copying:
     files: list[TreeFile] = field(default_factory=list)
     withheld: list[Withheld] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    _packs: set[str] = field(default_factory=set)
 
     def add_tails(self, here: int, name: str, tails: Sequence[Tail]) -> None:
         """Copy the ends of logs out of the directory ``name``; a log that is not there is none."""
@@ -67,11 +83,16 @@ class Copying:
         colliding = collisions([*taken, *(found.path for found in release)])
         with opened_directory(name, here) as work:
             origin = origin_of(work)
-            for found in release:
-                if found.path in colliding:
-                    self._refuse(found.path, Why.COLLISION)
-                else:
-                    self._add_file(work, found, origin)
+
+            def small() -> Iterator[_Small]:
+                for found in sorted(release, key=lambda found: found.path):
+                    if found.path in colliding:
+                        self._refuse(found.path, Why.COLLISION)
+                    else:
+                        yield from self._add_file(work, found, origin)
+
+            for pack in packed(small()):
+                self._add_pack(pack)
 
     def finish(self) -> Tree:
         """Write the list of what was copied, sync the directory, and return the tree."""
@@ -81,29 +102,57 @@ class Copying:
         os.fsync(self.staging)
         return tree
 
-    def _add_file(self, work: int, found: Found, origin: Origin) -> None:
+    def _add_file(self, work: int, found: Found, origin: Origin) -> list[_Small]:
+        """Copy one file; return it, read, when it is small."""
         with self._judging(found.path):
             with opened_file(work, found.path.parts, origin, self.settle_s) as (fd, seen):
                 if seen.st_size != found.size:
                     raise Unsafe(Why.CHANGED)
-                file = self._copied(fd, seen, 0, found.path)
-            self.files.append(file)
+                copied = self._copied(fd, seen, 0, found.path)
+            if isinstance(copied, _Small):
+                return [copied]
+            self.files.append(copied)
+        return []
 
     def _add_tail(self, control: int, tail: Tail, origin: Origin) -> None:
         with self._judging(tail.path):
             with opened_file(control, (tail.name,), origin, self.settle_s) as (fd, seen):
                 start = max(0, seen.st_size - tail.max_bytes)
                 start += _torn(os.pread(fd, 3, start)) if start else 0
-                file = self._copied(fd, seen, start, tail.path)
-            self.files.append(file)
+                copied = self._copied(fd, seen, start, tail.path)
+            if isinstance(copied, _Small):
+                self._add_pack([copied])
+            else:
+                self.files.append(copied)
 
-    def _copied(self, fd: int, seen: os.stat_result, start: int, path: RelPath) -> TreeFile:
+    def _add_pack(self, pack: Sequence[_Small]) -> None:
+        """Copy small files, one behind the other."""
+        data = b"".join(small.data for small in pack)
+        chunk = Chunk(digest_of(data), len(data))
+        if chunk.digest not in self._packs:
+            with _created(_pack_of(chunk), self.staging) as out:
+                _write_all(out, data)
+            self._packs.add(chunk.digest)
+        self.files += members([(s.path, s.executable, s.size) for s in pack], chunk)
+
+    def _copied(
+        self, fd: int, seen: os.stat_result, start: int, path: RelPath
+    ) -> TreeFile | _Small:
         size = seen.st_size - start
+        executable = bool(seen.st_mode & 0o100)
+        if not size:
+            return TreeFile(path, executable, 0, ())
+        if size < SMALL_BYTES:
+            data = _read_all(fd, size, start)
+            if len(data) != size:
+                raise Unsafe(Why.CHANGED)
+            return _Small(path, executable, data)
         with _created(_name_of(path), self.staging) as out:
-            chunks = tuple(_copied(fd, start, size, out))
+            chunks = tuple(_chunks(fd, start, size, out))
+            os.ftruncate(out, sum(c.size for c in chunks))
         if sum(c.size for c in chunks) != size:
             raise Unsafe(Why.CHANGED)
-        return TreeFile(path, bool(seen.st_mode & 0o100), size, chunks)
+        return TreeFile(path, executable, size, chunks)
 
     @contextmanager
     def _judging(self, path: RelPath) -> Iterator[None]:
@@ -136,11 +185,15 @@ def _folders(path: RelPath) -> list[str]:
     return [RelPath(path.parts[:n]).key for n in range(1, len(path.parts))]
 
 
-def _copied(fd: int, start: int, size: int, out: int) -> Iterator[Chunk]:
+def _chunks(fd: int, start: int, size: int, out: int) -> Iterator[Chunk]:
     """Copy at most ``size`` bytes, however the file grows; return their chunks."""
-    for data in cut(fd, start, size):
-        _write_all(out, data)
-        yield Chunk(digest_of(data), len(data))
+    for piece in cut(fd, start, size):
+        chunk = as_chunk(piece)
+        if chunk.hole or isinstance(piece, int):
+            os.lseek(out, chunk.size, os.SEEK_CUR)
+        else:
+            _write_all(out, piece)
+        yield chunk
 
 
 def _torn(head: bytes) -> int:
@@ -181,6 +234,10 @@ def _reopened(name: str, staging: int) -> Iterator[int]:
         os.close(fd)
 
 
+def _pack_of(chunk: Chunk) -> str:
+    return f"pack-{chunk.digest}"
+
+
 def _name_of(path: RelPath) -> str:
     return digest_of(str(path).encode())
 
@@ -211,6 +268,9 @@ class Copy:
     def of(cls, tree: Tree, opened: Callable[[], AbstractContextManager[int]]) -> Copy:
         places: dict[Chunk, tuple[str, int]] = {}
         for file in tree.files:
+            if file.size < SMALL_BYTES:
+                places.update((chunk, (_pack_of(chunk), 0)) for chunk in file.chunks)
+                continue
             offset = 0
             for chunk in file.chunks:
                 places.setdefault(chunk, (_name_of(file.path), offset))

@@ -53,16 +53,15 @@ class JobChunks:
         return {str(file.path): Content(file.size, self._pieces(file)) for file in tree.files}
 
     def _pieces(self, file: TreeFile) -> _Pieces:
-        return _Pieces(self, file.chunks)
+        return _Pieces(self, file)
 
 
 @dataclass(frozen=True, slots=True)
 class _Pieces:
-    """The bytes of one file, chunk by chunk."""
+    """The bytes of one file, piece by piece."""
 
     port: JobChunks
-    chunks: tuple[Chunk, ...]
+    file: TreeFile
 
     def __call__(self) -> Iterator[bytes]:
-        for chunk in self.chunks:
-            yield from (data for _, data in self.port.fetch([chunk]))
+        return self.file.content(lambda chunk: next(self.port.fetch([chunk]))[1])

@@ -1,9 +1,9 @@
 """Where the chunks of a file end: where its content says so, not at fixed distances.
 
 What is inserted into a file moves everything behind it, and still changes only the chunks that it
-touches. FastCDC 2020 with the gear table of its authors (seed 0), normalisation level 2 and the
-sizes below. Whoever cuts otherwise makes valid trees too, but shares no chunk with ours: another
-rule is a new version of the list of a tree (`transfer.tree`).
+touches. FastCDC 2020 with the gear table of its authors (seed 0), normalisation level 2 and sizes
+by the size of the file. Holes are looked up, not read. Whoever cuts otherwise makes valid trees
+too, but shares no chunk with ours: another rule is a new version of the list (`transfer.tree`).
 """
 
 from __future__ import annotations
@@ -14,23 +14,51 @@ from typing import Final
 
 from pyfastcdc import FastCDC
 
-from sekisho.domain.limits import MAX_CHUNK_BYTES
+from sekisho.domain.limits import MAX_CHUNK_BYTES, MIB
+from sekisho.transfer.holes import extents
+from sekisho.wire.frames import Chunk, digest_of
 
+#: The least and the usual size of a chunk.
 LEAST_BYTES: Final = 64 << 10
-_CENTRE_BYTES: Final = 256 << 10
+_USUAL_BYTES: Final = 256 << 10
+#: Both of a large file, of which a change is less: fewer chunks to speak of.
+LARGE_FILE_BYTES: Final = 64 * MIB
+_LARGE_LEAST_BYTES: Final = 256 << 10
+_LARGE_USUAL_BYTES: Final = 512 << 10
 #: So much of a file is in memory at a time.
-_WINDOW_BYTES: Final = 4 << 20
+_WINDOW_BYTES: Final = 4 * MIB
+_ZEROS: Final = digest_of(bytes(MAX_CHUNK_BYTES))
 
 
-def cut(fd: int, start: int, size: int) -> Iterator[memoryview]:
-    """Return ``size`` bytes of an open file from ``start``, chunk by chunk.
+def cut(fd: int, start: int, size: int) -> Iterator[memoryview | int]:
+    """Return ``size`` bytes of an open file from ``start``: chunks, and the lengths of holes.
 
     Fewer when the file ends before: whoever promised a size compares. The boundaries depend on
-    nothing but these bytes.
+    nothing but these bytes, their number, and the holes.
     """
-    cutter = FastCDC(
-        _CENTRE_BYTES, min_size=LEAST_BYTES, max_size=MAX_CHUNK_BYTES, normalized_chunking=2
-    )
+    least, usual = LEAST_BYTES, _USUAL_BYTES
+    if size >= LARGE_FILE_BYTES:
+        least, usual = _LARGE_LEAST_BYTES, _LARGE_USUAL_BYTES
+    cutter = FastCDC(usual, min_size=least, max_size=MAX_CHUNK_BYTES, normalized_chunking=2)
+    end = min(start + size, os.fstat(fd).st_size)
+    for first, after in extents(fd, start, end):
+        if first > start:
+            yield first - start
+        yield from _chunks(cutter, fd, first, after - first)
+        start = after
+    if start < end:
+        yield end - start
+
+
+def as_chunk(piece: memoryview | int) -> Chunk:
+    """Return what `cut` gave as a chunk; the longest one of nothing but zeros is a hole."""
+    if isinstance(piece, int):
+        return Chunk("", piece)
+    digest = digest_of(piece)
+    return Chunk("" if digest == _ZEROS else digest, len(piece))
+
+
+def _chunks(cutter: FastCDC, fd: int, start: int, size: int) -> Iterator[memoryview]:
     rest = b""
     while window := rest + _read(fd, start, min(size, _WINDOW_BYTES - len(rest))):
         read = len(window) - len(rest)

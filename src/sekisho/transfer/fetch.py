@@ -80,8 +80,8 @@ def fetch_files(
         if lacking:
             _check_space(part, lacking)
             _fill(part, lacking, port, gauge)
-            if part.lacking():
-                raise IntegrityError("chunk.missing")
+        if part.settle():
+            raise IntegrityError("chunk.missing")
         part.publish()
 
 

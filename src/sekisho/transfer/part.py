@@ -8,32 +8,28 @@ descriptors without following a link, so nothing outside of the directory can ch
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
-from sekisho.domain.errors import Conflict, StorageFull, SyncFailed, Unavailable
+from sekisho.domain.errors import Conflict, SyncFailed
 from sekisho.domain.files import RelPath
-from sekisho.domain.limits import CHUNK_BYTES, MAX_CHUNK_BYTES
+from sekisho.transfer.holes import empty
 from sekisho.transfer.pipeline import mapped
+from sekisho.transfer.place import locked, rename, translated, walked
 from sekisho.transfer.tree import Tree, TreeFile
 from sekisho.wire.frames import Chunk, digest_of
 
-_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _WORTH_THREADS: Final = 16
-#: At a time: a file system makes one write of those that wait together.
-_SYNCS: Final = 8
-#: A whole chunk of nothing but zeros is a hole: neither fetched nor written.
-_HOLES: Final = frozenset(
-    Chunk(digest_of(bytes(size)), size) for size in (MAX_CHUNK_BYTES, CHUNK_BYTES)
-)
-
+#: Files that are read back and synced at a time: a file system makes one write of several syncs.
+_SIDE_BY_SIDE: Final = 16
+#: The disk begins with pieces of this size at once: less is left to do when all has come.
+_WORTH_BEGINNING: Final = 64 << 10
 
 Give = Callable[[RelPath, int, str], bool]
 
@@ -41,6 +37,15 @@ Give = Callable[[RelPath, int, str], bool]
 def nothing(_path: RelPath, _folder: int, _name: str) -> bool:
     """Give no file."""
     return False
+
+
+class _Span(NamedTuple):
+    """``size`` bytes of a chunk, from ``start`` on, are at ``offset`` of a file."""
+
+    number: int
+    offset: int
+    start: int
+    size: int
 
 
 class Part:
@@ -52,11 +57,16 @@ class Part:
         self._name = name
         self._give = give
         self._files = tree.files
-        self._made: set[int] = set()
-        self._places: dict[Chunk, list[tuple[int, int]]] = {}
+        self._packs = tree.packs
+        with os.scandir(folder) as entries:
+            self._there = {int(entry.name) for entry in entries if entry.name.isdecimal()}
+        self._unread: set[int] = set()  #: written to since they were looked at
+        self._names: dict[tuple[str, ...], frozenset[str]] = {}
+        self._spans: dict[Chunk, list[_Span]] = {}
         for number, file in enumerate(tree.files):
             for chunk, offset in _offsets(file):
-                self._places.setdefault(chunk, []).append((number, offset))
+                span = _Span(number, offset, file.offset, min(chunk.size, file.size))
+                self._spans.setdefault(chunk, []).append(span)
 
     @classmethod
     def beside(cls, directory: Path, tree: Tree, give: Give = nothing) -> Part:
@@ -65,11 +75,11 @@ class Part:
         A file that is not there is asked of ``give`` first, and then looked at like any other.
         """
         name = f".sekisho-{tree.digest[:16]}.part"
-        with _translated():
+        with translated():
             directory.mkdir(parents=True, exist_ok=True)
             root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return cls(root, _locked(root, name), name, tree, give)
+            return cls(root, locked(root, name), name, tree, give)
         except BaseException:
             os.close(root)
             raise
@@ -88,15 +98,16 @@ class Part:
 
     def lacking(self) -> list[Chunk]:
         """Return the chunks that are not, or not rightly, on disk; make room for them."""
-        with _translated():
-            wrong = dict.fromkeys(
-                chunk for number in range(len(self._files)) for chunk in self._wrong(number)
-            )
+        with translated():
+            packs = [c for c, numbers in self._packs if self._wrong_pack(c, numbers)]
+            alone = [n for n, file in enumerate(self._files) if not file.shared]
+            wrong = dict.fromkeys([*packs, *(c for n in alone for c in self._wrong(n))])
+        self._unread.clear()
         return list(wrong)
 
     def bytes_of(self, chunks: Iterable[Chunk]) -> int:
         """Return how many bytes of files ``chunks`` make up."""
-        return sum(c.size * len(self._places[c]) for c in chunks)
+        return sum(span.size for c in chunks for span in self._spans[c])
 
     def free_bytes(self) -> int:
         room = os.fstatvfs(self._folder)
@@ -104,36 +115,57 @@ class Part:
 
     def write(self, chunk: Chunk, data: bytes) -> int:
         """Write a verified chunk wherever it belongs; return the bytes written."""
-        with _translated():
-            for number, offset in self._places[chunk]:
-                fd = os.open(str(number), _FILE, dir_fd=self._folder)
+        with translated(), memoryview(data) as view:
+            for span in self._spans[chunk]:
+                fd = self._opened(span.number)
                 try:
-                    _write_all(fd, data, offset)
+                    _write_all(fd, view[span.start : span.start + span.size], span.offset)
                 finally:
                     os.close(fd)
+                self._unread.add(span.number)
         return self.bytes_of((chunk,))
 
+    def settle(self) -> list[Chunk]:
+        """Read back what was written, and sync everything; return what is not right after all."""
+        with translated():
+            looks: list[Callable[[], Sequence[Chunk]]] = [
+                partial(self._settled_pack, chunk, numbers)
+                for chunk, numbers in self._packs
+                if not self._there.isdisjoint(numbers)
+            ]
+            for number in sorted(self._there):
+                if not self._files[number].shared:
+                    looks += [partial(self._sync, number), partial(self._read_back, number)]
+            threads = min(_SIDE_BY_SIDE, len(looks))
+            found = mapped(lambda look: look(), looks, threads=threads, ahead=threads, settle=True)
+            return [chunk for wrong in found for chunk in wrong]
+
     def publish(self) -> None:
-        """Sync everything, give every file its name, and remove the folder."""
-        with _translated():
-            side_by_side = min(_SYNCS, len(self._made))
-            syncs = mapped(
-                self._sync, self._made, threads=side_by_side, ahead=side_by_side, settle=True
-            )
-            for _ in syncs:
-                pass
+        """Give every settled file its name, and remove the folder."""
+        with translated():
             for parts, numbers in self._by_folder().items():
-                here = _walk(self._root, parts)
+                here = walked(self._root, parts)
                 try:
                     for number in numbers:
-                        _rename(number, self._folder, self._files[number].path, here)
+                        rename(number, self._folder, self._files[number].path, here)
                     os.fsync(here)
                 finally:
                     os.close(here)
             os.rmdir(self._name, dir_fd=self._root)
             os.fsync(self._root)
 
-    def _sync(self, number: int) -> None:
+    def _settled_pack(self, chunk: Chunk, numbers: Sequence[int]) -> Sequence[Chunk]:
+        for number in numbers:
+            if number in self._there:
+                self._sync(number)
+        if self._unread.isdisjoint(numbers) or not self._wrong_pack(chunk, numbers):
+            return ()
+        return (chunk,)
+
+    def _read_back(self, number: int) -> Sequence[Chunk]:
+        return self._wrong(number) if number in self._unread else ()
+
+    def _sync(self, number: int) -> Sequence[Chunk]:
         """Sync a part; when that fails nobody knows what the disk holds, so it is given up."""
         fd = os.open(str(number), _FILE, dir_fd=self._folder)
         try:
@@ -143,16 +175,44 @@ class Part:
             raise SyncFailed from error
         finally:
             os.close(fd)
+        return ()
 
     def _by_folder(self) -> dict[tuple[str, ...], list[int]]:
         """Return which parts belong into which folder; every folder above is there too."""
         folders: dict[tuple[str, ...], list[int]] = {}
-        for number in sorted(self._made):
+        for number in sorted(self._there):
             parts = self._files[number].path.parts[:-1]
-            for depth in range(len(parts)):
-                folders.setdefault(parts[:depth], [])
+            if parts not in folders:
+                for depth in range(len(parts)):
+                    folders.setdefault(parts[:depth], [])
             folders.setdefault(parts, []).append(number)
         return folders
+
+    def _wrong_pack(self, chunk: Chunk, numbers: Sequence[int]) -> bool:
+        """Say whether files that share ``chunk`` are, together, not what they should be."""
+        pieces = []
+        for number in numbers:
+            data = self._small(number)
+            if data is None:
+                return True
+            pieces.append(data)
+        return digest_of(b"".join(pieces)) != chunk.digest
+
+    def _small(self, number: int) -> bytes | None:
+        """Return the bytes of a small file, in its part or in its place; None without it."""
+        file = self._files[number]
+        fd = self._open_part(number)
+        if fd is None:
+            fd = self._open_published(file)
+        if fd is None and self._given(number):
+            fd = self._open_part(number)
+        if fd is None:
+            return None
+        try:
+            data = os.pread(fd, file.size + 1, 0)
+        finally:
+            os.close(fd)
+        return data if len(data) == file.size else None
 
     def _wrong(self, number: int) -> Sequence[Chunk]:
         """Return what is wrong with one file, in its part or, when it has none, in its place."""
@@ -161,11 +221,10 @@ class Part:
         if fd is None:
             if self._published(file):
                 return ()
-            self._make(number)
             if self._given(number):
                 return self._wrong(number)
-            return [c for c, _ in _offsets(file) if c not in _HOLES]
-        self._made.add(number)
+            os.close(self._opened(number))
+            return [chunk for chunk, _ in _offsets(file)]
         try:
             os.ftruncate(fd, file.size)
             return _damaged(fd, file)
@@ -173,25 +232,31 @@ class Part:
             os.close(fd)
 
     def _open_part(self, number: int) -> int | None:
-        try:
-            return os.open(str(number), _FILE, dir_fd=self._folder)
-        except FileNotFoundError:
+        if number not in self._there:
             return None
+        return os.open(str(number), _FILE, dir_fd=self._folder)
 
-    def _make(self, number: int) -> None:
-        """Make the part of a file; the kernel takes the user's umask from its mode."""
-        mode = 0o755 if self._files[number].executable else 0o644
-        fd = os.open(str(number), _FILE | os.O_CREAT | os.O_EXCL, mode, dir_fd=self._folder)
-        try:
-            os.ftruncate(fd, self._files[number].size)
-        finally:
-            os.close(fd)
-        self._made.add(number)
+    def _opened(self, number: int) -> int:
+        """Open the part of a file, made if need be; the kernel takes the umask from its mode."""
+        file, flags = self._files[number], _FILE
+        if number not in self._there:
+            flags |= os.O_CREAT | os.O_EXCL
+        mode = 0o755 if file.executable else 0o644
+        fd = os.open(str(number), flags, mode, dir_fd=self._folder)
+        self._there.add(number)
+        os.ftruncate(fd, file.size)
+        return fd
 
     def _given(self, number: int) -> bool:
-        """Take the file from ``give``, with the mode of the part that it replaces, and no past."""
-        made = os.stat(str(number), dir_fd=self._folder)
+        """Take the file from ``give``, with the mode of a part that we made, and no past."""
+        if self._give is nothing:
+            return False
+        fd = self._opened(number)
+        made = os.fstat(fd)
+        os.close(fd)
         if not self._give(self._files[number].path, self._folder, str(number)):
+            os.unlink(str(number), dir_fd=self._folder)
+            self._there.discard(number)
             return False
         fd = os.open(str(number), _FILE, dir_fd=self._folder)
         try:
@@ -203,51 +268,58 @@ class Part:
 
     def _published(self, file: TreeFile) -> bool:
         """Say whether the file is in its place already, as after a crash between two renames."""
-        try:
-            here = _walk(self._root, file.path.parts[:-1], make=False)
-        except (FileNotFoundError, Conflict):
+        fd = self._open_published(file)
+        if fd is None:
             return False
         try:
-            fd = os.open(file.path.parts[-1], _FILE, dir_fd=here)
-        except OSError:
-            return False
-        finally:
-            os.close(here)
-        try:
-            seen = os.fstat(fd)
-            same = stat.S_ISREG(seen.st_mode) and seen.st_nlink == 1
-            same = same and bool(seen.st_mode & stat.S_IXUSR) == file.executable
-            return same and seen.st_size == file.size and not _damaged(fd, file)
+            return os.fstat(fd).st_size == file.size and not _damaged(fd, file)
         finally:
             os.close(fd)
 
+    def _open_published(self, file: TreeFile) -> int | None:
+        """Open what has the name of the file, if it is a plain file with the right mode."""
+        *folder, name = file.path.parts
+        if name not in self._names_in(tuple(folder)):
+            return None
+        here = walked(self._root, tuple(folder), make=False)
+        try:
+            fd = os.open(name, _FILE, dir_fd=here)
+        except OSError:
+            return None
+        finally:
+            os.close(here)
+        seen = os.fstat(fd)
+        plain = stat.S_ISREG(seen.st_mode) and seen.st_nlink == 1
+        if plain and bool(seen.st_mode & stat.S_IXUSR) == file.executable:
+            return fd
+        os.close(fd)
+        return None
 
-def _locked(root: int, name: str) -> int:
-    with _translated():
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=root)
-        folder = os.open(name, _FOLDER, dir_fd=root)
-    seen = os.fstat(folder)
-    if seen.st_uid != os.geteuid() or seen.st_mode & 0o077:
-        os.close(folder)
-        raise Conflict("fetch.blocked", path=name)  # somebody else's: what is in it may be a trap
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(folder)
-        raise Conflict("fetch.busy") from error
-    return folder
+    def _names_in(self, parts: tuple[str, ...]) -> frozenset[str]:
+        """Return what lay in a folder when it was first asked for; nothing if there is none."""
+        if parts not in self._names:
+            self._names[parts] = frozenset()
+            with contextlib.suppress(FileNotFoundError, Conflict):
+                here = walked(self._root, parts, make=False)
+                try:
+                    with os.scandir(here) as entries:
+                        self._names[parts] = frozenset(entry.name for entry in entries)
+                finally:
+                    os.close(here)
+        return self._names[parts]
 
 
 def _offsets(file: TreeFile) -> Iterator[tuple[Chunk, int]]:
+    """Return the chunks of a file, and where in it they begin; not its holes."""
     offset = 0
     for chunk in file.chunks:
-        yield chunk, offset
+        if not chunk.hole:
+            yield chunk, offset
         offset += chunk.size
 
 
 def _damaged(fd: int, file: TreeFile) -> list[Chunk]:
-    """Return the chunks that ``fd`` does not hold where it should."""
+    """Return the chunks that ``fd`` does not hold where it should; see that holes are empty."""
 
     def wrong(place: tuple[Chunk, int]) -> Chunk | None:
         chunk, offset = place
@@ -259,47 +331,20 @@ def _damaged(fd: int, file: TreeFile) -> list[Chunk]:
         if len(file.chunks) < _WORTH_THREADS
         else mapped(wrong, places, settle=True)
     )
-    return [chunk for chunk in looks if chunk is not None]
+    found = [chunk for chunk in looks if chunk is not None]
+    offset = 0
+    for chunk in file.chunks:
+        if chunk.hole:
+            empty(fd, offset, chunk.size)
+        offset += chunk.size
+    return found
 
 
-def _write_all(fd: int, data: bytes, offset: int) -> None:
-    rest = memoryview(data)
-    while rest:
-        written = os.pwrite(fd, rest, offset)
-        rest, offset = rest[written:], offset + written
-
-
-def _walk(root: int, parts: tuple[str, ...], *, make: bool = True) -> int:
-    """Return a descriptor of the folder ``parts`` below ``root``, which the caller closes."""
-    here = os.dup(root)
-    for part in parts:
-        try:
-            if make:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(part, 0o755, dir_fd=here)
-            below = os.open(part, _FOLDER, dir_fd=here)
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise Conflict("fetch.blocked", path="/".join(parts)) from error
-            raise
-        finally:
-            os.close(here)
-        here = below
-    return here
-
-
-def _rename(number: int, folder: int, path: RelPath, here: int) -> None:
-    try:
-        os.rename(str(number), path.parts[-1], src_dir_fd=folder, dst_dir_fd=here)
-    except (IsADirectoryError, NotADirectoryError) as error:
-        raise Conflict("fetch.blocked", path=str(path)) from error
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull("fetch.disk_full") from error
-        raise Unavailable("fetch.io", why=errno.errorcode.get(error.errno or 0, "")) from error
+def _write_all(fd: int, data: memoryview, offset: int) -> None:
+    """Write ``data``, and let the disk begin with it: less is left to wait for at the end."""
+    start, size = offset, len(data)
+    while data:
+        written = os.pwrite(fd, data, offset)
+        data, offset = data[written:], offset + written
+    if size >= _WORTH_BEGINNING:
+        os.posix_fadvise(fd, start, size, os.POSIX_FADV_DONTNEED)

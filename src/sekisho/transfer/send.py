@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TypeVar
 
 from sekisho.domain.limits import MAX_DIGESTS
+from sekisho.transfer.pipeline import mapped
 from sekisho.transfer.port import ChunkPort, FilePort
 from sekisho.transfer.progress import Gauge, Progress, unseen
 from sekisho.transfer.source import LocalTree
@@ -54,8 +55,8 @@ def send_tree(
 def _counted(
     chunks: Sequence[Chunk], content: Callable[[Chunk], bytes], gauge: Gauge
 ) -> Iterator[tuple[Chunk, bytes]]:
-    for chunk in chunks:
-        yield chunk, content(chunk)
+    for chunk, data in mapped(lambda chunk: (chunk, content(chunk)), chunks):
+        yield chunk, data
         gauge.add(chunk.size)  # asked for the next one: this one is on its way
 
 

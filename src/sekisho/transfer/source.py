@@ -17,7 +17,8 @@ from typing import Final
 from sekisho.domain.errors import IntegrityError, UsageError
 from sekisho.domain.files import RelPath
 from sekisho.domain.limits import MAX_DEPTH, MAX_FILES
-from sekisho.transfer.cut import cut
+from sekisho.transfer.cut import as_chunk, cut
+from sekisho.transfer.pack import SMALL_BYTES, members, packed
 from sekisho.transfer.pipeline import mapped
 from sekisho.transfer.remembered import Forgetful, Look, Remembered
 from sekisho.transfer.tree import Tree, TreeFile
@@ -77,26 +78,92 @@ def _stat(place: Path) -> os.stat_result:
         raise UsageError("input.not_found", input=str(place)) from error
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where bytes of a chunk are: ``size`` of them, from ``offset`` on, as of ``ctime_ns``."""
+
+    source: Source
+    offset: int
+    size: int
+    ctime_ns: int
+
+    def read(self) -> bytes:
+        fd = _open(self.source)
+        try:
+            return os.pread(fd, self.size, self.offset)
+        finally:
+            os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class _Small:
+    """A small file as it was read."""
+
+    source: Source
+    executable: bool
+    ctime_ns: int
+    data: bytes
+
+    @property
+    def path(self) -> RelPath:
+        return self.source.path
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+
 class LocalTree:
     """A tree of local files, with its chunks at hand. Holds the list, never the contents."""
 
     def __init__(self, sources: Iterable[Source], remembered: Remembered = _FORGETFUL) -> None:
-        self._at: dict[str, tuple[Source, int]] = {}
+        self._at: dict[str, tuple[_Place, ...]] = {}
         self._remembered = remembered
         self.sources = sorted(sources)
-        self.tree = Tree(tuple(self._digested(source) for source in self.sources))
+        large: list[TreeFile] = []
+        small = packed(self._small(large))
+        files = [file for pack in small for file in self._members(pack)]
+        self.tree = Tree(tuple(sorted([*large, *files])))
 
-    def _digested(self, source: Source) -> TreeFile:
-        fd = _open(source)
-        try:
-            before = os.fstat(fd)
-            if not stat.S_ISREG(before.st_mode):
-                raise UsageError("input.not_a_file", input=str(source.file))
-            chunks = self._chunks(fd, source, Look.of(before))
-        finally:
-            os.close(fd)
-        self._note(source, chunks)
-        executable = bool(before.st_mode & stat.S_IXUSR)
+    def _small(self, others: list[TreeFile]) -> Iterator[_Small]:
+        """Return the small files, read; add those that are not, or are empty, to ``others``."""
+        for source in self.sources:
+            fd = _open(source)
+            try:
+                before = os.fstat(fd)
+                if not stat.S_ISREG(before.st_mode):
+                    raise UsageError("input.not_a_file", input=str(source.file))
+                executable = bool(before.st_mode & stat.S_IXUSR)
+                if 0 < before.st_size < SMALL_BYTES:
+                    data = self._whole_of(fd, source, before)
+                    yield _Small(source, executable, before.st_ctime_ns, data)
+                else:
+                    others.append(self._digested(fd, source, before, executable=executable))
+            finally:
+                os.close(fd)
+
+    def _whole_of(self, fd: int, source: Source, before: os.stat_result) -> bytes:
+        data = os.pread(fd, before.st_size + 1, 0)
+        if len(data) != before.st_size or Look.of(os.fstat(fd)) != Look.of(before):
+            raise _changed(source)
+        return data
+
+    def _members(self, pack: Sequence[_Small]) -> Iterator[TreeFile]:
+        data = b"".join(small.data for small in pack)
+        chunk = Chunk(digest_of(data), len(data))
+        places = tuple(_Place(s.source, 0, s.size, s.ctime_ns) for s in pack)
+        self._at.setdefault(chunk.digest, places)
+        return members([(s.path, s.executable, s.size) for s in pack], chunk)
+
+    def _digested(
+        self, fd: int, source: Source, before: os.stat_result, *, executable: bool
+    ) -> TreeFile:
+        chunks = self._chunks(fd, source, Look.of(before))
+        offset = 0
+        for chunk in chunks:
+            place = _Place(source, offset, chunk.size, before.st_ctime_ns)
+            self._at.setdefault(chunk.digest, (place,))
+            offset += chunk.size
         return TreeFile(source.path, executable, before.st_size, chunks)
 
     def _chunks(self, fd: int, source: Source, look: Look) -> tuple[Chunk, ...]:
@@ -112,39 +179,35 @@ class LocalTree:
             self._remembered.keep(look, chunks)
         return chunks
 
-    def _note(self, source: Source, chunks: Iterable[Chunk]) -> None:
-        offset = 0
-        for chunk in chunks:
-            self._at.setdefault(chunk.digest, (source, offset))
-            offset += chunk.size
-
     def read(self, chunk: Chunk) -> bytes:
         """Return the bytes of ``chunk``; raise IntegrityError(`input.changed`) if they changed."""
-        source, offset = self._at[chunk.digest]
-        fd = _open(source)
+        places = self._at[chunk.digest]
+        data = b"".join(place.read() for place in places)
+        if digest_of(data) != chunk.digest:
+            changed = [p.source for p in places if self._forgotten(p)] or [places[0].source]
+            raise _changed(changed[0])
+        return data
+
+    def _forgotten(self, place: _Place) -> bool:
+        """Remember nothing of a file; say whether it shows that it changed."""
+        fd = _open(place.source)
         try:
-            data = os.pread(fd, chunk.size, offset)
-            if digest_of(data) != chunk.digest:
-                self._remembered.forget(Look.of(os.fstat(fd)))
-                raise _changed(source)
+            seen = os.fstat(fd)
         finally:
             os.close(fd)
-        return data
+        self._remembered.forget(Look.of(seen))
+        return seen.st_ctime_ns != place.ctime_ns
 
 
 def _whole(chunks: Sequence[Chunk], look: Look) -> bool:
     return sum(chunk.size for chunk in chunks) == look.size
 
 
-def _hashed(pieces: Iterable[memoryview], size: int) -> Iterator[Chunk]:
+def _hashed(pieces: Iterable[memoryview | int], size: int) -> Iterator[Chunk]:
     """Return the chunks that ``pieces`` are; of a small file without the pains of threads."""
     if size < _WORTH_THREADS_BYTES:
-        return map(_chunk, pieces)
-    return mapped(_chunk, pieces)
-
-
-def _chunk(data: memoryview) -> Chunk:
-    return Chunk(digest_of(data), len(data))
+        return map(as_chunk, pieces)
+    return mapped(as_chunk, pieces)
 
 
 def _open(source: Source) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO
 
@@ -17,6 +18,7 @@ class SpooledTree:
 
     def __init__(self, spool: IO[bytes], files: Mapping[RelPath, Piece]) -> None:
         self._spool = spool
+        self._guard = threading.Lock()
         self._at: dict[str, int] = {}
         self.tree = Tree(tuple(self._file(path, files[path]) for path in sorted(files)))
 
@@ -29,8 +31,9 @@ class SpooledTree:
         return TreeFile(path, executable=False, size=piece.size, chunks=tuple(chunks))
 
     def _bytes(self, offset: int, size: int) -> bytes:
-        self._spool.seek(offset)
-        return self._spool.read(size)
+        with self._guard:
+            self._spool.seek(offset)
+            return self._spool.read(size)
 
     def read(self, chunk: Chunk) -> bytes:
         """Return the bytes of a chunk of the tree."""

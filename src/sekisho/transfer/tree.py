@@ -6,6 +6,7 @@ see the same files speak of the same tree, whatever the times, owners and order 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Final
@@ -19,30 +20,70 @@ from sekisho.domain.limits import CHUNK_BYTES, MAX_CHUNK_BYTES, MAX_FILES
 from sekisho.wire.envelope import ChunkRef, TreeRef
 from sekisho.wire.frames import Chunk, digest_of
 
-_HEADER: Final = b"sekisho-tree/1\n"
+_HEADER: Final = b"sekisho-tree/2\n"
+
+
+#: Zeros are made in pieces of this size.
+_ZEROS: Final = bytes(64 << 10)
+
+
+class _Piece(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    digest: Annotated[str, Meta(pattern=r"^([0-9a-f]{64})?$(?!\n)")]
+    size: Annotated[int, Meta(gt=0)]
 
 
 class _Line(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     path: str
     executable: bool
     size: Annotated[int, Meta(ge=0)]
-    chunks: list[ChunkRef]
+    offset: Annotated[int, Meta(ge=0)]
+    chunks: list[_Piece]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class TreeFile:
-    """One file of a tree. ``chunks`` in their order make up its ``size`` bytes."""
+    """One file of a tree: ``size`` bytes of its ``chunks`` in their order, from ``offset`` on.
+
+    Only a file that shares its chunk with others has one chunk that is longer than itself.
+    """
 
     path: RelPath
     executable: bool
     size: int
     chunks: tuple[Chunk, ...]
+    offset: int = 0
 
     def __post_init__(self) -> None:
-        if sum(c.size for c in self.chunks) != self.size:
+        if self.shared:
+            wrong = len(self.chunks) != 1 or self.chunks[0].hole or not self.size
+            wrong = wrong or self.offset + self.size > self.chunks[0].size
+        else:
+            wrong = sum(c.size for c in self.chunks) != self.size
+        if wrong:
             raise UsageError("tree.invalid", why="size")
-        if any(not 0 < c.size <= MAX_CHUNK_BYTES for c in self.chunks):
+        if any(c.size <= 0 or (c.size > MAX_CHUNK_BYTES and not c.hole) for c in self.chunks):
             raise UsageError("tree.invalid", why="chunk")
+
+    @property
+    def shared(self) -> bool:
+        """Whether its chunk holds other files too."""
+        return self.offset > 0 or (len(self.chunks) == 1 and self.chunks[0].size > self.size)
+
+    def content(self, read: Callable[[Chunk], bytes]) -> Iterator[bytes]:
+        """Return the bytes of the file, piece by piece, of chunks as ``read`` gives them."""
+        for chunk in self.chunks:
+            if chunk.hole:
+                yield from zeros(chunk.size)
+            elif self.shared:
+                yield read(chunk)[self.offset : self.offset + self.size]
+            else:
+                yield read(chunk)
+
+
+def zeros(size: int) -> Iterator[bytes]:
+    """Return ``size`` zeros, piece by piece."""
+    for start in range(0, size, len(_ZEROS)):
+        yield _ZEROS[: size - start]
 
 
 @dataclass(frozen=True)
@@ -62,6 +103,30 @@ class Tree:
         }
         if len(keys) != len(self.files) or keys & folders:
             raise UsageError("tree.invalid", why="collision")
+        if sum(len(numbers) for _, numbers in self.packs) != sum(f.shared for f in self.files):
+            raise UsageError("tree.invalid", why="pack")
+
+    @cached_property
+    def packs(self) -> list[tuple[Chunk, tuple[int, ...]]]:
+        """Return the shared chunks, each with the numbers of the files that make it up, in order.
+
+        Raise UsageError for files that overlap in a chunk, or leave a part of it to nobody.
+        """
+        done: list[tuple[Chunk, tuple[int, ...]]] = []
+        begun: dict[Chunk, list[int]] = {}
+        ends: dict[Chunk, int] = {}
+        for number, file in enumerate(self.files):
+            if not file.shared:
+                continue
+            chunk = file.chunks[0]
+            if file.offset != ends.get(chunk, 0):
+                raise UsageError("tree.invalid", why="pack")
+            begun.setdefault(chunk, []).append(number)
+            ends[chunk] = file.offset + file.size
+            if ends[chunk] == chunk.size:
+                done.append((chunk, tuple(begun.pop(chunk))))
+                del ends[chunk]
+        return done
 
     @property
     def size(self) -> int:
@@ -71,7 +136,13 @@ class Tree:
     def text(self) -> bytes:
         """The canonical list: a header, then one line of JSON for each file."""
         lines = (
-            _Line(str(f.path), f.executable, f.size, [ChunkRef(c.digest, c.size) for c in f.chunks])
+            _Line(
+                str(f.path),
+                f.executable,
+                f.size,
+                f.offset,
+                [_Piece(c.digest, c.size) for c in f.chunks],
+            )
             for f in self.files
         )
         return _HEADER + b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
@@ -96,8 +167,8 @@ class Tree:
         )
 
     def chunks(self) -> list[Chunk]:
-        """Return every chunk of content once, in the order of first use."""
-        return list(dict.fromkeys(c for f in self.files for c in f.chunks))
+        """Return every chunk that travels once, in the order of first use."""
+        return list(dict.fromkeys(c for f in self.files for c in f.chunks if not c.hole))
 
 
 def read_tree(text: bytes, ref: TreeRef) -> Tree:
@@ -118,4 +189,4 @@ def read_tree(text: bytes, ref: TreeRef) -> Tree:
 
 def _file(line: _Line) -> TreeFile:
     chunks = tuple(Chunk(c.digest, c.size) for c in line.chunks)
-    return TreeFile(RelPath.parse(line.path), line.executable, line.size, chunks)
+    return TreeFile(RelPath.parse(line.path), line.executable, line.size, chunks, line.offset)

@@ -40,10 +40,17 @@ _SAMPLE_BYTES: Final = 16 << 10
 
 @dataclass(frozen=True, slots=True, order=True)
 class Chunk:
-    """A piece of content: ``digest`` is the SHA-256 of its ``size`` bytes, in hexadecimal."""
+    """A piece of content: ``digest`` is the SHA-256 of its ``size`` bytes, in hexadecimal.
+
+    Without a digest it is a hole: so many zeros, which never travel.
+    """
 
     digest: str
     size: int
+
+    @property
+    def hole(self) -> bool:
+        return not self.digest
 
 
 def digest_of(data: bytes | bytearray | memoryview) -> str:
