@@ -77,6 +77,18 @@ time_limit_s = 60
 max_running = 8
 
 [[command]]
+name = "shown"
+argv = ["/bin/sh", "-c", "echo 1,2 > life.csv; echo 41 > done; echo mesh > mesh; sh {script}"]
+time_limit_s = 120
+[command.publish]
+every_s = 2
+progress = "done"
+[[command.publish.file]]
+path = "life.csv"
+[[command.output]]
+path = "*.txt"
+
+[[command]]
 name = "wait"
 argv = ["/bin/sh", "{script}"]
 time_limit_s = 120

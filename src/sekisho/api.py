@@ -41,6 +41,7 @@ from sekisho.client.errors import (
 )
 from sekisho.client.job import Job
 from sekisho.client.result import Result
+from sekisho.client.snapshot import Snapshot
 from sekisho.client.spec import Inputs, JobSpec, PathLike
 from sekisho.domain.errors import SekishoError
 from sekisho.domain.parameter import Value
@@ -60,6 +61,7 @@ __all__ = [
     "Result",
     "SekishoError",
     "SiteUnable",
+    "Snapshot",
     "connect",
     "new_job_id",
 ]

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from sekisho.adapters.workplace_local import LocalWorkplace
+from sekisho.domain.egress import Found
 from sekisho.domain.errors import (
     Conflict,
     StorageFull,
     Unavailable,
     UsageError,
 )
+from sekisho.domain.files import RelPath
 from sekisho.site.workplace import Place, Workplace
 from tests.contract.placing import (
     ALL,
@@ -64,6 +66,21 @@ def test_directories_are_private_whatever_the_umask(workplace: Workplace) -> Non
     for directory in (place.work_dir, place.control_dir, place.staging_dir):
         for level in (Path(directory), *list(Path(directory).parents)[:3]):
             assert stat.S_IMODE(level.stat().st_mode) == 0o700, level
+
+
+def test_of_a_running_job_small_plain_files_are_read_as_they_stand(
+    workplace: Workplace, place: Place
+) -> None:
+    leave(place, plain=b"abc", other=b"d", empty=b"")
+    found = {str(file.path): file for file in workplace.collect(place).found}
+    work = Path(place.work_dir)
+    changed = Found(found["other"].path, 7)
+    gone = Found(RelPath.parse("gone"), 1)
+    (work / "linked").symlink_to("plain")
+    linked = Found(RelPath.parse("linked"), 3)
+    asked = [found["plain"], changed, gone, linked, found["empty"]]
+    seen = {str(path): data for path, data in workplace.glimpse(place, asked)}
+    assert seen == {"plain": b"abc", "empty": b""}
 
 
 def test_attempts_and_jobs_do_not_share_directories(workplace: Workplace) -> None:

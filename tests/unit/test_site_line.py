@@ -60,6 +60,9 @@ class MemoryLine:
     async def send(self, hold: Hold, staged: Cleared[Staged]) -> None:
         self.asked.append(("send", hold, staged))
 
+    async def publish(self, hold: Hold, snapshot: Cleared[bytes]) -> None:
+        self.asked.append(("publish", hold, snapshot))
+
     async def tell(self, hold: Hold, news: Cleared[tuple[Step, ...]] | Cleared[LastWord]) -> None:
         self.asked.append(("tell", hold, news))
 

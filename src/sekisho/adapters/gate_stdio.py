@@ -44,6 +44,7 @@ class GateStdio:
             "submit": lambda c: gate.submit(decoded(c.body, SubmitJob)),
             "start": lambda c: gate.start(_job(c)),
             "view": lambda c: gate.view(_job(c), c.version, c.wait_s),
+            "snapshot": lambda c: gate.snapshot(_job(c)),
             "cancel": lambda c: gate.cancel(_job(c)),
             "received": lambda c: gate.received(_job(c)),
             "jobs": lambda c: gate.jobs(c.after),

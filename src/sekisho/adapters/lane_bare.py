@@ -44,7 +44,7 @@ from sekisho.domain.job import JobState
 from sekisho.domain.manifest import Command, bind
 from sekisho.transfer.progress import Progress, unseen
 from sekisho.wire.envelope import Outcome, open_outcome, open_request, seal
-from sekisho.wire.v1 import JobPage, JobView, SiteList, SubmitJob
+from sekisho.wire.v1 import JobPage, JobView, SiteList, SnapshotView, SubmitJob
 
 T = TypeVar("T")
 _STATES: Final[Mapping[str, JobState]] = {
@@ -167,6 +167,10 @@ class BareLane:
             result=seal(outcome),
             received=(self._notes.place(job_id) / "received").exists(),
         )
+
+    def snapshot(self, job_id: str) -> SnapshotView:
+        """Nothing is published at a bare site: nobody there could decide what may be."""
+        raise NotFound("snapshot.not_found", job=job_id)
 
     def cancel(self, job_id: str) -> JobView:
         if self._outcome(job_id) is None:

@@ -46,7 +46,16 @@ from sekisho.wire.stdio import (
     decoded,
     encoded,
 )
-from sekisho.wire.v1 import Done, Identity, JobPage, JobView, SiteList, SiteView, SubmitJob
+from sekisho.wire.v1 import (
+    Done,
+    Identity,
+    JobPage,
+    JobView,
+    SiteList,
+    SiteView,
+    SnapshotView,
+    SubmitJob,
+)
 
 T = TypeVar("T")
 Item = TypeVar("Item")
@@ -125,6 +134,9 @@ class GateLane:
             version = version if version is None else view.version
             if told or self._patience.monotonic() >= until:
                 return view
+
+    def snapshot(self, job_id: str) -> SnapshotView:
+        return self._ask(Call(verb="snapshot", job=check_job_id(job_id)), SnapshotView)
 
     def cancel(self, job_id: str) -> JobView:
         return self._ask(Call(verb="cancel", job=check_job_id(job_id)), JobView)

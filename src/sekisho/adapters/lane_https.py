@@ -9,7 +9,7 @@ from sekisho.adapters.chunks_https import HttpsChunks
 from sekisho.adapters.http_line import Call, HttpLine, message
 from sekisho.domain.ids import check_job_id
 from sekisho.domain.job import JobState
-from sekisho.wire.v1 import JobPage, JobView, SiteList, SubmitJob
+from sekisho.wire.v1 import JobPage, JobView, SiteList, SnapshotView, SubmitJob
 
 _POLL_SLACK_SECONDS: Final = 15.0
 #: Between two looks, when the broker answers a long poll at once without news: it is stopping.
@@ -33,6 +33,9 @@ class HttpsLane:
 
     def start(self, job_id: str) -> JobView:
         return self._act(job_id, "start")
+
+    def snapshot(self, job_id: str) -> SnapshotView:
+        return self._line.ask(Call(method="GET", path=f"{_path(job_id)}/snapshot"), SnapshotView)
 
     def cancel(self, job_id: str) -> JobView:
         return self._act(job_id, "cancel")

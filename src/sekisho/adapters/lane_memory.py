@@ -18,7 +18,7 @@ from sekisho.transfer.fetch import fetch_index
 from sekisho.transfer.tree import Tree, TreeFile
 from sekisho.wire.envelope import Outcome, Request, TreeRef, open_request, seal
 from sekisho.wire.frames import Chunk, digest_of
-from sekisho.wire.v1 import JobPage, JobView, SiteList, SiteView, SubmitJob
+from sekisho.wire.v1 import JobPage, JobView, SiteList, SiteView, SnapshotView, SubmitJob
 
 Files = Mapping[str, bytes]
 #: What the site does with a request and its input files: an outcome, and the files let go.
@@ -44,6 +44,7 @@ class MemoryLane:
         self._messages: dict[str, SubmitJob] = {}
         self._views: dict[str, JobView] = {}
         self._chunks: dict[str, MemoryChunks] = {}
+        self._shown: dict[str, bytes] = {}
 
     def close(self) -> None:
         """Keep everything: jobs go on without us."""
@@ -107,6 +108,17 @@ class MemoryLane:
         with self._changed:
             self._changed.wait_for(news, wait_s if version is not None else 0)
         return self._get(job_id)
+
+    def publish(self, job_id: str, snapshot: bytes) -> None:
+        """Have the job show ``snapshot``, as its site would."""
+        self._shown[job_id] = snapshot
+        self._change(job_id, snapshots=self._get(job_id).snapshots + 1)
+
+    def snapshot(self, job_id: str) -> SnapshotView:
+        view = self._get(job_id)
+        if job_id not in self._shown:
+            raise NotFound("snapshot.not_found", job=job_id)
+        return SnapshotView(number=view.snapshots, snapshot=self._shown[job_id])
 
     def cancel(self, job_id: str) -> JobView:
         if self._get(job_id).state in (JobState.DRAFT, JobState.QUEUED):

@@ -23,7 +23,7 @@ from sekisho.domain.errors import NotFound, SekishoError, Unavailable
 from sekisho.domain.job import Attention, JobState
 from sekisho.transfer.port import ChunkPort, FilePort
 from sekisho.wire.envelope import open_outcome
-from sekisho.wire.v1 import JobPage, JobView, SiteList, SiteView, SubmitJob
+from sekisho.wire.v1 import JobPage, JobView, SiteList, SiteView, SnapshotView, SubmitJob
 
 _TRIES: Final = 3
 _WAITING: Final = frozenset({JobState.DRAFT, JobState.QUEUED})
@@ -85,6 +85,9 @@ class PushLane:
         lane = self._of(job_id)
         view = lane.view(job_id, version=version, wait_s=wait_s, end=end, patience_s=patience_s)
         return self._seen(view)
+
+    def snapshot(self, job_id: str) -> SnapshotView:
+        return self._of(job_id).snapshot(job_id)
 
     def cancel(self, job_id: str) -> JobView:
         return self._seen(self._of(job_id).cancel(job_id))

@@ -14,7 +14,7 @@ from sekisho.adapters.job_notes import JobNotes
 from sekisho.client.client import Line
 from sekisho.domain.errors import NotFound, SekishoError
 from sekisho.transfer.port import ChunkPort, FilePort
-from sekisho.wire.v1 import JobPage, JobView, SiteList, SubmitJob
+from sekisho.wire.v1 import JobPage, JobView, SiteList, SnapshotView, SubmitJob
 
 _MARK: Final = "~"  #: in a cursor, between the last job that was shown and the broker's own cursor
 
@@ -56,6 +56,9 @@ class RoutedLane:
     ) -> JobView:
         lane = self._lane(job_id)
         return lane.view(job_id, version=version, wait_s=wait_s, end=end, patience_s=patience_s)
+
+    def snapshot(self, job_id: str) -> SnapshotView:
+        return self._lane(job_id).snapshot(job_id)
 
     def cancel(self, job_id: str) -> JobView:
         return self._lane(job_id).cancel(job_id)

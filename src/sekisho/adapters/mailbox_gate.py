@@ -88,6 +88,9 @@ class GateMailbox:
     async def send(self, hold: Hold, staged: Cleared[Staged]) -> None:
         """Leave it staged: the gate hands it out from there."""
 
+    async def publish(self, hold: Hold, snapshot: Cleared[bytes]) -> None:
+        await to_thread.run_sync(self._store.publish, hold.job, snapshot.value)
+
     async def tell(self, hold: Hold, news: Cleared[tuple[Step, ...]] | Cleared[LastWord]) -> None:
         """Leave it recorded: the gate reads it off the run."""
 

@@ -33,7 +33,7 @@ from sekisho.transfer.port import ChunkSource
 from sekisho.transfer.send import send_tree
 from sekisho.transfer.tree import Tree
 from sekisho.wire.envelope import TreeRef
-from sekisho.wire.v1 import Accept, Done, Message, Poll, PollAnswer, Report, Verdict
+from sekisho.wire.v1 import Accept, Done, Message, Poll, PollAnswer, Publish, Report, Verdict
 
 T = TypeVar("T")
 #: How much longer than the poll itself the answer may take.
@@ -105,6 +105,10 @@ class HttpsMailbox:
         chunks = self._chunks(hold)
         with _advancing(chunks):
             await _in_thread(lambda: send_tree(copy.tree, copy.read, chunks))
+
+    async def publish(self, hold: Hold, snapshot: Cleared[bytes]) -> None:
+        message = Publish(epoch=hold.epoch, instance=self._instance, snapshot=snapshot.value)
+        await self._say(hold, "snapshot", message)
 
     async def tell(self, hold: Hold, news: Cleared[tuple[Step, ...]] | Cleared[LastWord]) -> None:
         match news.value:

@@ -25,7 +25,7 @@ from sekisho.transfer.send import send_tree
 from sekisho.transfer.tree import Tree
 from sekisho.wire.envelope import TreeRef
 from sekisho.wire.frames import Chunk, Frame
-from sekisho.wire.v1 import Accept, Poll, PollAnswer, Report, Verdict
+from sekisho.wire.v1 import Accept, Poll, PollAnswer, Publish, Report, Verdict
 
 T = TypeVar("T")
 
@@ -97,6 +97,10 @@ class MemoryMailbox:
     async def send(self, hold: Hold, staged: Cleared[Staged]) -> None:
         copy = staged.value
         await _in_thread(lambda: send_tree(copy.tree, copy.read, self._chunks(hold)))
+
+    async def publish(self, hold: Hold, snapshot: Cleared[bytes]) -> None:
+        message = Publish(epoch=hold.epoch, instance=self._instance, snapshot=snapshot.value)
+        await _in_thread(lambda: self._broker.publications.publish(self._site, hold.job, message))
 
     async def tell(self, hold: Hold, news: Cleared[tuple[Step, ...]] | Cleared[LastWord]) -> None:
         match news.value:

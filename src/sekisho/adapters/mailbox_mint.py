@@ -150,6 +150,9 @@ class MintMailbox:
         """Keep the copy at hand: the broker wants to hear first how the command ended."""
         self._staged[hold.job] = staged.value
 
+    async def publish(self, hold: Hold, snapshot: Cleared[bytes]) -> None:
+        """Show nothing: the old protocol has no place for it."""
+
     async def tell(self, hold: Hold, news: Cleared[tuple[Step, ...]] | Cleared[LastWord]) -> None:
         match news.value:
             case LastWord() as last:

@@ -96,5 +96,8 @@ class NotedMailbox:
     async def send(self, hold: Hold, staged: Cleared[Staged]) -> None:
         await self._inner.send(hold, staged)
 
+    async def publish(self, hold: Hold, snapshot: Cleared[bytes]) -> None:
+        await self._inner.publish(hold, snapshot)
+
     async def tell(self, hold: Hold, news: Cleared[tuple[Step, ...]] | Cleared[LastWord]) -> None:
         await self._inner.tell(hold, news)

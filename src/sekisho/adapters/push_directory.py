@@ -2,6 +2,7 @@
 
 <push>/lock            held while a record is changed, and while the carrier decides to go
 <push>/jobs/JOB.json   what is kept of a job
+<push>/shown/JOB       what it published last, after a line with the number of times
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import msgspec
 
@@ -27,6 +29,8 @@ class DirectoryPushStore:
         self._push = push
         self._jobs = push / "jobs"
         self._jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._shown = push / "shown"
+        self._shown.mkdir(mode=0o700, exist_ok=True)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -76,8 +80,31 @@ class DirectoryPushStore:
         """Remove the record, and what a writer that was killed has left."""
         with self.locked():
             self._file(job_id).unlink(missing_ok=True)
-            for leftover in self._jobs.glob(f"{durable.TEMPORARY}*"):
-                leftover.unlink(missing_ok=True)
+            (self._shown / check_job_id(job_id)).unlink(missing_ok=True)
+            for folder in (self._jobs, self._shown):
+                for leftover in folder.glob(f"{durable.TEMPORARY}*"):
+                    leftover.unlink(missing_ok=True)
+
+    def publish(self, job_id: str, snapshot: bytes) -> None:
+        head = b"%d\n" % (self.published(job_id) + 1)
+        try:
+            durable.write_file(self._shown / check_job_id(job_id), head + snapshot)
+        except OSError as error:
+            raise durable.translated(error) from error
+
+    def published(self, job_id: str) -> int:
+        with suppress(FileNotFoundError), self._opened(job_id) as file:
+            return int(file.readline())
+        return 0
+
+    def snapshot(self, job_id: str) -> bytes | None:
+        with suppress(FileNotFoundError), self._opened(job_id) as file:
+            file.readline()
+            return file.read()
+        return None
+
+    def _opened(self, job_id: str) -> IO[bytes]:
+        return (self._shown / check_job_id(job_id)).open("rb")
 
     def _file(self, job_id: str) -> Path:
         return self._jobs / f"{check_job_id(job_id)}.json"

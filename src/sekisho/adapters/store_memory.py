@@ -37,6 +37,7 @@ class _State:
     sites: dict[str, Site] = field(default_factory=dict)
     tokens: dict[str, Token] = field(default_factory=dict)
     redeemed: dict[str, str] = field(default_factory=dict)
+    snapshots: dict[str, bytes] = field(default_factory=dict)
     notes: dict[str, bytes] = field(default_factory=dict)
     uses: dict[tuple[str, str], MintUse] = field(default_factory=dict)
 
@@ -49,6 +50,7 @@ def memory_store() -> Store:
         ledger=MemoryLedger(state),
         retention=MemoryRetention(state),
         directory=MemoryDirectory(state),
+        snapshots=MemorySnapshots(state),
         mint=MemoryMintNotes(state),
         at_hand=True,
     )
@@ -208,6 +210,7 @@ class MemoryRetention:
             self._state.pins.pop(job_id, None)
             self._state.history.pop(job_id, None)
             self._state.notes.pop(job_id, None)
+            self._state.snapshots.pop(job_id, None)
 
     def unpinned(self, space: str, digests: Sequence[str], delete: BlobStore) -> list[str]:
         with self._state.lock:
@@ -221,6 +224,23 @@ class MemoryRetention:
             job = self._state.jobs[job_id]
             if space_of(site=job.site, submitter=job.submitter) == space:
                 yield from pins
+
+
+class MemorySnapshots:
+    """Implements `broker.ports.Snapshots`."""
+
+    def __init__(self, state: _State) -> None:
+        self._state = state
+
+    def keep(self, job_id: str, snapshot: bytes) -> None:
+        with self._state.lock:
+            if job_id not in self._state.jobs:
+                raise NotFound("job.not_found", job=job_id)
+            self._state.snapshots[job_id] = snapshot
+
+    def last(self, job_id: str) -> bytes | None:
+        with self._state.lock:
+            return self._state.snapshots.get(job_id)
 
 
 class MemoryMintNotes:

@@ -14,6 +14,7 @@ from sekisho.adapters.sql.jobs import SqlJobs
 from sekisho.adapters.sql.ledger import SqlLedger
 from sekisho.adapters.sql.mint import SqlMintNotes
 from sekisho.adapters.sql.retention import SqlRetention
+from sekisho.adapters.sql.snapshots import SqlSnapshots
 from sekisho.broker.ports import Store
 
 
@@ -37,6 +38,7 @@ def open_store(database: Database) -> SqlStore:
         ledger=SqlLedger(database),
         retention=SqlRetention(database),
         directory=SqlDirectory(database),
+        snapshots=SqlSnapshots(database),
         mint=SqlMintNotes(database),
         at_hand=database.sqlite,
         database=database,

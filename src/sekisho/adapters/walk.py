@@ -122,6 +122,18 @@ def opened_file(
             _check_same(parts[-1], here, fd, seen)
 
 
+def read_plain(root: int, found: Found, origin: Origin, settle_s: float) -> bytes:
+    """Return the bytes of the plain file ``found`` below ``root``, held in memory; raise Unsafe.
+
+    What is read stood still meanwhile: a file that is being written is not read by half.
+    """
+    with opened_file(root, found.path.parts, origin, settle_s) as (fd, seen):
+        data = os.pread(fd, found.size + 1, 0)
+        if not len(data) == seen.st_size == found.size:
+            raise Unsafe(Why.CHANGED)
+    return data
+
+
 def _check_same(name: str, parent: int, fd: int, before: os.stat_result) -> None:
     """Raise Unsafe unless ``name`` is, and throughout was, the only name of what is at ``fd``.
 

@@ -19,7 +19,7 @@ from typing import Final
 from sekisho.adapters.durable import no_room, sync
 from sekisho.adapters.removal import remove
 from sekisho.adapters.staging import Copy, Copying, Tail, read_list
-from sekisho.adapters.walk import Unsafe, opened_directory, survey
+from sekisho.adapters.walk import Unsafe, opened_directory, origin_of, read_plain, survey
 from sekisho.domain.egress import STDERR_NAME, STDOUT_NAME, Fault, Found, LogRule, Withheld
 from sekisho.domain.errors import Conflict, Corrupt, StorageFull, Unavailable
 from sekisho.domain.files import RelPath
@@ -97,6 +97,15 @@ class LocalWorkplace:
                     return survey(work, self._caps, self._monotonic)
             except Unsafe as unsafe:  # the job has removed or replaced its own directory
                 return Collected(withheld=(Withheld(".", unsafe.why.value),))
+
+    def glimpse(self, place: Place, files: Sequence[Found]) -> tuple[tuple[RelPath, bytes], ...]:
+        seen = []
+        with self._opened_base() as base, _opened(base, place, WORK) as work:
+            origin = origin_of(work)
+            for found in files:
+                with suppress(Unsafe):
+                    seen.append((found.path, read_plain(work, found, origin, self._settle_s)))
+        return tuple(seen)
 
     def stage(
         self, place: Place, release: Sequence[Found], logs: tuple[LogRule, LogRule] | None

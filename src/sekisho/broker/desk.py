@@ -16,6 +16,7 @@ from sekisho.broker.offer import Offers
 from sekisho.broker.outstanding import Outstanding
 from sekisho.broker.policy import CurrentPolicy
 from sekisho.broker.ports import BlobStore, Store, Wakeups
+from sekisho.broker.publish import Publications
 from sekisho.broker.reaper import Reaper
 from sekisho.broker.sites import SiteOffice
 from sekisho.broker.submit import Submissions
@@ -62,6 +63,10 @@ class Desk:
     def chunks(self) -> Chunks:
         p, store = self.ports, self.ports.store
         return Chunks(self.jobs, store.ledger, p.blobs, self.policy, p.clock)
+
+    @property
+    def publications(self) -> Publications:
+        return Publications(self.jobs, self.ports.store.snapshots, self.ports.clock)
 
     @property
     def sites(self) -> SiteOffice:

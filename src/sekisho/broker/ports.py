@@ -257,6 +257,21 @@ class MintUse:
     last_at: datetime
 
 
+class Snapshots(Protocol):
+    """What running jobs have published, the last of each; opaque here."""
+
+    def keep(self, job_id: str, snapshot: bytes) -> None:
+        """Keep ``snapshot`` in place of the job's earlier one; raise NotFound without such a job.
+
+        It is forgotten with the job.
+        """
+        ...
+
+    def last(self, job_id: str) -> bytes | None:
+        """Return what was kept for the job last."""
+        ...
+
+
 class MintNotes(Protocol):
     """What the old MInt paths must remember beside the jobs. See `broker.mint`."""
 
@@ -291,6 +306,7 @@ class Store:
     ledger: JobLedger
     retention: Retention
     directory: Directory
+    snapshots: Snapshots
     mint: MintNotes
     at_hand: bool
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sekisho.cli.session import Session
     from sekisho.client.job import Job
     from sekisho.client.result import Result
+    from sekisho.wire.v1 import JobView
 
 
 REMOTE_LOG: Final = "remote_program_exec.log"
@@ -62,7 +63,16 @@ def follow(session: Session, show: Reporter, job: Job, how: Following) -> int:
 
 
 def _ended(show: Reporter, job: Job, how: Following) -> Result:
-    result = job.wait(how.timeout_s, show.changed)
+    shown = 0
+
+    def changed(view: JobView) -> None:
+        nonlocal shown
+        show.changed(view)
+        if view.snapshots > shown and not job.ended and (snapshot := job.snapshot()) is not None:
+            shown = snapshot.number
+            show.published(snapshot)
+
+    result = job.wait(how.timeout_s, changed)
     return result if how.into is None else job.fetch(how.into, show.fetching)
 
 

@@ -13,6 +13,7 @@ from sekisho.cli.progress import reporter
 from sekisho.cli.run import INTO, ON_INTERRUPT, TIMEOUT
 from sekisho.cli.session import Session
 from sekisho.cli.words import Command, JobCommand, json_option, quiet_option
+from sekisho.domain.errors import NotFound
 from sekisho.i18n.catalogue import text
 
 if TYPE_CHECKING:
@@ -41,15 +42,33 @@ def wait(session: Session, /, job_id: str, **words: Any) -> int:
 @click.command(cls=JobCommand)
 @JOB
 @INTO
+@click.option("--so-far", is_flag=True)
 @quiet_option
 @json_option
 @click.pass_obj
-def fetch(session: Session, job_id: str, into: Path) -> int:
-    """Fetch the files of an ended job."""
+def fetch(session: Session, job_id: str, into: Path, *, so_far: bool) -> int:
+    """Fetch the files of an ended job, or what a running one shows so far."""
     from sekisho.cli.follow import finish  # noqa: PLC0415
 
+    if so_far:
+        return _fetch_so_far(session, job_id, into)
     with reporter(session) as show, session.client(show) as client:
         return finish(session, client.job(job_id).fetch(into, show.fetching))
+
+
+def _fetch_so_far(session: Session, job_id: str, into: Path) -> int:
+    with session.client() as client:
+        snapshot = client.job(job_id).snapshot()
+    if snapshot is None:
+        raise NotFound("snapshot.not_found", job=job_id)
+    files = snapshot.write(into)
+    if session.json:
+        facts = {name: getattr(snapshot, name) for name in ("job", "number", "at", "progress")}
+        output.result_json(session, {**facts, "files": [str(file) for file in files]})
+    else:
+        for file in files:
+            output.result(session, str(file))
+    return 0
 
 
 @click.command(cls=Command)
@@ -96,7 +115,11 @@ def show(session: Session, job_id: str) -> None:
 
     with session.client() as client:
         job = client.job(job_id)
+        snapshot = job.snapshot() if job.view.snapshots else None
     facts: dict[str, object] = {name: getattr(job.view, name) for name in _FACTS}
+    if snapshot is not None:
+        facts |= {"progress": snapshot.progress, "published_at": snapshot.at}
+        facts |= {"published": ", ".join(snapshot.files)}
     if job.ended:
         facts |= {k: v for k, v in described(result_of(job.view)).items() if k != "files"}
     if session.json:

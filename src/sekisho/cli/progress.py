@@ -15,6 +15,7 @@ from sekisho.i18n.catalogue import sentence, text
 from sekisho.transfer.progress import Pace
 
 if TYPE_CHECKING:
+    from sekisho.client.snapshot import Snapshot
     from sekisho.domain.errors import SekishoError
     from sekisho.wire.v1 import JobView
 
@@ -56,6 +57,9 @@ class Reporter(AbstractContextManager["Reporter"]):
     def changed(self, view: JobView) -> None:
         """Tell the state that the job is in now."""
 
+    def published(self, snapshot: Snapshot) -> None:
+        """Tell what the running command shows of itself."""
+
     def sending(self, done: int, total: int) -> None:
         """Show how far the inputs have come."""
 
@@ -93,6 +97,16 @@ class LineReporter(Reporter):
     def show_state(self, state: str) -> None:
         output.note(self.session, state)
 
+    def published(self, snapshot: Snapshot) -> None:
+        if snapshot.progress is not None:
+            self.show_progress(snapshot.progress)
+        elif snapshot.files:
+            names = ", ".join(snapshot.files)
+            output.note(self.session, self.session.say("published", files=names))
+
+    def show_progress(self, percent: int) -> None:
+        output.note(self.session, self.session.say("progress", percent=percent))
+
     def sending(self, done: int, total: int) -> None:
         self.moved("sending", done, total)
 
@@ -122,7 +136,7 @@ class LiveReporter(LineReporter):
         super().__init__(session)
         self._live: Any = None
         self._task: Any = None
-        self._way = ""
+        self._moving = False
 
     def show_state(self, state: str) -> None:
         if self._live is not None:
@@ -133,19 +147,31 @@ class LiveReporter(LineReporter):
     def moved(self, way: str, done: int, total: int) -> None:
         if total < _WORTH_SHOWING_BYTES:
             return
-        if self._live is None:
-            self._start()
+        self._begin(moving=True)
         label = self.session.say(way, done=_mib(done), total=_mib(total))
         self._live.update(self._task, description=label, completed=done, total=total)
         if done == total:
             self._live.stop()
             self._live = None
 
+    def show_progress(self, percent: int) -> None:
+        self._begin(moving=False)
+        self._live.update(self._task, description=self._state, completed=percent, total=100)
+
     def stop(self) -> None:
         super().stop()
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def _begin(self, *, moving: bool) -> None:
+        """See that the live line is there, with what suits moving files, or a percentage."""
+        if self._live is not None and self._moving != moving:
+            self._live.stop()
+            self._live = None
+        if self._live is None:
+            self._moving = moving
+            self._start()
 
     def _start(self) -> None:
         from rich.console import Console  # noqa: PLC0415 (only at a terminal, only if it takes time)
@@ -157,11 +183,11 @@ class LiveReporter(LineReporter):
             TransferSpeedColumn,
         )
 
+        pace = (TransferSpeedColumn(), TimeRemainingColumn())
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
+            *(pace if self._moving else (TextColumn("{task.completed}%"),)),
         )
         self._live = Progress(*columns, console=Console(file=self.session.err), transient=True)
         self._task = self._live.add_task("", total=None)

@@ -10,8 +10,9 @@ from pathlib import Path
 from sekisho.client.errors import JobGoesOn
 from sekisho.client.lane import Lane
 from sekisho.client.result import Result, result_of
+from sekisho.client.snapshot import Snapshot, snapshot_of
 from sekisho.client.spec import PathLike
-from sekisho.domain.errors import Unavailable
+from sekisho.domain.errors import NotFound, Unavailable
 from sekisho.domain.job import JobState
 from sekisho.domain.limits import POLL_SECONDS
 from sekisho.transfer.fetch import fetch_tree
@@ -89,6 +90,18 @@ class Job:
             if rest is None:
                 raise
             raise JobGoesOn(job=self.id) from error
+
+    def snapshot(self) -> Snapshot | None:
+        """Return what the running job has published last; None when there is nothing.
+
+        What that may be is said by the site's manifest, which usually says: nothing.
+        """
+        try:
+            return snapshot_of(self.id, self._lane.snapshot(self.id))
+        except NotFound as error:
+            if error.code != "snapshot.not_found":
+                raise
+            return None
 
     def fetch(self, into: PathLike, progress: Progress = unseen) -> Result:
         """Bring the ended job's files into the directory ``into``; return how it ended.

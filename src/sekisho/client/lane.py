@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from sekisho.transfer.port import ChunkPort, FilePort
-from sekisho.wire.v1 import JobPage, JobView, SiteList, SubmitJob
+from sekisho.wire.v1 import JobPage, JobView, SiteList, SnapshotView, SubmitJob
 
 
 class Lane(Protocol):
@@ -43,6 +43,10 @@ class Lane(Protocol):
         With ``end`` nobody cares for what comes before the end: it need not be told.
         ``patience_s`` bounds how long an unanswered request is repeated; None: as the lane is.
         """
+        ...
+
+    def snapshot(self, job_id: str) -> SnapshotView:
+        """Return what the job published last; raise NotFound when there is nothing."""
         ...
 
     def cancel(self, job_id: str) -> JobView:

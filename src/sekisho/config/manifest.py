@@ -28,6 +28,7 @@ from sekisho.config.batch import (
 )
 from sekisho.config.load import Faults, examine, fault_at, invalid, read_text
 from sekisho.config.locate import KeyPath
+from sekisho.config.publish import PublishTable, publish_faults, publish_rule
 from sekisho.config.size import Seconds, Size, size_of
 from sekisho.domain import parameter as parameters
 from sekisho.domain.access import Submitters
@@ -108,6 +109,7 @@ class CommandTable(Table, frozen=True, kw_only=True):
     output: list[OutputTable] = []
     stdout: LogTable = LogTable()
     stderr: LogTable = LogTable()
+    publish: PublishTable | None = None
     environment: dict[str, str] = {}
     limits: LimitsTable = LimitsTable()
     sandbox: SandboxTable | None = None
@@ -177,6 +179,7 @@ def _rule_faults(document: dict[str, Any]) -> Faults:
             *_limit_faults(entry, at),
             *_sandbox_faults(entry, at),
             *venue_faults(entry, document, at),
+            *publish_faults(entry, at),
             *resource_faults(entry, at),
         ]
         yield from parameters + others
@@ -273,6 +276,7 @@ def _command(entry: CommandTable) -> Command:
         stderr=LogRule(release=entry.stderr.release, max_bytes=size_of(entry.stderr.max_bytes)),
         environment=entry.environment,
         limits=_limits(entry.limits),
+        publish=None if entry.publish is None else publish_rule(entry.publish),
         sandbox=None if entry.sandbox is None else _sandbox(entry.sandbox),
         venue=Venue(host=entry.host, scheduler=entry.scheduler),
         resources=resource_rule(entry.resources),

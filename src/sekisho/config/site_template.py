@@ -124,6 +124,16 @@ default = "World"
 # # The last bytes of it, if it may. / 出す場合の末尾のバイト数
 # stderr = { release = false, max_bytes = "64 KiB" }
 #
+# # What may be seen while it runs (left out: nothing). progress: a file with a number, 0 to 100.
+# # 計算中に見せてよいもの(省略時はなし)。progress は 0 から 100 の数を書くファイルです。
+# [command.publish]
+# every_s = 30
+# progress = "progress.txt"
+#
+# [[command.publish.file]]
+# path = "residuals.csv"
+# max_bytes = "64 KiB"
+#
 # # What is asked of the batch system; a parameter may choose, within these bounds.
 # # バッチシステムに要求する資源。範囲内でパラメータに選ばせることもできます。
 # [command.resources]

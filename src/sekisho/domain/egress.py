@@ -4,16 +4,21 @@ Rule 1: `Cleared` is made here and nowhere else, and it is the only thing a mail
 Rule 2: a decision looks at names and sizes only; exactly what it releases is then copied out of
         the job's reach, and the copy is sent. All else is withheld; why is for the site's log.
 Rule 3: what leaves as a reason is a code and parameters that the submitter gave in the first place.
+Rule 4: while a command runs nothing leaves, unless its manifest says `publish`; then the same
+        decision is made over the files named there, and of its progress a whole percentage leaves.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final, Generic, TypeVar
 
-from sekisho.domain.errors import SekishoError
+from sekisho.domain.errors import SekishoError, UsageError
 from sekisho.domain.files import Pattern, RelPath
+from sekisho.domain.limits import MAX_SNAPSHOT_BYTES, MAX_SNAPSHOT_FILES, MIN_PUBLISH_SECONDS
 
 T = TypeVar("T")
 _SEAL: Final = object()
@@ -49,6 +54,50 @@ class LogRule:
 
     release: bool = False
     max_bytes: int = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishRule:
+    """What may leave while the command runs: small files, and how far it says that it is.
+
+    Looked at every ``every``; only what has changed is sent. ``progress`` is a file of the command
+    that holds one number from 0 to 100.
+    """
+
+    every: timedelta
+    files: tuple[OutputRule, ...] = ()
+    progress: RelPath | None = None
+
+    @property
+    def max_bytes(self) -> int:
+        """The most that one snapshot can hold of files."""
+        return sum(rule.max_bytes * rule.max_files for rule in self.files)
+
+
+def check_publish(rule: PublishRule) -> PublishRule:
+    """Return ``rule`` if each snapshot that it allows is small enough to be one."""
+    if rule.every.total_seconds() < MIN_PUBLISH_SECONDS:
+        raise UsageError("manifest.publish", why="every")
+    if not rule.files and rule.progress is None:
+        raise UsageError("manifest.publish", why="empty")
+    if sum(each.max_files for each in rule.files) > MAX_SNAPSHOT_FILES:
+        raise UsageError("manifest.publish", why="files")
+    if rule.max_bytes > MAX_SNAPSHOT_BYTES:
+        raise UsageError("manifest.publish", why="bytes")
+    return rule
+
+
+#: The longest text that is read as a progress.
+PROGRESS_BYTES: Final = 32
+_PERCENTAGE: Final = re.compile(rb"\s{0,8}([0-9]{1,3})(\.[0-9]{0,9})?\s{0,8}")
+
+
+def percentage(text: bytes) -> int | None:
+    """Return the whole percentage that ``text`` tells, rounded down; None for anything else."""
+    match = _PERCENTAGE.fullmatch(text)
+    if match is None or float(match[1] + (match[2] or b"")) > 100:
+        return None
+    return int(match[1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,6 +95,11 @@ class Started(SiteEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Published(SiteEvent):
+    """A snapshot of the running job was kept. A repeated one counts again; only the last stays."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ended(SiteEvent):
     reached = _AFTER_RUN
 
@@ -183,6 +188,7 @@ TRANSITIONS: Final[Mapping[JobState, Mapping[type[Event], JobState]]] = {
         Stopped: S.CANCELLED,
         DeclaredLost: S.LOST,
         CancelRequested: S.RUNNING,
+        Published: S.RUNNING,
     },
     S.RETURNING: {
         Returned: S.SUCCEEDED,  # or FAILED, when not `ok`
@@ -214,6 +220,7 @@ class Job:
     result: bytes | None = None  #: opaque: exit code, reason, names; for the submitter
     result_tree: str | None = None
     lost_by: str | None = None
+    snapshots: int = 0  #: how often the site has published a snapshot; the last one is kept
     received_at: datetime | None = None
     version: int = 0  #: for compare-and-set in the store
 
@@ -225,6 +232,10 @@ def apply(job: Job, event: Event) -> Job:
     if target is None:
         raise InvalidTransition(job=job.id, state=job.state.value, event=type(event).__name__)
     job = replace(job, state=target, version=job.version + 1, changed_at=event.at)
+    return _close(job, event) if isinstance(event, SiteVerdict) else _noted(job, event)
+
+
+def _noted(job: Job, event: Event) -> Job:
     match event:
         case Offered(instance=instance, until=until):
             return replace(job, epoch=job.epoch + 1, instance=instance, offer_until=until)
@@ -234,14 +245,14 @@ def apply(job: Job, event: Event) -> Job:
             return replace(job, offer_until=None)
         case CancelRequested():
             return replace(job, cancel_requested=True)
-        case SiteVerdict(result=result, tree=tree):
-            return _close(job, event, result, tree)
+        case Published():
+            return replace(job, snapshots=job.snapshots + 1)
         case _:
             return job
 
 
-def _close(job: Job, event: SiteVerdict, result: bytes, tree: str | None) -> Job:
-    job = replace(job, result=result, result_tree=tree, attention=None)
+def _close(job: Job, event: SiteVerdict) -> Job:
+    job = replace(job, result=event.result, result_tree=event.tree, attention=None)
     match event:
         case Returned(ok=False):
             return replace(job, state=S.FAILED)

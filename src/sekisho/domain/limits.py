@@ -17,6 +17,11 @@ MAX_DIGESTS: Final = 16_384
 MAX_PART_BYTES: Final = MIB - 4096
 MAX_MESSAGE_BYTES: Final = 512 << 10
 MAX_ENVELOPE_BYTES: Final = 256 << 10
+#: Files in one snapshot of a running job, together; its envelope still fits a message.
+MAX_SNAPSHOT_BYTES: Final = 256 << 10
+MAX_SNAPSHOT_FILES: Final = 16
+MAX_SNAPSHOT_ENVELOPE_BYTES: Final = 372 << 10
+MIN_PUBLISH_SECONDS: Final = 2.0
 
 MAX_PATH_BYTES: Final = 1024
 MAX_NAME_BYTES: Final = 255

@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Final
 
 from sekisho.domain.access import Submitters
-from sekisho.domain.egress import LogRule, OutputRule
+from sekisho.domain.egress import LogRule, OutputRule, PublishRule
 from sekisho.domain.errors import Refused, UsageError
 from sekisho.domain.files import Pattern, RelPath
 from sekisho.domain.launch import LaunchLimits, Sandbox, check_variable
@@ -51,6 +51,7 @@ class Command:
     outputs: tuple[OutputRule, ...] = ()
     stdout: LogRule = field(default_factory=LogRule)
     stderr: LogRule = field(default_factory=LogRule)
+    publish: PublishRule | None = None  #: None: nothing leaves before the end
     environment: Mapping[str, str] = field(default_factory=dict)
     limits: LaunchLimits = field(default_factory=LaunchLimits)
     sandbox: Sandbox | None = None  #: None: the command may reach what the site's user may

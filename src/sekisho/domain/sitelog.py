@@ -25,6 +25,7 @@ class Kind(StrEnum):
     REFUSED = "refused"
     STARTED = "started"  #: the intent; written before anything can run
     ENDED = "ended"
+    PUBLISHED = "published"  #: what may leave while the command runs; written before it leaves
     RELEASED = "released"  #: what may leave, by digest; written before its first byte leaves
     RETURNED = "returned"  #: the broker has it
     CANCELLED = "cancelled"

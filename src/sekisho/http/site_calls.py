@@ -61,6 +61,10 @@ class SiteCalls:
         self.desk.offers.report(call.user, call.id, call.message)
         return Done()
 
+    def publish(self, call: Call) -> Done:
+        self.desk.publications.publish(call.user, call.id, call.message)
+        return Done()
+
     def verdict(self, call: Call) -> Done:
         self.desk.offers.verdict(call.user, call.id, call.message)
         return Done()

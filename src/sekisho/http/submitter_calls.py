@@ -14,7 +14,7 @@ from sekisho.http.call import Call, Created
 from sekisho.http.longpoll import LongPoll
 from sekisho.http.threads import Threads
 from sekisho.http.view import job_view
-from sekisho.wire.v1 import JobPage, JobView, SiteList
+from sekisho.wire.v1 import JobPage, JobView, SiteList, SnapshotView
 
 #: A short job changes five times within some milliseconds: told in one answer, not in five.
 SETTLE_SECONDS: Final = 0.05
@@ -67,6 +67,9 @@ class SubmitterCalls:
         if wait_s > 0 and news(job) and not ended(job):
             job = await end_within(min(wait_s, SETTLE_SECONDS))
         return self._own(job)
+
+    def snapshot(self, call: Call) -> SnapshotView:
+        return self.desk.publications.last(call.user, check_job_id(call.id))
 
     def start(self, call: Call) -> JobView:
         return self._own(self.desk.submissions.start(call.user, call.id))

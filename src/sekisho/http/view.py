@@ -24,4 +24,5 @@ def job_view(job: Job, policy: Policy, *, with_result: bool) -> JobView:
         received=job.received_at is not None,
         lost_by=job.lost_by,
         unguarded=policy.mint.unguarded(job.site),
+        snapshots=job.snapshots,
     )

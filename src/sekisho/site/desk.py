@@ -104,6 +104,9 @@ class Control:
     pending_s: float = 0.05  #: how long to wait for a start before looking again; it grows
     force_at: float | None = None  #: monotonic time at which a stop stops asking nicely
     began_at: float | None = None  #: monotonic time at which the command began
+    begun: anyio.Event = field(default_factory=anyio.Event)
+    over: bool = False  #: the command has ended: nothing of it is published any more
+    looking: anyio.Lock = field(default_factory=anyio.Lock)  #: held by who reads the work directory
     disowned: SekishoError | None = None  #: the broker's word that the job is not ours any more
     just_intended: bool = False  #: the intent is recorded, and nothing was submitted since
     damaged: int = 0  #: how often the copy of what leaves was found damaged
@@ -117,6 +120,7 @@ class Control:
         """Have it told that ``run`` has started."""
         self.running = run
         self.started.set()
+        self.begun.set()
 
     def wake(self) -> None:
         """Make whoever waits for this run look again."""

@@ -34,7 +34,7 @@ from sekisho.domain.run import Run, Stage
 from sekisho.site.push import ChunkShelf, PushJob, PushStore, owed, state_of, unstaged, view_of
 from sekisho.site.workplace import Workplace
 from sekisho.wire.frames import Chunk, Frame, FrameReader
-from sekisho.wire.v1 import Identity, JobPage, JobView, SubmitJob
+from sekisho.wire.v1 import Identity, JobPage, JobView, SnapshotView, SubmitJob
 
 log = structlog.get_logger()
 PAGE: Final = 100
@@ -149,6 +149,14 @@ class Gate:
             view = self._seen(self._job(job_id))
         return view
 
+    def snapshot(self, job_id: str) -> SnapshotView:
+        """Return what the job published last, as it was cleared and recorded."""
+        job = self._job(job_id)
+        number, snapshot = self.store.published(job.id), self.store.snapshot(job.id)
+        if snapshot is None:
+            raise NotFound("snapshot.not_found", job=job.id)
+        return SnapshotView(number=number, snapshot=snapshot)
+
     def cancel(self, job_id: str) -> JobView:
         """Ask that the job be stopped; the answer is its state, which may be any."""
 
@@ -174,7 +182,7 @@ class Gate:
         jobs = [j for j in jobs if not j.gone]
         page = jobs[:PAGE]
         more = page[-1].id if len(jobs) > PAGE else None
-        views = [view_of(job, self.runs.run(job.id)) for job in page]
+        views = [self._viewed(job, self.runs.run(job.id)) for job in page]
         return JobPage(jobs=[msgspec.structs.replace(v, result=None) for v in views], next=more)
 
     def missing(self, job_id: str, chunks: Sequence[Chunk]) -> list[str]:
@@ -294,7 +302,10 @@ class Gate:
         run = self.runs.run(job.id)
         if owed(job, run):
             self.carrier.ensure(news=news)
-        return view_of(job, run)
+        return self._viewed(job, run)
+
+    def _viewed(self, job: PushJob, run: Run | None) -> JobView:
+        return view_of(job, run, self.store.published(job.id) if run and run.ticket else 0)
 
 
 def _there(job: PushJob) -> PushJob:

@@ -69,6 +69,13 @@ class Mailbox(Protocol):
         """Store the staged outputs at the other side; resumes what was begun."""
         ...
 
+    async def publish(self, hold: Hold, snapshot: Cleared[bytes]) -> None:
+        """Show the opaque snapshot of a running job, in place of the one before.
+
+        A lane that cannot shows nothing.
+        """
+        ...
+
     async def tell(self, hold: Hold, news: Cleared[tuple[Step, ...]] | Cleared[LastWord]) -> None:
         """Report steps, or give the last word."""
         ...

@@ -57,7 +57,21 @@ class PushStore(Protocol):
         """Return the jobs of a submitter, or of all, newest first."""
         ...
 
-    def remove(self, job_id: str) -> None: ...
+    def remove(self, job_id: str) -> None:
+        """Forget the job and what it published."""
+        ...
+
+    def publish(self, job_id: str, snapshot: bytes) -> None:
+        """Keep ``snapshot`` in place of the job's earlier one. One writer for each job."""
+        ...
+
+    def published(self, job_id: str) -> int:
+        """Return how often the job has published."""
+        ...
+
+    def snapshot(self, job_id: str) -> bytes | None:
+        """Return what the job published last."""
+        ...
 
     def locked(self) -> AbstractContextManager[None]:
         """Lock other writers out."""
@@ -149,19 +163,20 @@ def owed(job: PushJob, run: Run | None) -> bool:
     return job.ready and not job.gone and (run is None or not run.settled)
 
 
-def view_of(job: PushJob, run: Run | None) -> JobView:
-    """Return what the submitter may see of ``job``."""
+def view_of(job: PushJob, run: Run | None, published: int = 0) -> JobView:
+    """Return what the submitter may see of ``job``, which has ``published`` so often."""
     state = state_of(job, run)
     return JobView(
         id=job.id,
         site=job.site,
         submitter=job.submitter,
         state=state.value,
-        version=2 * _ORDER[state] + int(job.cancelled),
+        version=2 * _ORDER[state] + int(job.cancelled) + 2 * len(_ORDER) * published,
         created_at=job.created_at,
         changed_at=(run.finished_at or run.taken_at) if run else job.created_at,
         expires_at=job.expires_at,
         cancel_requested=job.cancelled,
         result=run.result if run and state.terminal else None,
         received=job.received_at is not None,
+        snapshots=published,
     )

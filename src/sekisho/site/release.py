@@ -1,4 +1,4 @@
-"""From an end to a returned result: collect, decide, record, send. The only caller of `clear`.
+"""Everything that leaves a site: collect, decide, record, send. The only caller of `clear`.
 
 P6: the decision, bound to the digest of what was copied, is synced in the site's log before the
 first byte leaves; if the log cannot be written, nothing leaves.
@@ -18,8 +18,9 @@ from sekisho.domain.sitelog import Kind, Link
 from sekisho.site.desk import Control, Desk, hold_of, in_thread
 from sekisho.site.mailbox import LastWord, Step
 from sekisho.site.outcome import COPY_DAMAGED, DISK_FULL, envelope, reason_of, verdict_of, went_well
+from sekisho.site.shown import Shown
 from sekisho.site.workplace import Collected, Staged
-from sekisho.wire.envelope import open_request
+from sekisho.wire.envelope import open_request, seal
 
 #: How often a copy may be found damaged before its job fails: the disk does not keep it.
 MAX_DAMAGED: Final = 5
@@ -73,8 +74,19 @@ class Release:
         link = await self._desk.log(run, (_KINDS[stage], facts))
         return envelope(run, verdict_of(run, stage), fault, tree=None, receipt=link.digest)
 
-    async def collect(self, run: Run, _: Control) -> Run:
+    async def publish(self, run: Run, shown: Shown) -> None:
+        """Record what is shown of the running command, by digest, and let it go."""
+        link = await self._desk.log(run, (Kind.PUBLISHED, shown.facts()))
+        snapshot = shown.snapshot(self._desk.clock.now(), link.digest)
+        await self._desk.mailbox.publish(hold_of(run), clear(seal(snapshot)))
+
+    async def collect(self, run: Run, control: Control) -> Run:
         """Copy what may leave out of the job's reach, and record the decision."""
+        control.over = True
+        async with control.looking:
+            return await self._collect(run)
+
+    async def _collect(self, run: Run) -> Run:
         if run.stop is Stop.CANCEL and run.exit is not None and run.exit.code != 0:
             return await self.close(run, Stage.CANCELLED, None)
         try:

@@ -20,6 +20,7 @@ from sekisho.domain.sitelog import Kind
 from sekisho.site.desk import Control, Desk, first_of, together
 from sekisho.site.intake import Intake
 from sekisho.site.launch import Launch, NotNow
+from sekisho.site.publish import Publisher
 from sekisho.site.release import Release
 from sekisho.wire.v1 import Offer
 
@@ -35,6 +36,7 @@ class Runner:
         self._release = Release(desk)
         self._intake = Intake(desk, self._release)
         self._launch = Launch(desk, self._intake, self._release)
+        self._publisher = Publisher(desk, self._release)
         self._steps: dict[Stage, Step] = {
             Stage.TAKEN: self._intake.accept,
             Stage.ACCEPTED: self._intake.stage,
@@ -65,6 +67,7 @@ class Runner:
         failures = 0
         async with together() as group:
             group.start_soon(self._announce_started, control)
+            group.start_soon(self._publisher.follow, control)
             while not run.settled:
                 stage = run.stage
                 try:

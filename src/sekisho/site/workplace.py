@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from sekisho.domain.egress import Fault, Found, LogRule, Withheld
+from sekisho.domain.files import RelPath
 from sekisho.domain.limits import MAX_DEPTH, MAX_FILES, MAX_TREE_BYTES
 from sekisho.transfer.tree import Tree
 from sekisho.wire.frames import Chunk
@@ -127,6 +128,13 @@ class Collector(Protocol):
         """Return the plain files of ``work_dir`` by name and size, and what is not plain.
 
         Never follows a link, leaves the directory, blocks, or reads content.
+        """
+        ...
+
+    def glimpse(self, place: Place, files: Sequence[Found]) -> tuple[tuple[RelPath, bytes], ...]:
+        """Return the bytes of ``files``, which are small, of a job that still runs.
+
+        A file that is not as ``files`` says, or changes while it is read, is left out.
         """
         ...
 

@@ -1,6 +1,6 @@
-"""The two opaque envelopes of a job: the request for the site, the outcome for the submitter.
+"""The opaque envelopes of a job: the request for the site; outcome and snapshot for the submitter.
 
-The broker carries them unread. Both begin with a version so that a later one can be signed and
+The broker carries them unread. Each begins with a version so that a later one can be signed and
 encrypted without a change of table or route.
 """
 
@@ -13,7 +13,15 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sekisho.domain.errors import UsageError
-from sekisho.domain.limits import MAX_ENVELOPE_BYTES, MAX_PARAMETERS, MAX_REQUESTED
+from sekisho.domain.limits import (
+    MAX_ENVELOPE_BYTES,
+    MAX_PARAMETERS,
+    MAX_PATH_BYTES,
+    MAX_REQUESTED,
+    MAX_SNAPSHOT_BYTES,
+    MAX_SNAPSHOT_ENVELOPE_BYTES,
+    MAX_SNAPSHOT_FILES,
+)
 
 Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 Text = Annotated[str, Meta(max_length=4096)]
@@ -66,11 +74,25 @@ class Outcome(Struct, frozen=True, kw_only=True, tag="outcome/1"):
     receipt: str | None = None  #: digest of the site log's record of this release: proof for later
 
 
-T = TypeVar("T", Request, Outcome)
+class SnapshotFile(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    path: Annotated[str, Meta(max_length=MAX_PATH_BYTES)]
+    content: Annotated[bytes, Meta(max_length=MAX_SNAPSHOT_BYTES)]
+
+
+class Snapshot(Struct, frozen=True, kw_only=True, tag="snapshot/1"):
+    """What a running job shows of itself. ``progress`` is a percentage."""
+
+    at: datetime
+    progress: Annotated[int, Meta(ge=0, le=100)] | None = None
+    files: Annotated[list[SnapshotFile], Meta(max_length=MAX_SNAPSHOT_FILES)] = []
+    receipt: str | None = None  #: digest of the site log's record of this release
+
+
+T = TypeVar("T", Request, Outcome, Snapshot)
 _REQUESTS: Any = Request | MintRequest
 
 
-def seal(message: Request | Outcome) -> bytes:
+def seal(message: Request | Outcome | Snapshot) -> bytes:
     """Return the envelope that carries ``message``."""
     return msgspec.json.encode(message)
 
@@ -86,8 +108,13 @@ def open_outcome(envelope: bytes) -> Outcome:
     return _open(envelope, Outcome)
 
 
-def _open(envelope: bytes, kind: type[T]) -> T:
-    if len(envelope) > MAX_ENVELOPE_BYTES:
+def open_snapshot(envelope: bytes) -> Snapshot:
+    """Return the snapshot, or raise UsageError(`envelope.invalid`)."""
+    return _open(envelope, Snapshot, MAX_SNAPSHOT_ENVELOPE_BYTES)
+
+
+def _open(envelope: bytes, kind: type[T], limit: int = MAX_ENVELOPE_BYTES) -> T:
+    if len(envelope) > limit:
         raise UsageError("envelope.invalid", why="length")
     try:
         return msgspec.json.decode(envelope, type=kind)

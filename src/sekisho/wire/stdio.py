@@ -31,7 +31,17 @@ PROBLEM: Final = b"P"
 _KINDS: Final = frozenset({MESSAGE, DATA, END, PROBLEM})
 
 Verb = Literal[
-    "identity", "submit", "missing", "put", "start", "view", "cancel", "fetch", "received", "jobs"
+    "identity",
+    "submit",
+    "missing",
+    "put",
+    "start",
+    "view",
+    "snapshot",
+    "cancel",
+    "fetch",
+    "received",
+    "jobs",
 ]
 
 

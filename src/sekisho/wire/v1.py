@@ -12,7 +12,12 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from sekisho.domain.ids import COMMAND_PATTERN, JOB_ID_PATTERN, SITE_PATTERN, USER_PATTERN
-from sekisho.domain.limits import MAX_ENVELOPE_BYTES, MAX_QUEUE_TIME, POLL_SECONDS
+from sekisho.domain.limits import (
+    MAX_ENVELOPE_BYTES,
+    MAX_QUEUE_TIME,
+    MAX_SNAPSHOT_ENVELOPE_BYTES,
+    POLL_SECONDS,
+)
 
 #: The end of a text: `$` alone would let a line feed follow.
 END = r"$(?!\n)"
@@ -23,6 +28,7 @@ CommandName = Annotated[str, Meta(pattern=f"^{COMMAND_PATTERN}{END}")]
 Instance = Annotated[str, Meta(pattern=f"^ins_[0-9a-hjkmnp-tv-z]{{26}}{END}")]
 Digest = Annotated[str, Meta(pattern=f"^[0-9a-f]{{64}}{END}")]
 Envelope = Annotated[bytes, Meta(max_length=MAX_ENVELOPE_BYTES)]  # base64 in JSON
+SnapshotEnvelope = Annotated[bytes, Meta(max_length=MAX_SNAPSHOT_ENVELOPE_BYTES)]
 Epoch = Annotated[int, Meta(ge=1, le=2**31)]
 
 
@@ -60,6 +66,14 @@ class JobView(Message, frozen=True, kw_only=True, omit_defaults=True):
     received: bool = False
     lost_by: str | None = None
     unguarded: bool = False  #: its site is served by an old MInt agent: no manifest holds there
+    snapshots: int = 0  #: how often the running job has published; the last one can be read
+
+
+class SnapshotView(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """What a running job published last, opaque to the broker."""
+
+    number: int  #: as `JobView.snapshots`
+    snapshot: SnapshotEnvelope
 
 
 class JobPage(Message, frozen=True, kw_only=True, omit_defaults=True):
@@ -140,6 +154,12 @@ class Report(Held, frozen=True, kw_only=True, omit_defaults=True):
     """Steps in their order, as far as the broker has not acknowledged them."""
 
     steps: list[Literal["started", "ended"]]
+
+
+class Publish(Held, frozen=True, kw_only=True, omit_defaults=True):
+    """What a running job shows of itself; it replaces what was published before."""
+
+    snapshot: SnapshotEnvelope
 
 
 class Verdict(Held, frozen=True, kw_only=True, omit_defaults=True):

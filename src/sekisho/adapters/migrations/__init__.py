@@ -15,7 +15,7 @@ from sekisho.adapters.sql.engine import Database
 from sekisho.domain.errors import ConfigError
 
 #: Oldest first; a test compares them with the files in `versions`.
-REVISIONS: Final = ("0001", "0002")
+REVISIONS: Final = ("0001", "0002", "0003")
 _VERSIONS: Final = sa.table("alembic_version", sa.column("version_num", sa.String))
 _LOCK: Final = 0x73656B69  # PostgreSQL's advisory lock of whoever migrates
 

@@ -95,6 +95,7 @@ jobs: Final = sa.Table(
     sa.Column("attention", _word(Attention)),
     sa.Column("result_tree", sa.String),
     sa.Column("lost_by", sa.String),
+    sa.Column("snapshots", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("received_at", MOMENT),
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("stored_bytes", sa.BigInteger, nullable=False, server_default="0"),
@@ -141,6 +142,13 @@ envelopes: Final = sa.Table(
     _job_id(),
     sa.Column("request", sa.LargeBinary, nullable=False),
     sa.Column("result", sa.LargeBinary),
+)
+
+snapshots: Final = sa.Table(
+    "snapshots",
+    metadata,
+    _job_id(),
+    sa.Column("snapshot", sa.LargeBinary, nullable=False),
 )
 
 history: Final = sa.Table(
