@@ -50,6 +50,7 @@ BODIES: dict[type | None, Callable[[], bytes]] = {
     v1.Poll: lambda: msgspec.json.encode(v1.Poll(instance=AGENT, free=0, wait_s=0.0)),
     v1.Accept: lambda: msgspec.json.encode(v1.Accept(**HELD)),
     v1.Report: lambda: msgspec.json.encode(v1.Report(**HELD, steps=["started"])),
+    v1.Publish: lambda: msgspec.json.encode(v1.Publish(**HELD, snapshot=b"shown")),
     v1.Verdict: lambda: msgspec.json.encode(v1.Verdict(**HELD, verdict="unable", result=b"")),
     v1.SiteSwitch: lambda: msgspec.json.encode(v1.SiteSwitch(disabled=True)),
     v1.DeclareLost: lambda: msgspec.json.encode(v1.DeclareLost(by="operator")),
@@ -61,13 +62,16 @@ def job_for(world: World, row: Row) -> Job:
     if row.route.startswith(("POST /v1/site", "PUT /v1/site")) or "/lost" in row.path:
         offer = world.held()
         world.put(world.claim(offer), world.job(offer.job), ["matrix"])
-        if "accept" in row.path or "report" in row.path:
-            return world.job(offer.job)
+        if "snapshot" in row.path:
+            world.desk.offers.report("one", offer.job, v1.Report(**HELD, steps=["started"]))
         return world.job(offer.job)
     if "received" in row.path:
         job = world.submit()
         return world.desk.submissions.cancel("alice", job.id)
-    return world.draft("matrix")
+    job = world.draft("matrix")
+    if "snapshot" in row.path:
+        world.desk.ports.store.snapshots.keep(job.id, b"shown")
+    return job
 
 
 async def call(http: httpx2.AsyncClient, row: Row, named: str, prefix: str = "") -> httpx2.Response:
