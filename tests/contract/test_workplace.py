@@ -69,8 +69,9 @@ def test_directories_are_private_whatever_the_umask(workplace: Workplace) -> Non
 
 
 def test_of_a_running_job_small_plain_files_are_read_as_they_stand(
-    workplace: Workplace, place: Place
+    adapter: str, workplace: Workplace, place: Place
 ) -> None:
+    """A shell alone cannot hold on to a file that is being changed: through one nothing is seen."""
     leave(place, plain=b"abc", other=b"d", empty=b"")
     found = {str(file.path): file for file in workplace.collect(place).found}
     work = Path(place.work_dir)
@@ -80,7 +81,8 @@ def test_of_a_running_job_small_plain_files_are_read_as_they_stand(
     linked = Found(RelPath.parse("linked"), 3)
     asked = [found["plain"], changed, gone, linked, found["empty"]]
     seen = {str(path): data for path, data in workplace.glimpse(place, asked)}
-    assert seen == {"plain": b"abc", "empty": b""}
+    holds = adapter in ("local", "ssh")
+    assert seen == ({"plain": b"abc", "empty": b""} if holds else {})
 
 
 def test_attempts_and_jobs_do_not_share_directories(workplace: Workplace) -> None:

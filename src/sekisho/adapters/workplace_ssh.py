@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from sekisho.adapters.hosts.far_files import FarFiles, Wish
@@ -81,6 +82,16 @@ class SshWorkplace:
 
     def collect(self, place: Place) -> Collected:
         return self._files.survey(place.job, place.attempt, self._caps)
+
+    def glimpse(self, place: Place, files: Sequence[Found]) -> tuple[tuple[RelPath, bytes], ...]:
+        """As the port says; nothing without a Python there: a shell cannot hold on to a file."""
+        if not files or not self._files.sight.python:
+            return ()
+        wishes = [Wish(WORK, str(found.path), found.size) for found in files]
+        with TemporaryDirectory(dir=Path(place.input_dir).parent) as here:
+            withheld = self._files.copy(place.job, place.attempt, wishes, Path(here))
+            seen = [found.path for n, found in enumerate(files) if n not in withheld]
+            return tuple((path, Path(here, WORK, *path.parts).read_bytes()) for path in seen)
 
     def stage(
         self, place: Place, release: Sequence[Found], logs: tuple[LogRule, LogRule] | None
