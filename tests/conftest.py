@@ -15,6 +15,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+_ROOT = Path(__file__).parents[1]
 _READY = "database system is ready to accept connections"
 
 
@@ -27,6 +28,19 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("shared")
+
+
+@pytest.fixture(autouse=True)
+def checkout_as_found() -> Iterator[None]:
+    """Fail a test during which something appears in the checkout: results belong elsewhere."""
+    before = _seen()
+    yield
+    assert _seen() <= before
+
+
+def _seen() -> set[str]:
+    names = (entry.name for entry in os.scandir(_ROOT))
+    return {name for name in names if not name.startswith(".")}
 
 
 @pytest.fixture(autouse=True)

@@ -11,15 +11,21 @@ import stat
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from sekisho.adapters.hosts.process_tree import look
+from sekisho.broker.ports import Sighting
 from sekisho.cli.main import run
 from sekisho.cli.site import site
+from sekisho.compose.broker import desk
+from sekisho.config.broker import load_broker
+from sekisho.i18n.catalogue import catalogue
 from sekisho.wire.envelope import open_outcome
 from tests.e2e.own_site import USER, Hall, a_hall
+from tests.world import an_id
 
 LANGUAGES = ("en", "ja")
 JAPANESE = re.compile(r"[぀-ヿ一-鿿]")
@@ -329,6 +335,30 @@ def test_a_command_that_is_switched_off_is_refused(hall: Hall) -> None:
         assert place.site("enable", "hello").status == 0
         assert place.run("hello").status == 0
     assert place.site("disable", "no-such").status == 66
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+@pytest.mark.parametrize("why", ["unseen", "absent", "disabled"])
+def test_whoever_waits_for_a_site_that_is_not_there_is_told(
+    hall: Hall, why: str, lang: str
+) -> None:
+    """Kills: a job that waits without a word for somebody who does not come."""
+    site, _ = hall.invite()
+    job = hall.must("submit", site, "hello").strip()
+    with desk(load_broker(hall.config, {})) as broker:
+        if why == "absent":
+            at = datetime.now(UTC) - timedelta(hours=1)
+            seen = Sighting(site=site, at=at, agent_version="1", instance=an_id("ins"))
+            broker.ports.store.directory.seen([seen])
+        broker.sites.switch(site, disabled=why == "disabled")
+    done = hall.call("--lang", lang, "wait", job, "--timeout", "6s")
+    assert done.status == 81
+    before, _, after = catalogue(lang)["say"][f"waits_for_{why}"].partition("{site}")
+    assert f"{before}{site}{after[:3]}" in done.err
+    assert done.err.count(site) == 1
+    assert site not in hall.call("wait", job, "--timeout", "4s", "--quiet").err
+    (listed,) = [s for s in hall.call("sites", "--json").json if s["id"] == site]
+    assert (listed["connected"], listed.get("disabled", False)) == (False, why == "disabled")
 
 
 # --- ending ------------------------------------------------------------------------------------

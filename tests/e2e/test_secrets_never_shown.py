@@ -130,7 +130,9 @@ def everything(trio: Trio) -> Iterator[tuple[str, str]]:
     yield user("run", *work, "--json", "--into", trio.home / "got")
     job, _ = done = user("submit", *work)
     yield done
-    yield from (user(word, job.strip()) for word in ("show", "wait", "fetch", "cancel"))
+    yield from (user(word, job.strip()) for word in ("show", "cancel"))
+    into = ("--into", trio.home / "got-later")
+    yield from (user(word, job.strip(), *into) for word in ("wait", "fetch"))
     yield user("jobs")
     yield site("check", "--quick")
     yield from (site(word) for word in ("status", "jobs", "log", "pause", "resume"))

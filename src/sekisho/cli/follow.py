@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,16 +12,22 @@ from sekisho.cli import exit as statuses
 from sekisho.cli import output
 from sekisho.cli.interrupt import Interrupted, choose, interruptible
 from sekisho.cli.progress import Reporter
+from sekisho.client.errors import JobGoesOn
+from sekisho.domain.job import JobState
 
 if TYPE_CHECKING:
     from sekisho.cli.session import Session
+    from sekisho.client.client import Client
     from sekisho.client.job import Job
     from sekisho.client.result import Result
-    from sekisho.wire.v1 import JobView
+    from sekisho.wire.v1 import JobView, SiteView
 
 
 REMOTE_LOG: Final = "remote_program_exec.log"
 _LOG_BYTES: Final = 32_768
+#: When nobody has taken a job it is worth asking whether its site is there: soon, and once more
+#: when an agent that has ended is no longer taken for connected.
+_LOOKS_SECONDS: Final = (3.0, 100.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,15 +37,17 @@ class Following:
     into: Path | None
     timeout_s: float | None = None
     on_interrupt: str | None = None
+    sites: Callable[[], Sequence[SiteView]] | None = None  #: asked when nobody takes the job
 
 
-def following(words: Mapping[str, Any]) -> Following:
+def following(words: Mapping[str, Any], client: Client) -> Following:
     """Return what the options of `run` or `wait` say."""
     timeout: timedelta | None = words["timeout"]
     return Following(
         into=None if words.get("no_fetch") else words["into"],
         timeout_s=None if timeout is None else timeout.total_seconds(),
         on_interrupt=words["on_interrupt"],
+        sites=client.sites,
     )
 
 
@@ -72,8 +80,41 @@ def _ended(show: Reporter, job: Job, how: Following) -> Result:
             shown = snapshot.number
             show.published(snapshot)
 
-    result = job.wait(how.timeout_s, changed)
+    result = _waited(show.session, job, how, changed)
     return result if how.into is None else job.fetch(how.into, show.fetching)
+
+
+def _waited(
+    session: Session, job: Job, how: Following, changed: Callable[[JobView], None]
+) -> Result:
+    """Wait for the job's end; tell once when nobody is there to take it."""
+    left = how.timeout_s
+    for seconds in _LOOKS_SECONDS:
+        if how.sites is None or session.silent or (left is not None and left <= seconds):
+            break
+        try:
+            return job.wait(seconds, changed)
+        except JobGoesOn:
+            left = None if left is None else left - seconds
+            if job.view.state != JobState.QUEUED:
+                break
+            if absence := _absence(session, job.view.site, how.sites()):
+                output.note(session, absence)
+                break
+    return job.wait(left, changed)
+
+
+def _absence(session: Session, name: str, sites: Sequence[SiteView]) -> str | None:
+    """Return what stands in the way of a job at the site ``name``, and what to do about it."""
+    site = next((site for site in sites if site.id == name), None)
+    if site is None or (site.connected and not site.disabled):
+        return None
+    if site.disabled:
+        return session.say("waits_for_disabled", site=name)
+    if site.last_seen_at is None:
+        return session.say("waits_for_unseen", site=name)
+    seen = site.last_seen_at.isoformat(timespec="seconds")
+    return session.say("waits_for_absent", site=name, seen=seen)
 
 
 def finish(session: Session, result: Result) -> int:

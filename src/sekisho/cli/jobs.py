@@ -36,7 +36,7 @@ def wait(session: Session, /, job_id: str, **words: Any) -> int:
     from sekisho.cli.follow import follow, following  # noqa: PLC0415
 
     with reporter(session) as show, session.client(show) as client:
-        return follow(session, show, client.job(job_id), following(words))
+        return follow(session, show, client.job(job_id), following(words, client))
 
 
 @click.command(cls=JobCommand)

@@ -77,7 +77,7 @@ def run(session: Session, /, **words: Any) -> int:
 
     with reporter(session) as show, session.client(show) as client:
         job = _submitted(session, show, client, words)
-        return follow(session, show, job, following(words))
+        return follow(session, show, job, following(words, client))
 
 
 @click.command(cls=Command)
