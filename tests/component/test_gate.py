@@ -23,7 +23,10 @@ from sekisho.domain.errors import (
 from sekisho.domain.run import Stage, Stop
 from sekisho.site.gate import Gate
 from sekisho.site.push import PushJob
-from sekisho.wire.frames import frame
+from sekisho.transfer.source import LocalTree, scan
+from sekisho.transfer.tree import Tree
+from sekisho.wire.envelope import Request, seal
+from sekisho.wire.frames import digest_of, frame
 from tests.component.gate_world import World, a_submission
 from tests.world import a_chunk
 
@@ -181,6 +184,56 @@ def test_after_the_start_nothing_more_may_be_brought(gate: Gate) -> None:
     ):
         with pytest.raises(Conflict):
             late()
+
+
+def a_draft_of(gate: Gate, place: Path) -> tuple[str, LocalTree]:
+    """Submit a job with an input that has not arrived, nor the list of inputs."""
+    (place / "in.txt").write_bytes(b"0123456789" * 200_000)
+    local = LocalTree(scan([("in.txt", place / "in.txt")]))
+    request = seal(Request(command="double", inputs=local.tree.ref()))
+    return gate.submit(a_submission(has_inputs=True, request=request)).id, local
+
+
+def test_a_start_without_all_inputs_is_refused_until_they_are_there(
+    gate: Gate, tmp_path: Path
+) -> None:
+    job, local = a_draft_of(gate, tmp_path)
+    pieces = [frame(c.digest, data) for c, data in local.tree.index()]
+    pieces += [frame(c.digest, local.read(c)) for c in local.tree.chunks()]
+    assert len(pieces) > 2
+    for n, piece in enumerate(pieces):
+        with pytest.raises(Conflict) as caught:
+            gate.start(job)
+        assert caught.value.code == "job.inputs_missing"
+        assert caught.value.params["count"] == (1 if n == 0 else len(pieces) - n)
+        gate.put(job, [piece])
+    assert gate.start(job).state == "queued"
+
+
+def test_a_start_with_a_list_that_is_wrong_is_left_to_the_manifest_to_refuse(gate: Gate) -> None:
+    request = seal(Request(command="x", inputs=Tree().ref()))
+    broken = msgspec.json.decode(request)
+    data = b"no list"
+    broken["inputs"]["index"] = [[digest_of(data), len(data)]]
+    message = a_submission(has_inputs=True, request=msgspec.json.encode(broken))
+    job = gate.submit(message).id
+    gate.put(job, [frame(digest_of(data), data)])
+    assert gate.start(job).state == "queued"
+
+
+@pytest.mark.parametrize("queue_s", [None, 60.0])
+def test_a_job_ends_expired_when_its_time_is_over_and_only_its_carrier_says_so(
+    world: World, gate: Gate, queue_s: float | None
+) -> None:
+    view = gate.submit(a_submission(queue_s=queue_s))
+    assert view.expires_at - view.created_at == timedelta(seconds=queue_s or 7 * 86_400)
+    world.days(8)
+    assert gate.view(view.id, None, 0).state == "queued"
+    world.store.update(view.id, "alice", lambda kept: replace(kept, expired=True))
+    assert gate.view(view.id, None, 0).state == "expired"
+    world.carrier.asked.clear()
+    gate.view(view.id, None, 0)
+    assert world.carrier.asked == []
 
 
 # ------------------------------------------------------------------------------- cancel
@@ -410,10 +463,23 @@ def test_a_work_directory_is_kept_as_long_as_the_manifest_says(world: World, gat
     assert world.workplace.jobs() == []
 
 
-def test_an_unfinished_draft_goes_after_a_day(world: World, gate: Gate) -> None:
-    message = a_submission(has_inputs=True)
-    job = gate.submit(message).id
-    world.days(1.1)
+def test_an_unfinished_draft_expires_after_a_day_and_goes_after_a_week(
+    world: World, gate: Gate
+) -> None:
+    job = gate.submit(a_submission(has_inputs=True)).id
+    chunk, data = a_chunk("late")
+    world.days(0.9)
+    assert gate.view(job, None, 0).state == "draft"
+    world.days(0.2)
+    assert gate.view(job, None, 0).state == "expired"
+    assert gate.start(job).state == gate.cancel(job).state == "expired"
+    with pytest.raises(Conflict):
+        gate.put(job, [frame(chunk.digest, data)])
+    assert world.carrier.asked == []
+    world.days(6)
+    gate.tidy()
+    assert gate.view(job, None, 0).state == "expired"
+    world.days(1)
     gate.tidy()
     with pytest.raises(NotFound):
         gate.start(job)
@@ -452,7 +518,7 @@ def test_a_drop_that_was_interrupted_goes_on(world: World, gate: Gate) -> None:
 
 def test_a_draft_that_is_started_while_it_expires_stays(world: World, gate: Gate) -> None:
     job = gate.submit(a_submission(has_inputs=True)).id
-    world.days(1.1)
+    world.days(8.1)
 
     class Late(DirectoryPushStore):
         """Has the draft started between the look and the drop."""
@@ -503,7 +569,7 @@ def test_one_submitters_chores_leave_the_others_alone(world: World, gate: Gate) 
     world.days(30)
     gate.tidy()
     assert world.chunks.find("bob", [chunk.digest])
-    assert bob.view(job, None, 0).state == "draft"
+    assert [kept.expired for kept in world.store.of("bob") if kept.id == job] == [False]
 
 
 def test_a_visit_revives_what_was_killed(world: World, gate: Gate) -> None:

@@ -21,7 +21,7 @@ def world(tmp_path: Path) -> World:
 
 @pytest.fixture
 def mailbox(world: World) -> GateMailbox:
-    return GateMailbox(world.store, world.journal, world.chunks)
+    return GateMailbox(world.store, world.journal, world.chunks, world.clock)
 
 
 def polled(
@@ -129,3 +129,19 @@ def test_a_carrier_stays_until_every_run_is_settled(
 def test_a_carrier_need_not_stay_for_a_draft(world: World, mailbox: GateMailbox) -> None:
     world.gate().submit(a_submission(has_inputs=True))
     assert mailbox.open() is False
+
+
+def test_a_job_that_waited_too_long_ends_and_is_not_offered(
+    world: World, mailbox: GateMailbox
+) -> None:
+    """P2. What was taken in time goes on, however late it is."""
+    late, taken, cancelled = (world.gate().submit(a_submission(queue_s=60.0)).id for _ in range(3))
+    world.run(taken, Stage.TAKEN)
+    world.gate().cancel(cancelled)
+    assert set(offered(polled(mailbox, free=0))) == set()
+    world.clock.passed += 61
+    assert offered(polled(mailbox)) == [cancelled]
+    states = [world.gate().view(job, None, 0).state for job in (late, taken, cancelled)]
+    assert states == ["expired", "accepted", "queued"]
+    fresh = world.gate().submit(a_submission(queue_s=60.0)).id
+    assert offered(polled(mailbox)) == [fresh]

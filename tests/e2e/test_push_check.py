@@ -9,14 +9,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sekisho.adapters.hosts.ssh import SshAddress, SshHost
+from sekisho.client.spec import JobSpec
 from tests.bare_site import SITE, bare_world
-from tests.gated import GatedHouse, gated_house
+from tests.gated import GatedHouse, gate_client, gated_house
 from tests.sshd import make_key, remove
 
 TOOLS = ("sh", "mkdir", "mktemp", "rmdir", "df", "tail", "true", "cat")
@@ -130,3 +132,25 @@ def test_what_a_bare_site_lacks_is_told(
     here = [f for f in told["checks"] if f["params"] and f["params"].get("host") == "-"]
     assert not here
     assert faults(told) == expected
+
+
+def test_a_faulty_manifest_is_told_as_a_closed_gate_and_waiting_goes_on_when_it_is_mended(
+    tmp_path: Path, runtime: Path
+) -> None:
+    with gated_house(tmp_path) as house, gate_client(house, tmp_path) as client:
+        manifest = house.site.home / "manifest.toml"
+        text = manifest.read_text()
+        manifest.write_text(f"{text}\nnonsense = 1\n")
+        told = checked(house, tmp_path, runtime, house.key)
+        assert faults(told) == [("gate", "gate.closed")]
+        (said,) = [entry["what"] for entry in told["checks"] if entry["code"]]
+        assert "manifest" in said
+        log = (house.site.push / "gate.log").read_text()
+        assert "gate_closed" in log
+        assert "nonsense" in log  # the fault itself is for the site's people
+        with ThreadPoolExecutor(1) as other:
+            waiting = other.submit(client.submit, JobSpec(site="kobe", command="noop"))
+            with pytest.raises(TimeoutError):
+                waiting.result(0.5)
+            manifest.write_text(text)
+            assert waiting.result(60).wait().state == "succeeded"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -164,3 +166,28 @@ def _cwd(pid: str) -> str:
         return os.readlink(f"/proc/{pid}/cwd")  # noqa: PTH115 (it names no file)
     except OSError:
         return ""
+
+
+def test_the_sites_people_see_pushed_jobs_beside_those_of_the_broker(
+    house: GatedHouse, client: Client
+) -> None:
+    done = client.submit(JobSpec(site="kobe", command="noop"))
+    done.wait()
+    job = client.submit(JobSpec(site="kobe", command="wait"))
+    until(lambda: house.site.starts() == 1)
+    status = at_site(house, "status")
+    assert [row["job"] for row in status["open_jobs"]] == [job.id]
+    assert status["carrier_pid"] == house.site.carrier()
+    assert [row["job"] for row in at_site(house, "jobs")] == [job.id]
+    assert [row["job"] for row in at_site(house, "jobs", "--all")] == [done.id, job.id]
+    shown = at_site(house, "show", job.id)
+    assert shown["run"]["work_dir"] == house.site.witness.read_text().strip()
+    assert {entry["kind"] for entry in shown["log"]} >= {"offered", "accepted", "started"}
+
+
+def at_site(house: GatedHouse, *words: str) -> Any:
+    """Return what the site's own command line says."""
+    argv = [sys.executable, "-c", "from sekisho.cli.main import main; main()", "site", *words]
+    argv += ["--dir", str(house.site.home), "--json"]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60)
+    return json.loads(done.stdout)

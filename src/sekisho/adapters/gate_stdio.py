@@ -123,6 +123,14 @@ class GateStdio:
             self._packets.send(END)
 
 
+def turn_away(packets: Packets, error: SekishoError) -> None:
+    """Answer every call with ``error`` until the caller is gone: there is no gate to be opened."""
+    while (packet := packets.receive()) is not None:
+        if packet[0] == MESSAGE:
+            packets.send(MESSAGE, encoded(Answer(problem=problem_of(error))))
+            packets.flush()
+
+
 def _job(call: Call) -> str:
     if call.job is None:
         raise UsageError("message.invalid", why="job")

@@ -6,18 +6,19 @@ that out. A `poll` ends when the carrier is woken, or after its time.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
 from anyio import to_thread
 
 from sekisho.adapters.chunks_local import LocalChunks, LocalFiles
+from sekisho.domain.clock import Clock
 from sekisho.domain.egress import Cleared
 from sekisho.site.gate import Runs
 from sekisho.site.mailbox import Hold, LastWord, Step
-from sekisho.site.push import ChunkShelf, PushJob, PushStore, owed
+from sekisho.site.push import ChunkShelf, PushJob, PushStore, due, owed
 from sekisho.site.workplace import Staged
 from sekisho.transfer.fetch import fetch_files, fetch_index
 from sekisho.transfer.tree import Tree
@@ -34,10 +35,11 @@ AGAIN_S = 5.0
 class GateMailbox:
     """The lane of a carrier to the gates of its site."""
 
-    def __init__(self, store: PushStore, runs: Runs, shelf: ChunkShelf) -> None:
+    def __init__(self, store: PushStore, runs: Runs, shelf: ChunkShelf, clock: Clock) -> None:
         self._store = store
         self._runs = runs
         self._shelf = shelf
+        self._clock = clock
         self._woken = anyio.Event()
         self._offered: dict[str, float] = {}  #: when a waiting job was offered last
 
@@ -57,9 +59,11 @@ class GateMailbox:
         return answer
 
     def _look(self, free: int, holds: Sequence[str], cancelling: Sequence[str]) -> PollAnswer:
-        jobs = {job.id: job for job in reversed(self._store.of(None)) if job.ready and not job.gone}
+        ready = (job for job in reversed(self._store.of(None)) if job.ready and not job.gone)
+        jobs = {job.id: job for job in ready if not job.expired}
         waiting = [job for job in jobs.values() if self._runs.run(job.id) is None]
-        now = time.monotonic()
+        waiting = [job for job in waiting if not self._aged(job).expired]
+        now = self._clock.monotonic()
         self._offered = {j.id: self._offered[j.id] for j in waiting if j.id in self._offered}
         fresh = [j for j in waiting if self._offered.get(j.id, -AGAIN_S) + AGAIN_S <= now]
         self._offered |= dict.fromkeys((j.id for j in fresh[:free]), now)
@@ -69,6 +73,12 @@ class GateMailbox:
             if name in jobs and jobs[name].cancelled and name not in cancelling
         ]
         return PollAnswer(offers=[_offer(job) for job in fresh[:free]], cancel=cancel)
+
+    def _aged(self, job: PushJob) -> PushJob:
+        """End a waiting job whose time is over: nobody takes it but us, and not just now."""
+        if not due(job, None, self._clock.now()):
+            return job
+        return self._store.update(job.id, job.submitter, lambda kept: replace(kept, expired=True))
 
     def open(self) -> bool:
         """Say whether a job is still to be carried."""

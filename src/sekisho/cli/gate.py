@@ -40,7 +40,7 @@ def _serve(folder: Path, user: str) -> int:
     from sekisho.adapters.logging_setup import set_up_logging  # noqa: PLC0415
     from sekisho.compose.gate import gate, ignore_terminal_signals  # noqa: PLC0415
     from sekisho.config.site import load_site  # noqa: PLC0415
-    from sekisho.domain.errors import SekishoError  # noqa: PLC0415
+    from sekisho.domain.errors import ConfigError, SekishoError  # noqa: PLC0415
     from sekisho.domain.ids import check_user  # noqa: PLC0415
 
     set_up_logging("info", "json")
@@ -54,6 +54,10 @@ def _serve(folder: Path, user: str) -> int:
         conversation.serve()
         if chores_due(files.state / "push" / "tidied"):
             the_gate.tidy()
+    except ConfigError as error:
+        log.warning("gate_closed", code=error.code, user=user, **error.params)
+        _turn_away(incoming, outgoing)
+        return error.exit_status
     except SekishoError as error:
         log.warning("gate_ended", code=error.code, user=user)
         return PROTOCOL_STATUS
@@ -63,6 +67,16 @@ def _serve(folder: Path, user: str) -> int:
         log.exception("gate_crashed", user=user)
         return 70
     return 0
+
+
+def _turn_away(incoming: IO[bytes], outgoing: IO[bytes]) -> None:
+    """Say that the gate is closed: else the caller takes it for a cut line."""
+    from sekisho.adapters.gate_stdio import turn_away  # noqa: PLC0415
+    from sekisho.domain.errors import SekishoError, Unavailable  # noqa: PLC0415
+    from sekisho.wire.stdio import Packets  # noqa: PLC0415
+
+    with suppress(SekishoError, OSError):
+        turn_away(Packets(incoming, outgoing), Unavailable("gate.closed"))
 
 
 def chores_due(stamp: Path, every_s: float = 600.0) -> bool:

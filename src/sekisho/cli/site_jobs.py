@@ -1,4 +1,7 @@
-"""What a site's agent is doing, and what it remembers of each job. For the site's own people."""
+"""What a site is doing, and what it remembers of each job. For the site's own people.
+
+Jobs that came from the broker and through the gate are in one list.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from sekisho.cli import output
 from sekisho.cli.session import Session
 from sekisho.cli.site_home import home_option, open_site
 from sekisho.cli.site_log import entries, shown
+from sekisho.cli.site_runs import SiteRun, carrier_state, site_runs
 from sekisho.cli.words import Command, json_option
 from sekisho.config.site import SiteFiles
 from sekisho.domain.errors import NotFound
@@ -57,7 +61,8 @@ def _status(files: SiteFiles) -> dict[str, Any]:
         "last_poll_at": note and note.asked_at,
         "last_fault": note and note.code,
         "disabled_commands": sorted(disabled_commands(files.disabled)),
-        "open_jobs": [_row(run) for run in journal.runs() if not run.settled],
+        "carrier_pid": DirectoryJournal(carrier_state(files)).owner(),
+        "open_jobs": [_row(one.run) for one in site_runs(files) if not one.run.settled],
     }
 
 
@@ -74,7 +79,7 @@ def _connected(note: LineNote | None) -> bool:
 @click.pass_obj
 def jobs(session: Session, *, home: Path, every: bool) -> None:
     """List the jobs in hand; with --all, those that are remembered as well."""
-    runs = DirectoryJournal(open_site(home).state).runs()
+    runs = [one.run for one in site_runs(open_site(home))]
     rows = [_row(run) for run in runs if every or not run.settled]
     if session.json:
         output.result_json(session, rows)
@@ -109,22 +114,23 @@ def _cells(session: Session, row: Mapping[str, Any]) -> tuple[str, ...]:
 def show(session: Session, job_id: str, home: Path) -> None:
     """Show all that this site knows of one job, its work directory too."""
     files = open_site(home)
-    run = next((r for r in DirectoryJournal(files.state).runs() if r.job == job_id), None)
+    found = next((one for one in site_runs(files) if one.run.job == job_id), None)
     records = [entry for entry in entries(files.state) if entry.body["job"] == job_id]
-    if run is None and not records:
+    if found is None and not records:
         raise NotFound("site.no_such_job", job=check_job_id(job_id))
-    facts = {} if run is None else _facts(files, run)
+    facts = {} if found is None else _facts(found)
     if session.json:
-        found = [{**entry.body, "digest": entry.digest} for entry in records]
-        output.result_json(session, {"run": facts or None, "log": found})
+        told = [{**entry.body, "digest": entry.digest} for entry in records]
+        output.result_json(session, {"run": facts or None, "log": told})
         return
     _table(session, "job", facts)
     for entry in records:
         output.result(session, shown(entry))
 
 
-def _facts(files: SiteFiles, run: Run) -> dict[str, Any]:
-    place = LocalWorkplace(files.work_base).place(run.job, run.attempt)
+def _facts(found: SiteRun) -> dict[str, Any]:
+    run = found.run
+    place = LocalWorkplace(found.work_base).place(run.job, run.attempt)
     return {
         **_row(run),
         "epoch": run.epoch,

@@ -98,7 +98,7 @@ async def _serve(push: PushFiles, lock: int) -> None:
     store = DirectoryPushStore(push.folder)
     journal = push.journal()
     await _lock(journal)
-    mailbox = GateMailbox(store, journal, DirectoryShelf(push.chunks))
+    mailbox = GateMailbox(store, journal, DirectoryShelf(push.chunks), SystemClock())
     desires = DirectoryDesires(push.site, load_manifest(push.site.manifest))
     desk = Desk(
         mailbox=mailbox,

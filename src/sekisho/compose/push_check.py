@@ -57,9 +57,17 @@ def findings(name: str, config: Path | None) -> Iterator[Finding]:
             if _runs_commands(host):
                 yield found("gate", "check.no_gate", host=site.host)
                 return
-            yield from _gated(GateLane(name, host.session, Patience(limit_s=0)))
+            yield from _told("gate", _gated(GateLane(name, host.session, Patience(limit_s=0))))
     except SekishoError as error:
         yield fault("login", error)
+
+
+def _told(check: str, steps: Iterator[Finding]) -> Iterator[Finding]:
+    """Return what ``steps`` find; an error of theirs is a fault of ``check``."""
+    try:
+        yield from steps
+    except SekishoError as error:
+        yield fault(check, error)
 
 
 def _runs_commands(host: SshHost) -> bool:

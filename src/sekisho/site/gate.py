@@ -29,9 +29,19 @@ from sekisho.domain.errors import (
     SyncFailed,
 )
 from sekisho.domain.job import JobState
-from sekisho.domain.limits import DRAFT_TIME
+from sekisho.domain.limits import QUEUE_TIME
 from sekisho.domain.run import Run, Stage
-from sekisho.site.push import ChunkShelf, PushJob, PushStore, owed, state_of, unstaged, view_of
+from sekisho.site.push import (
+    ChunkShelf,
+    PushJob,
+    PushStore,
+    due,
+    lacking,
+    owed,
+    state_of,
+    unstaged,
+    view_of,
+)
 from sekisho.site.workplace import Workplace
 from sekisho.wire.frames import Chunk, Frame, FrameReader
 from sekisho.wire.v1 import Identity, JobPage, JobView, SnapshotView, SubmitJob
@@ -105,6 +115,7 @@ class Gate:
         if message.site != self.site:
             raise NotFound("site.not_found", site=message.site)
         now = self.clock.now()
+        queue = timedelta(seconds=message.queue_s) if message.queue_s else QUEUE_TIME
         digest = hashlib.sha256(msgspec.json.encode(message)).hexdigest()
         job = self.store.add(
             PushJob(
@@ -114,7 +125,7 @@ class Gate:
                 request=message.request,
                 digest=digest,
                 created_at=now,
-                expires_at=now + DRAFT_TIME,
+                expires_at=now + queue,
                 ready=not message.has_inputs,
             ),
             lambda: self._not_forgotten(message.id),
@@ -128,11 +139,15 @@ class Gate:
             raise Conflict("job.replayed", job=job_id)
 
     def start(self, job_id: str) -> JobView:
-        """Take the inputs as complete; whether they are, the carrier sees."""
+        """Take the inputs as complete, if they are: else raise Conflict(`job.inputs_missing`)."""
 
         def begin(job: PushJob) -> PushJob:
-            return job if job.cancelled else replace(job, ready=True)
+            return job if job.cancelled or job.expired else replace(job, ready=True)
 
+        job = self._job(job_id)
+        open_draft = not (job.ready or job.cancelled or job.expired)
+        if open_draft and (count := lacking(self.chunks, job)):
+            raise Conflict("job.inputs_missing", job=job_id, count=count)
         return self._seen(self._changed(job_id, begin), news=True)
 
     def view(self, job_id: str, version: int | None, wait_s: float) -> JobView:
@@ -261,9 +276,10 @@ class Gate:
         now = self.clock.now()
 
         def mark(kept: PushJob) -> PushJob:
+            kept = self._aged(kept)
             return replace(kept, gone=kept.gone or _past(kept, self.runs.run(kept.id), now))
 
-        if _past(job, self.runs.run(job.id), now) or job.gone:
+        if _past(self._aged(job), self.runs.run(job.id), now) or job.gone:
             gone = self.store.update(job.id, self.submitter, mark).gone
             if gone and self.workplace.purge(job.id):
                 self.runs.forget(job.id)
@@ -283,14 +299,22 @@ class Gate:
             return True
 
     def _job(self, job_id: str) -> PushJob:
-        return _there(self.store.get(job_id, self.submitter))
+        job = _there(self.store.get(job_id, self.submitter))
+        return job if self._aged(job) is job else self._changed(job_id, lambda kept: kept)
 
     def _changed(self, job_id: str, change: Callable[[PushJob], PushJob]) -> PushJob:
-        return self.store.update(job_id, self.submitter, lambda job: change(_there(job)))
+        return self.store.update(
+            job_id, self.submitter, lambda job: change(self._aged(_there(job)))
+        )
+
+    def _aged(self, job: PushJob) -> PushJob:
+        """End a draft whose inputs did not come in time. Of a ready job the carrier decides."""
+        late = not job.ready and due(job, None, self.clock.now())
+        return replace(job, expired=True) if late else job
 
     def _draft(self, job_id: str) -> PushJob:
         job = self._job(job_id)
-        if job.ready:
+        if job.ready or job.expired:
             raise Conflict("job.invalid_transition", job=job_id)
         return job
 
@@ -317,7 +341,8 @@ def _there(job: PushJob) -> PushJob:
 def _past(job: PushJob, run: Run | None, now: datetime) -> bool:
     """Say whether nobody may ask for ``job`` any more."""
     if run is None:
-        return not job.ready and job.expires_at < now
+        ended = state_of(job, run).terminal
+        return ended and (job.received_at or job.expires_at) + KEEP_RECEIVED < now
     if not run.settled or (run.keep_until is not None and now <= run.keep_until):
         return False
     if job.received_at is not None:

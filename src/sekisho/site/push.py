@@ -12,8 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
+from sekisho.domain.errors import IntegrityError, TooLarge, UsageError
 from sekisho.domain.job import JobState
+from sekisho.domain.limits import DRAFT_TIME
 from sekisho.domain.run import Run, Stage
+from sekisho.transfer.fetch import MAX_INDEX_BYTES
+from sekisho.transfer.tree import read_tree
+from sekisho.wire.envelope import open_request
 from sekisho.wire.frames import Frame
 from sekisho.wire.v1 import JobView
 
@@ -28,9 +33,10 @@ class PushJob:
     request: bytes
     digest: str  #: of the submission; the same id with another one is a conflict
     created_at: datetime
-    expires_at: datetime  #: a draft whose inputs never came
+    expires_at: datetime  #: when it ends `expired` unless its carrier has taken it
     ready: bool = False  #: all inputs are here
     cancelled: bool = False
+    expired: bool = False  #: written by the carrier of a ready job, by the gate of a draft
     received_at: datetime | None = None
     gone: bool = False  #: being dropped: shown to nobody, started by nobody, to be removed
 
@@ -140,9 +146,40 @@ _STATES: Final[dict[Stage, JobState]] = {
 _ORDER: Final = {state: n for n, state in enumerate(JobState)}
 
 
+def due(job: PushJob, run: Run | None, now: datetime) -> bool:
+    """Say whether nobody took ``job`` in time, so that it has to end `expired`."""
+    if run is not None or job.cancelled or job.expired or job.gone:
+        return False
+    return (
+        job.expires_at if job.ready else min(job.expires_at, job.created_at + DRAFT_TIME)
+    ) <= now
+
+
+def lacking(shelf: ChunkShelf, job: PushJob) -> int:
+    """Return how many pieces of the inputs of ``job`` are not here; 0 for a list that is wrong.
+
+    A request or a list that is wrong is refused by whoever carries the job, and says why.
+    """
+    try:
+        ref = open_request(job.request).inputs
+        listed = [] if ref is None else [chunk.digest for chunk in ref.index]
+        here = shelf.find(job.submitter, listed)
+        if ref is None or (absent := len(set(listed) - here.keys())):
+            return 0 if ref is None else absent
+        if sum(chunk.size for chunk in ref.index) > MAX_INDEX_BYTES:
+            return 0
+        tree = read_tree(b"".join(shelf.read(here[d]).opened()[1] for d in listed), ref)
+    except (UsageError, IntegrityError, TooLarge):
+        return 0
+    wanted = {chunk.digest for chunk in tree.chunks()}
+    return len(wanted - shelf.find(job.submitter, wanted).keys())
+
+
 def state_of(job: PushJob, run: Run | None) -> JobState:
     """Return where ``job`` is, from its run. A final stage shows once its last word is recorded."""
     if run is None:
+        if job.expired:
+            return JobState.EXPIRED
         if job.ready:
             return JobState.QUEUED  # cancelled or not: its carrier closes it
         return JobState.CANCELLED if job.cancelled else JobState.DRAFT
@@ -160,7 +197,7 @@ def unstaged(job: PushJob, run: Run | None) -> bool:
 
 def owed(job: PushJob, run: Run | None) -> bool:
     """Say whether a carrier has still to do something about ``job``."""
-    return job.ready and not job.gone and (run is None or not run.settled)
+    return job.ready and not (job.gone or job.expired) and (run is None or not run.settled)
 
 
 def view_of(job: PushJob, run: Run | None, published: int = 0) -> JobView:
@@ -173,10 +210,16 @@ def view_of(job: PushJob, run: Run | None, published: int = 0) -> JobView:
         state=state.value,
         version=2 * _ORDER[state] + int(job.cancelled) + 2 * len(_ORDER) * published,
         created_at=job.created_at,
-        changed_at=(run.finished_at or run.taken_at) if run else job.created_at,
+        changed_at=_changed_at(job, run),
         expires_at=job.expires_at,
         cancel_requested=job.cancelled,
         result=run.result if run and state.terminal else None,
         received=job.received_at is not None,
         snapshots=published,
     )
+
+
+def _changed_at(job: PushJob, run: Run | None) -> datetime:
+    if run is None:
+        return job.expires_at if job.expired else job.created_at
+    return run.finished_at or run.taken_at
