@@ -23,8 +23,6 @@ from tests.sshd import Sshd, make_key, remove, serving
 from tests.wire import Wire, wire
 
 KINDS: Final = ("bare", "gated")
-#: The same two sites, through a line that counts, or that is slow.
-FAR: Final = {kind: f"{kind}-far" for kind in KINDS}
 SIDES: Final = ("client", "ssh and rsync", "sshd and rsync", "gate", "carrier")
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
@@ -51,16 +49,16 @@ path = "big.out"
 max_bytes = "1 TiB"
 """
 _SITE: Final = """\
-[site.{name}]
+[site.{kind}]
 mode = "ssh"
 kind = "{kind}"
-host = "{name}"
+host = "{host}"
 ssh_config = "ssh_config"
 logins_per_minute = 600
 """
 _PROGRAMS: Final = """\
 base = "{place}/base"
-[site.{name}.program]
+[site.bare.program]
 noop = ["{place}/noop.sh"]
 give = ["{place}/give.sh"]
 """
@@ -68,7 +66,10 @@ give = ["{place}/give.sh"]
 
 @dataclass(frozen=True, slots=True)
 class PushWorld:
-    """Both sites. The command ``give`` returns what lies ``ready``, at no cost of its own."""
+    """Both sites. The command ``give`` returns what lies ``ready``, at no cost of its own.
+
+    The sites that are ``far`` are the same ones, through a line that counts, or that is slow.
+    """
 
     place: Path
     server: Sshd
@@ -79,9 +80,8 @@ class PushWorld:
     def ready(self) -> Path:
         return self.place / "ready"
 
-    @property
-    def config(self) -> Path:
-        return self.place / "client.toml"
+    def config(self, *, far: bool = False) -> Path:
+        return self.place / ("far.toml" if far else "client.toml")
 
     @property
     def ssh_config(self) -> Path:
@@ -100,32 +100,30 @@ class PushWorld:
             program = self.place / f"{name}.sh"
             program.write_text(f"#!/bin/sh\n{text}\n")
             program.chmod(0o755)
-        self.config.write_text("".join(map(self._site, (*KINDS, *FAR.values()))))
+        self.config().write_text("".join(_site(kind, kind, self.place) for kind in KINDS))
+        far = [_site(kind, f"{kind}-far", self.place) for kind in KINDS]
+        self.config(far=True).write_text("".join(far))
         self.lead_far(self.line.port)
 
     def lead_far(self, port: int) -> None:
-        """Let the names in `FAR` lead to ``port``; a connection that is open stays as it is."""
+        """Let the far sites' hosts lead to ``port``; a connection that is open stays as it is."""
         host = f"[127.0.0.1]:{self.server.port}"
         text = ""
         for kind, key in (("bare", None), ("gated", self.gate_key)):
             text += self.server.alias(kind, key=key)
-            far = self.server.alias(FAR[kind], key=key, extra=[f"HostKeyAlias {host}"])
+            far = self.server.alias(f"{kind}-far", key=key, extra=[f"HostKeyAlias {host}"])
             text += far.replace(f"Port {self.server.port}\n", f"Port {port}\n")
         self.ssh_config.write_text(text)
 
-    def _site(self, name: str) -> str:
-        kind = name.partition("-")[0]
-        rest = _PROGRAMS.format(name=name, place=self.place) if kind == "bare" else ""
-        return _SITE.format(name=name, kind=kind) + rest
-
-    def client(self) -> Client:
-        return client(self.config)
+    def client(self, *, far: bool = False) -> Client:
+        return client(self.config(far=far))
 
     def disconnect(self) -> None:
         """End the shared connections."""
-        files = load_client(self.config)
-        for name, site in files.settings.site.items():
-            ssh_host(site, files, name).disconnect()
+        for far in (False, True):
+            files = load_client(self.config(far=far))
+            for site in files.settings.site.values():
+                ssh_host(site, files, site.host).disconnect()
 
     def carrier(self) -> int | None:
         """Return the process that carries the gated site's jobs."""
@@ -148,7 +146,7 @@ class PushWorld:
             spent["gate" if "python" in _name(pid) else "sshd and rsync"] += _cpu_seconds(pid)
         if (carrier := self.carrier()) is not None:  # begun by a gate, and among its children
             spent["carrier"] = _cpu_seconds(carrier)
-            spent["gate"] -= spent["carrier"] if carrier in self.server.children() else 0
+            spent["gate"] -= spent["carrier"] if carrier in self.server.children() else 0.0
         return spent
 
     def peak_mib(self) -> dict[str, float]:
@@ -161,6 +159,11 @@ class PushWorld:
             "gate": max(map(_peak_mib, gates), default=0.0),
             "carrier": 0.0 if carrier is None else _peak_mib(carrier),
         }
+
+
+def _site(kind: str, host: str, place: Path) -> str:
+    rest = _PROGRAMS.format(place=place) if kind == "bare" else ""
+    return _SITE.format(kind=kind, host=host) + rest
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from bench.push_world import FAR, KINDS, SIDES, PushWorld, push_world, shaped
+from bench.push_world import KINDS, SIDES, PushWorld, push_world, shaped
 from bench.report import Figure, Table, conclude, note
 from sekisho.client.client import Client
 from sekisho.client.spec import JobSpec
@@ -136,11 +136,11 @@ class Bench:
         after = self.world.cpu_seconds()
         return Cost(wall, {side: after[side] - before[side] for side in SIDES})
 
-    def one(self, site: str, command: str, *inputs: Path) -> None:
+    def one(self, site: str, command: str, *inputs: Path, through: Client | None = None) -> None:
         """Run one job from its submission to its result on disk."""
         spec = JobSpec(site=site, command=command, inputs=list(inputs), outputs=_OUTPUTS[command])
         into = self.world.place / "result"
-        self.client.submit(spec).result(into)
+        (through or self.client).submit(spec).result(into)
         shutil.rmtree(into, ignore_errors=True)  # what is there already would not be fetched
 
     # ---------------------------------------------------------------- changes, slow lines
@@ -150,14 +150,15 @@ class Bench:
         big = _random_file(self.world.place / "big.inp", self.mib)
         self._rsync(str(big), f"bare:{self._there}/")
         for kind in KINDS:
-            self.one(FAR[kind], "noop", big)
+            self.one(kind, "noop", big)
         with big.open("r+b") as stream:
             stream.seek(big.stat().st_size // 2)
             stream.write(os.urandom(max(1, big.stat().st_size // 100)))
-        plain = self._sent(lambda: self._rsync(str(big), f"{FAR['bare']}:{self._there}/"))
-        for kind in KINDS:
-            ours = self._sent(lambda kind=kind: self.one(FAR[kind], "noop", big))  # type: ignore[misc]
-            self.figures[f"{_PREFIX[kind]}changed_1pct_bytes_ratio"] = ours / plain
+        plain = self._sent(lambda: self._rsync(str(big), f"bare-far:{self._there}/"))
+        with self.world.client(far=True) as far:
+            for kind in KINDS:
+                ours = self._sent(lambda kind=kind: self.one(kind, "noop", big, through=far))  # type: ignore[misc]
+                self.figures[f"{_PREFIX[kind]}changed_1pct_bytes_ratio"] = ours / plain
 
     def _sent(self, act: Callable[[], None]) -> int:
         before = self.world.line.out
@@ -166,19 +167,18 @@ class Bench:
 
     def slow_line(self, mbit: int) -> None:
         """Measure the gated site beside rsync where the line is the bound."""
-        with shaped(self.world.server.port, mbit, 2) as port:
+        with shaped(self.world.server.port, mbit, 2) as port, self.world.client(far=True) as far:
             self.world.lead_far(port)
             big = _random_file(self.world.place / "big.inp", self.mib)
-            (self._there / "big.inp").unlink(missing_ok=True)
-            name = FAR["gated"]
-            self.one(name, "noop")
-            to, back = f"{FAR['bare']}:{self._there}/", f"{big}.back"
-            plain = _seconds(lambda: self._rsync(str(big), to))
-            ours = _seconds(lambda: self.one(name, "noop", big))
+            there = self._there / big.name
+            there.unlink(missing_ok=True)
+            self.one("gated", "noop", through=far)
+            plain = _seconds(lambda: self._rsync(str(big), f"bare-far:{there}"))
+            ours = _seconds(lambda: self.one("gated", "noop", big, through=far))
             self.figures[f"gated_{mbit}mbit_in_ratio_rsync"] = plain / ours
-            plain = _seconds(lambda: self._rsync(f"{to}big.inp", back))
+            plain = _seconds(lambda: self._rsync(f"bare-far:{there}", f"{big}.back"))
             shutil.copyfile(big, self.world.ready)
-            ours = _seconds(lambda: self.one(name, "give"))
+            ours = _seconds(lambda: self.one("gated", "give", through=far))
             self.figures[f"gated_{mbit}mbit_out_ratio_rsync"] = plain / ours
             self.world.disconnect()
 
