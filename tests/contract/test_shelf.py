@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -125,7 +126,7 @@ def test_contents_are_copied_one_behind_the_other(shelf: ChunkShelf, tmp_path: P
     here = shelf.find(SPACE, map(digest_of, texts))
     chosen = [*texts[3:9], *texts[25:35], texts[40], *texts[:3], texts[5], texts[5]]
     with (tmp_path / "file").open("w+b") as file:
-        shelf.copy([here[digest_of(text)] for text in chosen], file.fileno(), 7)
+        assert shelf.copy([here[digest_of(text)] for text in chosen], file.fileno(), 7) is True
         assert file.read() == bytes(7) + b"".join(chosen)
 
 
@@ -220,9 +221,31 @@ def test_damage_is_copied_as_it_is_for_whoever_verifies(
     held = packs.find(SPACE, [digest])[digest]
     (pack,) = files(root, "pack")
     pack.write_bytes(b"b ch")
+    _touch(pack, 1)
     with (tmp_path / "file").open("w+b") as file:
-        packs.copy([held], file.fileno(), 0)
+        assert packs.copy([held], file.fileno(), 0) is False
         assert file.read() == b"b ch"
+
+
+def _touch(file: Path, later_s: float) -> None:
+    at = file.stat().st_mtime + later_s
+    os.utime(file, (at, at))
+
+
+@pytest.mark.parametrize(("touched_s", "later_s"), [(0.1, 0), (0, 4000), (0, -4000), (-1, 4000)])
+def test_only_what_came_lately_and_was_not_touched_passes_for_verified(
+    root: Path, tmp_path: Path, touched_s: float, later_s: float
+) -> None:
+    """Killed by: believing a pack for as long as it is kept, or after somebody has changed it."""
+    now = time.time()
+    shelf = DirectoryShelf(root, now=lambda: now)
+    digest = put(shelf)
+    held = shelf.find(SPACE, [digest])[digest]
+    with (tmp_path / "file").open("w+b") as file:
+        assert shelf.copy([held], file.fileno(), 0) is True
+        _touch(files(root, "pack")[0], touched_s)
+        now += later_s
+        assert shelf.copy([held], file.fileno(), 0) is False
 
 
 def test_a_system_that_copies_nothing_by_itself_is_helped(

@@ -11,9 +11,10 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +28,9 @@ from sekisho.domain.errors import IntegrityError, NotFound, StorageFull, UsageEr
 from sekisho.domain.files import Pattern, RelPath
 from sekisho.domain.limits import MAX_DEPTH, MAX_FILES, MAX_TREE_BYTES, MIB
 from sekisho.site.workplace import CollectCaps
+from sekisho.transfer.port import Given
 from sekisho.transfer.progress import Progress, unseen
+from sekisho.transfer.remembered import Look
 from sekisho.transfer.source import LocalTree, Source
 from sekisho.transfer.tree import Tree
 from sekisho.wire.frames import Chunk
@@ -45,12 +48,13 @@ _CAPS: Final = CollectCaps(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Back:
     """What came back: its files with their chunks at hand, and what is wrong with it."""
 
     local: LocalTree
     faults: tuple[Fault, ...] = ()
+    looks: Mapping[RelPath, Look] = field(default_factory=dict)  #: of the files, as they were read
 
     @property
     def tree(self) -> Tree:
@@ -61,7 +65,12 @@ class Back:
         here = {file.path for file in self.tree.files}
         gone = [path for path in wanted if path not in here]
         faults = [Fault("output.changed", (("output", str(path)),)) for path in gone]
-        return Back(self.local, (*self.faults, *faults))
+        return replace(self, faults=(*self.faults, *faults))
+
+    @cached_property
+    def sources(self) -> Mapping[RelPath, Source]:
+        """Where the files are."""
+        return {source.path: source for source in self.local.sources}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +123,8 @@ class Quarantine:
         taken = {source.path.key for source in sources}
         if self.log.is_file() and LOG_NAME.key not in taken:
             sources.append(Source(LOG_NAME, self.log))
-        return Back(LocalTree(sources), tuple(faults))
+        looks = {source.path: Look.of(source.file.stat()) for source in sources}
+        return Back(LocalTree(sources), tuple(faults), looks)
 
 
 def choose(left: Left, requested: Sequence[Pattern]) -> list[tuple[RelPath, int]]:
@@ -229,13 +239,15 @@ class BareFiles:
             raise NotFound("chunk.not_found")
         return again.local.read(chunk)
 
-    def give(self, path: RelPath, folder: int, name: str) -> bool:
-        source = next((s for s in self._back().local.sources if s.path == path), None)
+    def give(self, path: RelPath, folder: int, name: str) -> Given:
+        back = self._back()
+        source = back.sources.get(path)
         if source is None:
-            return False
+            return Given.NOTHING
         try:
             with self._held():
+                sound = Look.of(source.file.stat(follow_symlinks=False)) == back.looks.get(path)
                 os.rename(source.file, name, dst_dir_fd=folder)
         except OSError:  # another file system, or gone: it is fetched
-            return False
-        return True
+            return Given.NOTHING
+        return Given.SOUND if sound else Given.UNSEEN

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Final
@@ -14,6 +13,7 @@ from sekisho.domain.files import RelPath
 from sekisho.domain.limits import MAX_DIGESTS
 from sekisho.site.push import ChunkShelf, Held
 from sekisho.transfer.pipeline import mapped
+from sekisho.transfer.port import Given
 from sekisho.transfer.send import batched
 from sekisho.transfer.tree import Tree, TreeFile
 from sekisho.wire.frames import Chunk, Frame
@@ -44,7 +44,7 @@ class LocalChunks:
         for chunk in chunks:
             if chunk.digest not in here:
                 raise NotFound("chunk.not_found")
-            yield self._shelf.read(here[chunk.digest]).opened()
+            yield self._shelf.read(here[chunk.digest]).unpacked()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,31 +64,32 @@ class LocalFiles(LocalChunks):
         self._tree = tree
         self._here: dict[str, Held] = {}  #: of the file that was asked for last, and some after it
 
-    def give(self, path: RelPath, folder: int, name: str) -> bool:
+    def give(self, path: RelPath, folder: int, name: str) -> Given:
         """Write what is here into the file ``name``, which is there, as long as it should be.
 
         A file of a pack is not given: its pack is one read for all of them.
         """
         file = self._tree.files[self._files[path]]
-        if file.shared:
-            return False
         system = os.fstatvfs(folder)
-        if file.size + _SPARE_BYTES > system.f_bavail * system.f_frsize:
-            return False
-        stretches = _stretches(file, self._held(file))
+        if file.shared or file.size + _SPARE_BYTES > system.f_bavail * system.f_frsize:
+            return Given.NOTHING
+        here = self._held(file)
         fd = os.open(name, _WRITE, dir_fd=folder)
 
-        def copy(stretch: _Stretch) -> None:
-            with suppress(NotFound):  # dropped since: whoever verifies asks for it, and hears so
-                self._shelf.copy(stretch.helds, fd, stretch.offset)
+        def copy(stretch: _Stretch) -> bool:
+            try:
+                return self._shelf.copy(stretch.helds, fd, stretch.offset)
+            except NotFound:  # dropped since: whoever verifies asks for it, and hears so
+                return False
 
         try:
+            stretches = _stretches(file, here)
             side_by_side = len(file.chunks) > _STRETCH
-            for _ in mapped(copy, stretches, settle=True) if side_by_side else map(copy, stretches):
-                pass
+            copied = mapped(copy, stretches, settle=True) if side_by_side else map(copy, stretches)
+            sound = all(list(copied)) and all(c.hole or c.digest in here for c in file.chunks)
         finally:
             os.close(fd)
-        return True
+        return Given.SOUND if sound else Given.UNSEEN
 
     def _held(self, file: TreeFile) -> Mapping[str, Held]:
         """Return where the chunks of ``file`` are, as far as they are here."""

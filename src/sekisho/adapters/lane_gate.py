@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from itertools import chain
 from typing import IO, Final, Protocol, TypeVar
 
 import msgspec
@@ -264,7 +263,7 @@ class GateChunks:
             _heard(packets, Done)
             reader = FrameReader()
             pieces = _bounded(packets, FRAME_HEAD_BYTES * len(chunks) + sum(c.size for c in chunks))
-            found = list(chain.from_iterable(reader.feed(piece) for piece in pieces))
+            found = [frame.unpacked() for piece in pieces for frame in reader.split(piece)]
             reader.end()
             if {c for c, _ in found} != set(chunks):
                 raise IntegrityError("chunk.unexpected")

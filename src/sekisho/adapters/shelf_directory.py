@@ -35,6 +35,8 @@ _PACK: Final = ".pack"
 _PACK_BYTES: Final = 256 << 20
 _PACK_CHUNKS: Final = 65_536
 _PACK_AGE: Final = timedelta(days=1)
+#: For so long after its last chunk, a pack that nobody has touched is not read again to verify it.
+_FRESH: Final = timedelta(hours=1)
 #: So many packs are tried before a new one is begun: others may be at them.
 _TRIED: Final = 8
 #: After so much, what was written is synced and listed.
@@ -87,8 +89,9 @@ class DirectoryShelf:
                 raise IntegrityError("chunk.damaged", digest=held.digest) from error
         return frame
 
-    def copy(self, helds: Sequence[Held], fd: int, offset: int) -> None:
+    def copy(self, helds: Sequence[Held], fd: int, offset: int) -> bool:
         with _os_errors(), _found():
+            fresh = all(self._fresh(Path(pack)) for pack in {held.pack for held in helds})
             for first, size in _runs(helds):
                 if first.packed:
                     _, data = self.read(first).opened()
@@ -97,6 +100,13 @@ class DirectoryShelf:
                 else:
                     _copy(first, size, fd, offset)
                     offset += size
+        return fresh
+
+    def _fresh(self, pack: Path) -> bool:
+        """Say whether the pack was added to lately, and not touched since that was listed."""
+        listed = pack.with_suffix(_LIST).stat().st_mtime_ns
+        lately = abs(self._now() - listed / 1e9) < _FRESH.total_seconds()
+        return lately and pack.stat().st_mtime_ns <= listed
 
     def drop(self, space: str, before: datetime) -> None:
         with _os_errors():

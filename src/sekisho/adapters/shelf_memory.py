@@ -45,11 +45,12 @@ class MemoryShelf:
             raise NotFound("chunk.not_found")
         return there[0]
 
-    def copy(self, helds: Sequence[Held], fd: int, offset: int) -> None:
+    def copy(self, helds: Sequence[Held], fd: int, offset: int) -> bool:
         for held in helds:
             _, data = self.read(held).opened()
             os.pwrite(fd, data, offset)
             offset += len(data)
+        return True
 
     def drop(self, space: str, before: datetime) -> None:
         for (owner, digest), (frame, stored_at) in list(self._frames.items()):

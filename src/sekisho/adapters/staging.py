@@ -24,6 +24,7 @@ from sekisho.domain.files import RelPath
 from sekisho.site.workplace import Why
 from sekisho.transfer.cut import as_chunk, cut
 from sekisho.transfer.pack import SMALL_BYTES, members, packed
+from sekisho.transfer.pipeline import mapped
 from sekisho.transfer.tree import Tree, TreeFile, read_tree
 from sekisho.wire.envelope import TreeRef
 from sekisho.wire.frames import Chunk, digest_of
@@ -31,6 +32,7 @@ from sekisho.wire.frames import Chunk, digest_of
 LIST_NAME: Final = "list"
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_WORTH_THREADS_BYTES: Final = 4 << 20
 _CONTINUATION: Final = range(0x80, 0xC0)  # bytes of UTF-8 that do not begin a character
 
 
@@ -187,8 +189,13 @@ def _folders(path: RelPath) -> list[str]:
 
 def _chunks(fd: int, start: int, size: int, out: int) -> Iterator[Chunk]:
     """Copy at most ``size`` bytes, however the file grows; return their chunks."""
-    for piece in cut(fd, start, size):
-        chunk = as_chunk(piece)
+
+    def digested(piece: memoryview | int) -> tuple[Chunk, memoryview | int]:
+        return as_chunk(piece), piece
+
+    pieces = cut(fd, start, size)
+    large = size >= _WORTH_THREADS_BYTES
+    for chunk, piece in mapped(digested, pieces) if large else map(digested, pieces):
         if chunk.hole or isinstance(piece, int):
             os.lseek(out, chunk.size, os.SEEK_CUR)
         else:

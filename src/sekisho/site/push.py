@@ -118,8 +118,12 @@ class ChunkShelf(Protocol):
         """Return a verified chunk; IntegrityError(`chunk.damaged`), and then it is here no more."""
         ...
 
-    def copy(self, helds: Sequence[Held], fd: int, offset: int) -> None:
-        """Write contents one behind the other into an open file. Whoever reads it has to verify."""
+    def copy(self, helds: Sequence[Held], fd: int, offset: int) -> bool:
+        """Write contents one behind the other into an open file; verify nothing.
+
+        Say whether all of them came lately, were verified then and were not touched since: if not,
+        whoever reads them has to verify.
+        """
         ...
 
     def drop(self, space: str, before: datetime) -> None:

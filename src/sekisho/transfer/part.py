@@ -11,7 +11,6 @@ import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -21,6 +20,7 @@ from sekisho.domain.files import RelPath
 from sekisho.transfer.holes import empty
 from sekisho.transfer.pipeline import mapped
 from sekisho.transfer.place import locked, rename, translated, walked
+from sekisho.transfer.port import Given
 from sekisho.transfer.tree import Tree, TreeFile
 from sekisho.wire.frames import Chunk, digest_of
 
@@ -31,12 +31,12 @@ _SIDE_BY_SIDE: Final = 16
 #: The disk begins with pieces of this size at once: less is left to do when all has come.
 _WORTH_BEGINNING: Final = 64 << 10
 
-Give = Callable[[RelPath, int, str], bool]
+Give = Callable[[RelPath, int, str], Given]
 
 
-def nothing(_path: RelPath, _folder: int, _name: str) -> bool:
+def nothing(_path: RelPath, _folder: int, _name: str) -> Given:
     """Give no file."""
-    return False
+    return Given.NOTHING
 
 
 class _Span(NamedTuple):
@@ -60,7 +60,7 @@ class Part:
         self._packs = tree.packs
         with os.scandir(folder) as entries:
             self._there = {int(entry.name) for entry in entries if entry.name.isdecimal()}
-        self._unread: set[int] = set()  #: written to since they were looked at
+        self._owed: set[Chunk] = set()  #: that were not there, and are not written yet
         self._names: dict[tuple[str, ...], frozenset[str]] = {}
         self._spans: dict[Chunk, list[_Span]] = {}
         for number, file in enumerate(tree.files):
@@ -102,7 +102,7 @@ class Part:
             packs = [c for c, numbers in self._packs if self._wrong_pack(c, numbers)]
             alone = [n for n, file in enumerate(self._files) if not file.shared]
             wrong = dict.fromkeys([*packs, *(c for n in alone for c in self._wrong(n))])
-        self._unread.clear()
+        self._owed = set(wrong)
         return list(wrong)
 
     def bytes_of(self, chunks: Iterable[Chunk]) -> int:
@@ -122,23 +122,26 @@ class Part:
                     _write_all(fd, view[span.start : span.start + span.size], span.offset)
                 finally:
                     os.close(fd)
-                self._unread.add(span.number)
+        self._owed.discard(chunk)
         return self.bytes_of((chunk,))
 
     def settle(self) -> list[Chunk]:
-        """Read back what was written, and sync everything; return what is not right after all."""
+        """Sync everything; return what never came.
+
+        Nothing is read back: what was written was verified before, and only we can write here.
+        """
         with translated():
-            looks: list[Callable[[], Sequence[Chunk]]] = [
-                partial(self._settled_pack, chunk, numbers)
-                for chunk, numbers in self._packs
-                if not self._there.isdisjoint(numbers)
-            ]
-            for number in sorted(self._there):
-                if not self._files[number].shared:
-                    looks += [partial(self._sync, number), partial(self._read_back, number)]
-            threads = min(_SIDE_BY_SIDE, len(looks))
-            found = mapped(lambda look: look(), looks, threads=threads, ahead=threads, settle=True)
-            return [chunk for wrong in found for chunk in wrong]
+            side_by_side = min(_SIDE_BY_SIDE, len(self._there))
+            syncs = mapped(
+                self._sync,
+                sorted(self._there),
+                threads=side_by_side,
+                ahead=side_by_side,
+                settle=True,
+            )
+            for _ in syncs:
+                pass
+        return list(self._owed)
 
     def publish(self) -> None:
         """Give every settled file its name, and remove the folder."""
@@ -154,18 +157,7 @@ class Part:
             os.rmdir(self._name, dir_fd=self._root)
             os.fsync(self._root)
 
-    def _settled_pack(self, chunk: Chunk, numbers: Sequence[int]) -> Sequence[Chunk]:
-        for number in numbers:
-            if number in self._there:
-                self._sync(number)
-        if self._unread.isdisjoint(numbers) or not self._wrong_pack(chunk, numbers):
-            return ()
-        return (chunk,)
-
-    def _read_back(self, number: int) -> Sequence[Chunk]:
-        return self._wrong(number) if number in self._unread else ()
-
-    def _sync(self, number: int) -> Sequence[Chunk]:
+    def _sync(self, number: int) -> None:
         """Sync a part; when that fails nobody knows what the disk holds, so it is given up."""
         fd = os.open(str(number), _FILE, dir_fd=self._folder)
         try:
@@ -175,7 +167,6 @@ class Part:
             raise SyncFailed from error
         finally:
             os.close(fd)
-        return ()
 
     def _by_folder(self) -> dict[tuple[str, ...], list[int]]:
         """Return which parts belong into which folder; every folder above is there too."""
@@ -204,7 +195,7 @@ class Part:
         fd = self._open_part(number)
         if fd is None:
             fd = self._open_published(file)
-        if fd is None and self._given(number):
+        if fd is None and self._given(number) is not Given.NOTHING:
             fd = self._open_part(number)
         if fd is None:
             return None
@@ -221,8 +212,11 @@ class Part:
         if fd is None:
             if self._published(file):
                 return ()
-            if self._given(number):
-                return self._wrong(number)
+            match self._given(number):
+                case Given.SOUND:
+                    return ()
+                case Given.UNSEEN:
+                    return self._wrong(number)
             os.close(self._opened(number))
             return [chunk for chunk, _ in _offsets(file)]
         try:
@@ -247,24 +241,26 @@ class Part:
         os.ftruncate(fd, file.size)
         return fd
 
-    def _given(self, number: int) -> bool:
+    def _given(self, number: int) -> Given:
         """Take the file from ``give``, with the mode of a part that we made, and no past."""
         if self._give is nothing:
-            return False
+            return Given.NOTHING
         fd = self._opened(number)
         made = os.fstat(fd)
         os.close(fd)
-        if not self._give(self._files[number].path, self._folder, str(number)):
+        given = self._give(self._files[number].path, self._folder, str(number))
+        if given is Given.NOTHING:
             os.unlink(str(number), dir_fd=self._folder)
             self._there.discard(number)
-            return False
+            return given
         fd = os.open(str(number), _FILE, dir_fd=self._folder)
         try:
             os.fchmod(fd, stat.S_IMODE(made.st_mode))
             os.utime(fd)
+            right = os.fstat(fd).st_size == self._files[number].size
         finally:
             os.close(fd)
-        return True
+        return given if right else Given.UNSEEN
 
     def _published(self, file: TreeFile) -> bool:
         """Say whether the file is in its place already, as after a crash between two renames."""

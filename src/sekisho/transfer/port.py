@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum
 from typing import Protocol, runtime_checkable
 
 from sekisho.domain.files import RelPath
@@ -15,7 +16,10 @@ class ChunkSource(Protocol):
     """Where chunks of one job come from. May be repeated after any error."""
 
     def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
-        """Return the chunks in any order, verified; a chunk of another job is NotFound."""
+        """Return the chunks in any order; whoever takes them verifies them.
+
+        A chunk of another job is NotFound.
+        """
         ...
 
 
@@ -32,18 +36,26 @@ class ChunkPort(ChunkSource, Protocol):
         ...
 
     def send(self, chunks: Iterable[tuple[Chunk, bytes]]) -> None:
-        """Store declared chunks. What was stored before an error stays stored."""
+        """Store declared chunks, each verified there. What was stored before an error stays."""
         ...
+
+
+class Given(Enum):
+    """What came of asking for a file as a whole."""
+
+    NOTHING = "nothing"
+    UNSEEN = "unseen"  #: it is there; what it holds is to be looked at
+    SOUND = "sound"  #: it is there, and was verified since anybody else could change it
 
 
 @runtime_checkable
 class FileSource(ChunkSource, Protocol):
     """A source whose files lie on this machine, for whoever takes them to have."""
 
-    def give(self, path: RelPath, folder: int, name: str) -> bool:
-        """Move a file to ``name`` in the open ``folder`` if that costs nothing; say if it is there.
+    def give(self, path: RelPath, folder: int, name: str) -> Given:
+        """Put a file in the place of ``name`` in the open ``folder``, where that costs little.
 
-        Whoever takes it has to look at what it holds. What was given can be fetched nevertheless.
+        What was given can be fetched nevertheless.
         """
         ...
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
+from sekisho.domain.errors import IntegrityError
 from sekisho.domain.limits import MAX_DIGESTS
 from sekisho.transfer.pipeline import mapped
 from sekisho.transfer.port import ChunkPort, FilePort
@@ -23,7 +24,11 @@ def send_local(local: LocalTree, port: ChunkPort | FilePort, progress: Progress 
     if isinstance(port, FilePort):
         port.send_files(local.sources, progress)
     else:
-        send_tree(local.tree, local.read, port, progress)
+        try:
+            send_tree(local.tree, local.content, port, progress)
+        except IntegrityError:
+            local.check()  # of what changed meanwhile the other side knows nothing
+            raise
 
 
 def send_tree(

@@ -87,10 +87,20 @@ class Frame:
 
     def opened(self) -> tuple[Chunk, bytes]:
         """Return the verified content; raise IntegrityError, or TooLarge before unpacking it."""
+        return verified(self.unpacked())
+
+    def unpacked(self) -> tuple[Chunk, bytes]:
+        """Return what is to be verified by whoever takes it; raise as `opened` does."""
         data = _unpacked(self.payload) if self.packed else self.payload
-        if digest_of(data) != self.digest:
-            raise IntegrityError("chunk.digest")
         return Chunk(self.digest, len(data)), data
+
+
+def verified(piece: tuple[Chunk, bytes]) -> tuple[Chunk, bytes]:
+    """Return ``piece`` if its bytes are those of its chunk; else raise IntegrityError."""
+    chunk, data = piece
+    if digest_of(data) != chunk.digest:
+        raise IntegrityError("chunk.digest")
+    return piece
 
 
 def packed(digest: str, data: bytes) -> Frame:
