@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from sekisho.adapters.blobs_memory import MemoryBlobs
 from sekisho.broker.chunks import Claim
 from sekisho.broker.policy import Policy, Quota
 from sekisho.broker.ports import Tenant
@@ -79,6 +81,31 @@ def test_what_one_submitter_stored_is_missing_for_another(world: World) -> None:
     theirs = world.submit("bob", has_inputs=True)
     chunk = a_chunk("shared text")[0]
     assert world.desk.chunks.missing(BOB, theirs.id, [chunk]) == [chunk.digest]
+
+
+class ToldBlobs(MemoryBlobs):
+    """Notes whose space was looked into."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def missing(self, space: str, digests: Sequence[str]) -> list[str]:
+        self.asked.append(space)
+        return super().missing(space, digests)
+
+
+def test_the_time_of_an_answer_cannot_tell_what_others_hold() -> None:
+    """D2: what others hold is not looked at; so neither at their site, nor at another of ours."""
+    world = World(blobs=(blobs := ToldBlobs()))
+    chunk = a_chunk("shared text")[0]
+    for site in ("one", "two"):
+        world.draft("shared text")
+        assert blobs.missing("one/alice", [chunk.digest]) == []  # it is there, for whoever may ask
+        theirs = world.submit("bob", has_inputs=True, site=site)
+        blobs.asked.clear()
+        assert world.desk.chunks.missing(BOB, theirs.id, [chunk]) == [chunk.digest]
+        assert blobs.asked == [f"{site}/bob"]
 
 
 def test_another_users_job_does_not_exist(world: World) -> None:

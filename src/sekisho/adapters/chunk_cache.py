@@ -22,6 +22,7 @@ import structlog
 
 from sekisho.adapters.durable import TEMPORARY
 from sekisho.domain.limits import MIB
+from sekisho.transfer.pipeline import mapped
 from sekisho.transfer.port import ChunkSource
 from sekisho.wire.frames import Chunk, digest_of
 
@@ -156,16 +157,18 @@ class CachedChunks:
         while owed:
             mine = self._cache.claim(owed)
             try:
-                yield from self._kept(owed)
+                yield from self._kept(owed, mine)
                 yield from self._fetched(owed, mine)
             finally:
                 self._cache.release(mine)
             if owed:  # all of it is on its way to others; their last is likely to be our last
                 self._cache.wait(next(reversed(owed)))
 
-    def _kept(self, owed: dict[Key, Chunk]) -> Iterator[tuple[Chunk, bytes]]:
-        for key, chunk in list(owed.items()):
-            data = self._cache.read(key)
+    def _kept(self, owed: dict[Key, Chunk], absent: set[Key]) -> Iterator[tuple[Chunk, bytes]]:
+        """Give what is kept, read and verified beside whoever takes it."""
+        here = [(key, chunk) for key, chunk in owed.items() if key not in absent]
+        found = mapped(self._cache.read, [key for key, _ in here]) if here else ()
+        for (key, chunk), data in zip(here, found, strict=True):
             if data is not None and len(data) == chunk.size:
                 del owed[key]
                 yield chunk, data

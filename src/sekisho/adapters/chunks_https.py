@@ -76,7 +76,7 @@ class HttpsChunks:
 
     def _try(self, part: list[_Piece]) -> tuple[list[_Piece], SekishoError] | None:
         """Send one part once; return it with what went wrong."""
-        body = b"".join(bytes(frame) for _, frame in part)
+        body = b"".join(piece for _, frame in part for piece in frame.pieces())
         began = self._line.patience.monotonic()
         try:
             self._line.send_once(self._call("PUT", "", body))

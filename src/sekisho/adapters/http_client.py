@@ -87,9 +87,12 @@ def trust(ca_file: Path | None) -> ssl.SSLContext | bool:
         return True
     import ssl  # noqa: PLC0415
 
+    from sekisho.adapters.tls_socket import WideSocket  # noqa: PLC0415
+
     try:
         context = ssl.create_default_context(cafile=os.fspath(ca_file))
     except (OSError, ssl.SSLError) as error:
         raise ConfigError("tls.ca_file", file=str(ca_file)) from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = WideSocket
     return context

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
@@ -13,11 +13,13 @@ from sekisho.broker.ports import Tenant
 from sekisho.domain.job import Job
 from sekisho.http.call import Call, Stream
 from sekisho.http.threads import Threads
-from sekisho.wire.frames import FrameReader, pack_digests
+from sekisho.wire.frames import Frame, FrameReader, pack_digests
 from sekisho.wire.v1 import Done
 
 #: So much of a stream is gathered before it is cut into chunks and stored, off the event loop.
-_GATHER_BYTES: Final = 1 << 20
+_GATHER_BYTES: Final = 2 << 20
+#: So much of an answer is read in one go.
+_PIECE_BYTES: Final = 1 << 20
 
 
 def by_submitter(call: Call) -> Claim:
@@ -47,14 +49,16 @@ class ChunkCalls:
         """Store the frames as they arrive; what was stored before an error stays stored."""
         job = await self.threads.run(self.desk.chunks.open, self.claim(call), call.id)
         reader = FrameReader()
-        gathered = bytearray()
+        gathered: list[bytes] = []
+        size = 0
         async with aclosing(call.body()) as arriving:
             async for piece in arriving:
-                gathered += piece
-                if len(gathered) >= _GATHER_BYTES:
-                    await self.threads.run(self._take, job, reader, bytes(gathered))
-                    gathered.clear()
-        await self.threads.run(self._take, job, reader, bytes(gathered))
+                gathered.append(piece)
+                size += len(piece)
+                if size >= _GATHER_BYTES:
+                    await self.threads.run(self._take, job, reader, gathered)
+                    gathered, size = [], 0
+        await self.threads.run(self._take, job, reader, gathered)
         reader.end()
         return Done()
 
@@ -62,9 +66,22 @@ class ChunkCalls:
         """Answer piece by piece; but what is small at once: each piece costs a thread."""
         job = self.desk.chunks.open(self.claim(call), call.id)
         size, frames = self.desk.chunks.fetch(job, call.message)
-        pieces = map(bytes, frames)
-        return b"".join(pieces) if size <= _GATHER_BYTES else Stream(size, pieces)
+        pieces = _together(frames)
+        return b"".join(pieces) if size <= _PIECE_BYTES else Stream(size, pieces)
 
-    def _take(self, job: Job, reader: FrameReader, data: bytes) -> None:
-        if done := reader.split(data):
+    def _take(self, job: Job, reader: FrameReader, data: list[bytes]) -> None:
+        if done := reader.split(*data):
             self.desk.chunks.store(job, done)
+
+
+def _together(frames: Iterator[Frame]) -> Iterator[bytes]:
+    """Return the bytes of ``frames``, several at a time."""
+    gathered: list[bytes] = []
+    size = 0
+    for frame in frames:
+        gathered += frame.pieces()
+        size += len(frame)
+        if size >= _PIECE_BYTES:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    yield b"".join(gathered)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -162,46 +163,51 @@ class FrameReader:
     """Cuts a stream back into chunks. Feed it what arrives; call `end` after the last."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._pieces: deque[memoryview] = deque()
+        self._held = 0
+        self._head: tuple[bytes, int] | None = None  #: of the frame whose payload is awaited
 
     def feed(self, data: bytes) -> list[tuple[Chunk, bytes]]:
         """Return the chunks that ``data`` completes, verified; raise as `Frame.opened` does."""
         return [frame.opened() for frame in self.split(data)]
 
-    def split(self, data: bytes) -> list[Frame]:
-        """Return the frames that ``data`` completes, not opened yet."""
-        if self._buffer:
-            self._buffer += data
-            frames, start = _frames_in(self._buffer)
-            del self._buffer[:start]
-        else:  # whole frames are taken out of what came, without another copy
-            frames, start = _frames_in(data)
-            self._buffer += data[start:]
-        return frames
+    def split(self, *data: bytes) -> list[Frame]:
+        """Return the frames that ``data`` completes, not opened yet. Each byte is copied once."""
+        for piece in filter(None, data):
+            self._pieces.append(memoryview(piece))
+            self._held += len(piece)
+        done: list[Frame] = []
+        while True:
+            if self._head is None:
+                if self._held < _HEAD.size:
+                    return done
+                self._head = _HEAD.unpack(self._take(_HEAD.size))
+            digest, word = self._head
+            length = word & ~_PACKED
+            if length > MAX_CHUNK_BYTES:
+                raise TooLarge("chunk.too_large", limit=MAX_CHUNK_BYTES)
+            if self._held < length:
+                return done
+            done.append(Frame(digest.hex(), self._take(length), packed=word != length))
+            self._head = None
+
+    def _take(self, size: int) -> bytes:
+        """Return the first ``size`` bytes of those held."""
+        self._held -= size
+        taken: list[memoryview] = []
+        while size:
+            piece = self._pieces.popleft()
+            if len(piece) > size:
+                self._pieces.appendleft(piece[size:])
+                piece = piece[:size]
+            taken.append(piece)
+            size -= len(piece)
+        return b"".join(taken)
 
     def end(self) -> None:
         """Raise IntegrityError when the stream stopped within a frame."""
-        if self._buffer:
+        if self._held or self._head is not None:
             raise IntegrityError("chunk.truncated")
-
-
-def _frames_in(data: bytes | bytearray) -> tuple[list[Frame], int]:
-    """Return the whole frames at the beginning of ``data``, and where they end."""
-    done: list[Frame] = []
-    start = 0
-    while len(data) - start >= _HEAD.size:
-        digest, word = _HEAD.unpack_from(data, start)
-        length = word & ~_PACKED
-        if length > MAX_CHUNK_BYTES:
-            raise TooLarge("chunk.too_large", limit=MAX_CHUNK_BYTES)
-        end = start + _HEAD.size + length
-        if len(data) < end:
-            break
-        with memoryview(data) as view:
-            payload = bytes(view[start + _HEAD.size : end])
-        done.append(Frame(digest.hex(), payload, packed=word != length))
-        start = end
-    return done, start
 
 
 def pack_chunks(chunks: Iterable[Chunk]) -> bytes:
