@@ -214,7 +214,7 @@ class World:
             mailbox=watched("mailbox", self.lane),
             journal=watched("journal", self.journal),
             scheduler=watched("scheduler", self.scheduler),
-            workplace=watched("workplace", self.workplace),
+            workplaces=lambda _: watched("workplace", self.workplace),
             sandbox=self.sandbox,
             clock=self.clock,
             word=lambda: Word(self.manifest, self.wishes.denied),

@@ -91,7 +91,8 @@ async def _serve(push: PushFiles, lock: int) -> None:
     from sekisho.adapters.hosts.spawn_local import LocalSpawner  # noqa: PLC0415  only answers
     from sekisho.adapters.mailbox_gate import GateMailbox  # noqa: PLC0415  needs none of these)
     from sekisho.adapters.sandboxes.landlock import LandlockSandbox  # noqa: PLC0415
-    from sekisho.compose.schedulers import host_of, schedulers  # noqa: PLC0415
+    from sekisho.compose.hosts import Hosts  # noqa: PLC0415
+    from sekisho.compose.schedulers import schedulers  # noqa: PLC0415
     from sekisho.site.agent import Agent  # noqa: PLC0415
     from sekisho.site.desk import Desk  # noqa: PLC0415
 
@@ -100,12 +101,13 @@ async def _serve(push: PushFiles, lock: int) -> None:
     await _lock(journal)
     mailbox = GateMailbox(store, journal, DirectoryShelf(push.chunks), SystemClock())
     desires = DirectoryDesires(push.site, load_manifest(push.site.manifest))
+    hosts = Hosts(push.site, push.workplace())
     desk = Desk(
         mailbox=mailbox,
         journal=journal,
-        scheduler=schedulers(LocalSpawner(), lambda: desires.word().manifest),
-        hosts=host_of,
-        workplace=push.workplace(),
+        scheduler=schedulers(LocalSpawner(), lambda: desires.word().manifest, hosts.host),
+        hosts=hosts.host,
+        workplaces=hosts.workplace,
         sandbox=LandlockSandbox(),
         clock=SystemClock(),
         word=desires.word,

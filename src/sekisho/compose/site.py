@@ -27,7 +27,8 @@ from sekisho.adapters.patience import Patience
 from sekisho.adapters.sandboxes.landlock import LandlockSandbox
 from sekisho.adapters.token_file import read_token
 from sekisho.adapters.workplace_local import LocalWorkplace
-from sekisho.compose.schedulers import host_of, schedulers
+from sekisho.compose.hosts import Hosts
+from sekisho.compose.schedulers import schedulers
 from sekisho.config.manifest import load_manifest
 from sekisho.config.site import SiteFiles
 from sekisho.domain.errors import ConfigError, Unauthenticated
@@ -109,6 +110,7 @@ async def agent(
     try:
         desires = DirectoryDesires(files, manifest)
         spawner = LocalSpawner()
+        hosts = Hosts(files, LocalWorkplace(files.work_base))
         async with _mailbox(files, manifest, mint) as line:
             clock = SystemClock()
             desk = Desk(
@@ -116,9 +118,9 @@ async def agent(
                     line, clock, os.getpid(), lambda note: write_note(files.line, note)
                 ),
                 journal=journal,
-                scheduler=schedulers(spawner, lambda: desires.word().manifest),
-                hosts=host_of,
-                workplace=LocalWorkplace(files.work_base),
+                scheduler=schedulers(spawner, lambda: desires.word().manifest, hosts.host),
+                hosts=hosts.host,
+                workplaces=hosts.workplace,
                 sandbox=LandlockSandbox(),
                 clock=clock,
                 word=desires.word,

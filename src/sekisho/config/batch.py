@@ -176,6 +176,8 @@ def venue_faults(entry: dict[str, Any], document: dict[str, Any], at: KeyPath) -
     known = {LOCAL, *DIALECTS, *(tables if isinstance(tables, dict) else ())}
     if isinstance(name, str) and name not in known:
         yield (*at, "scheduler"), f"manifest.scheduler ({name})"
+    if entry.get("host", document.get("host", LOCAL)) != LOCAL and "sandbox" in entry:
+        yield (*at, "sandbox"), "manifest.sandbox (host)"
     if name == LOCAL and "resources" in entry:
         yield (*at, "resources"), "manifest.resource (local)"
     licence = entry.get("licence")

@@ -113,7 +113,7 @@ class CommandTable(Table, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     limits: LimitsTable = LimitsTable()
     sandbox: SandboxTable | None = None
-    host: HostName = LOCAL
+    host: HostName | None = None
     scheduler: SchedulerName = LOCAL
     resources: ResourcesTable = ResourcesTable()
     licence: list[Argument] = []
@@ -130,6 +130,7 @@ class ManifestTable(Table, frozen=True, kw_only=True):
     site: Annotated[str, Meta(pattern=rf"^{SITE_PATTERN}\Z")]
     submitters: list[User]
     max_running: Annotated[int, Meta(ge=1, le=10_000)] = 4
+    host: HostName = LOCAL
     scheduler: dict[SchedulerName, SchedulerTable] = {}
     command: list[CommandTable] = []
 
@@ -150,7 +151,7 @@ def parse_manifest(text: str, file: str) -> Manifest:
     return Manifest(
         site=table.site,
         submitters=Submitters(frozenset(table.submitters)),
-        commands={entry.name: _command(entry) for entry in table.command},
+        commands={entry.name: _command(entry, table.host) for entry in table.command},
         max_running=table.max_running,
         batch_systems=batch_systems(table.scheduler),
         digest=hashlib.sha256(text.encode()).hexdigest(),
@@ -246,7 +247,7 @@ def _argv_faults(entry: dict[str, Any], at: KeyPath, *, alone: bool) -> Faults:
     vector = {k: entry[k] for k in ("name", "argv", "parameters", "resources") if k in entry}
     for given in ([] if alone else [entry]) + [vector | {"time_limit_s": 1}]:
         try:
-            _command(msgspec.convert(given, CommandTable))
+            _command(msgspec.convert(given, CommandTable), LOCAL)
         except msgspec.ValidationError:
             continue  # told already, with the key
         except UsageError as error:
@@ -254,7 +255,7 @@ def _argv_faults(entry: dict[str, Any], at: KeyPath, *, alone: bool) -> Faults:
         return
 
 
-def _command(entry: CommandTable) -> Command:
+def _command(entry: CommandTable, host: str) -> Command:
     return Command(
         name=entry.name,
         argv=tuple(_template(element) for element in entry.argv),
@@ -278,7 +279,7 @@ def _command(entry: CommandTable) -> Command:
         limits=_limits(entry.limits),
         publish=None if entry.publish is None else publish_rule(entry.publish),
         sandbox=None if entry.sandbox is None else _sandbox(entry.sandbox),
-        venue=Venue(host=entry.host, scheduler=entry.scheduler),
+        venue=Venue(host=entry.host or host, scheduler=entry.scheduler),
         resources=resource_rule(entry.resources),
         licence=tuple(entry.licence),
         time_limit=timedelta(seconds=entry.time_limit_s),

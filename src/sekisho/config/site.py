@@ -41,12 +41,27 @@ class LogTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     format: Literal["auto", "json", "console"] = "auto"  #: auto: console on a terminal
 
 
+class HostTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A computing host that is reached by ssh."""
+
+    #: No character that any shell or program there could misread.
+    base: Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9._@+-]+){2,}\Z", max_length=500)]
+    ssh_config: str | None = None  #: None: ~/.ssh/config and the system's
+    logins_per_minute: Annotated[int, Meta(ge=1, le=600)] = 8
+    spare_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
+
+
+#: A name of the ssh configuration, or user@name.
+Alias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}\Z")]
+
+
 class SiteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All of `agent.toml`."""
 
     broker: BrokerTable
     site: SiteTable = SiteTable()
     log: LogTable = LogTable()
+    host: dict[Alias, HostTable] = {}
 
 
 class SiteFiles:
@@ -58,15 +73,15 @@ class SiteFiles:
 
     @property
     def manifest(self) -> Path:
-        return self._at(self.settings.site.manifest)
+        return self.at(self.settings.site.manifest)
 
     @property
     def work_base(self) -> Path:
-        return self._at(self.settings.site.work_base)
+        return self.at(self.settings.site.work_base)
 
     @property
     def state(self) -> Path:
-        return self._at(self.settings.site.state_dir)
+        return self.at(self.settings.site.state_dir)
 
     @property
     def cache(self) -> Path:
@@ -75,12 +90,12 @@ class SiteFiles:
 
     @property
     def token(self) -> Path:
-        return self._at(self.settings.broker.token_file)
+        return self.at(self.settings.broker.token_file)
 
     @property
     def ca(self) -> Path | None:
         name = self.settings.broker.ca_file
-        return None if name is None else self._at(name)
+        return None if name is None else self.at(name)
 
     @property
     def instance(self) -> Path:
@@ -100,7 +115,8 @@ class SiteFiles:
         """One name of a command a line: switched off by the site itself."""
         return self.state / "disabled"
 
-    def _at(self, name: str) -> Path:
+    def at(self, name: str) -> Path:
+        """Return the file or folder that the settings call ``name``."""
         return self.home / Path(name).expanduser()
 
 

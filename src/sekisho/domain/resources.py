@@ -16,6 +16,8 @@ from sekisho.domain.errors import Refused, UsageError
 from sekisho.domain.parameter import Choice, Integer, Parameter
 
 LOCAL: Final = "local"
+#: How the name of a host begins that is reached by ssh; the rest is its alias.
+SSH: Final = "ssh:"
 MARGIN_SECONDS: Final = 120
 DIALECTS: Final = ("slurm", "pbs", "torque", "sge", "pjsub")
 

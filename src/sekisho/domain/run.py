@@ -45,7 +45,8 @@ _VERDICTS: Final = frozenset({G.REFUSED, G.FAILED, G.CANCELLED})
 STAGES: Final[Mapping[Stage, frozenset[Stage]]] = {
     G.TAKEN: frozenset({G.ACCEPTED, G.REFUSED, G.DROPPED}),
     G.ACCEPTED: frozenset({G.STAGED, G.LOST, G.DROPPED}) | _VERDICTS,
-    G.STAGED: frozenset({G.SUBMITTED, G.DROPPED}) | _VERDICTS,
+    # back to ACCEPTED: the site wants it on another host now; its inputs have to go there
+    G.STAGED: frozenset({G.SUBMITTED, G.ACCEPTED, G.DROPPED}) | _VERDICTS,
     # back to ACCEPTED: it certainly did not start, or its command is idempotent; tried afresh
     G.SUBMITTED: frozenset({G.RUNNING, G.ACCEPTED, G.LOST, G.DROPPED}) | _VERDICTS,
     G.RUNNING: frozenset({G.ENDED, G.ACCEPTED, G.LOST, G.DROPPED}) | _VERDICTS,

@@ -19,7 +19,7 @@ from sekisho.domain.backoff import delay
 from sekisho.domain.errors import SekishoError, SyncFailed
 from sekisho.domain.limits import MAX_QUEUE_TIME, MIN_POLL_SECONDS, POLL_SECONDS
 from sekisho.domain.run import Run
-from sekisho.site.desk import Control, Desk, in_thread, together
+from sekisho.site.desk import Control, Desk, at_workplace, in_thread, together
 from sekisho.site.runner import Runner, never_started
 from sekisho.wire.v1 import Offer, PollAnswer
 
@@ -260,7 +260,7 @@ class Agent:
                     log.warning("purge_failed", job=run.job, code=error.code)
 
     async def _drop(self, run: Run, now: datetime) -> None:
-        if not await in_thread(self._desk.workplace.purge, run.job):
+        if not await at_workplace(run, self._desk.workplace(run).purge, run.job):
             log.warning("purge_incomplete", job=run.job)
         elif not (never_started(run) and now <= (run.finished_at or now) + MAX_QUEUE_TIME):
             await in_thread(self._desk.journal.forget, run.job)

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 from anyio.abc import TaskGroup
+from anyio.lowlevel import RunVar
 
 from sekisho.domain.clock import Clock
 from sekisho.domain.errors import SekishoError, SyncFailed, Unavailable
 from sekisho.domain.manifest import Command, Manifest
+from sekisho.domain.resources import LOCAL
 from sekisho.domain.run import Run, Stop
 from sekisho.domain.sitelog import Kind, Link, Record
 from sekisho.site.host import Host
@@ -25,9 +27,10 @@ from sekisho.site.journal import Journal
 from sekisho.site.mailbox import Hold, Mailbox
 from sekisho.site.sandbox import Sandbox
 from sekisho.site.scheduler import Scheduler
-from sekisho.site.workplace import Workplace
+from sekisho.site.workplace import Place, Workplace
 
 T = TypeVar("T")
+_WORKPLACE_THREADS: Final = 16
 Fact: TypeAlias = tuple[Kind, dict[str, Any]]
 
 
@@ -54,7 +57,7 @@ class Desk:
     mailbox: Mailbox
     journal: Journal
     scheduler: Scheduler
-    workplace: Workplace
+    workplaces: Callable[[str], Workplace]  #: by the name of a host, as `hosts`
     sandbox: Sandbox
     clock: Clock
     word: Callable[[], Word]
@@ -62,6 +65,14 @@ class Desk:
     token: Callable[[], str]  #: a new launch token
     hosts: Callable[[str], Host] = no_host  #: by the name that a command of the manifest gives
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+
+    def workplace(self, run: Run) -> Workplace:
+        """Return where the directories of ``run`` are; raise Unavailable when that is not known."""
+        return self.workplaces(run.venue.host)
+
+    def place(self, run: Run) -> Place:
+        """Return the directories of the present attempt of ``run``."""
+        return self.workplace(run).place(run.job, run.attempt)
 
     async def save(self, run: Run) -> Run:
         """Remember ``run`` durably and return it."""
@@ -136,6 +147,23 @@ def hold_of(run: Run) -> Hold:
 async def in_thread(function: Callable[..., T], *arguments: Any) -> T:
     """Run a synchronous effect beside the loop. Not abandoned when cancelled: state stays whole."""
     return await to_thread.run_sync(function, *arguments)
+
+
+async def at_workplace(run: Run, function: Callable[..., T], *arguments: Any) -> T:
+    """Run an effect where ``run`` is. To wait for another host keeps no thread of all else."""
+    limiter = None if run.venue.host == LOCAL else _limiter()
+    return await to_thread.run_sync(function, *arguments, limiter=limiter)
+
+
+_LIMITER: RunVar[CapacityLimiter] = RunVar("workplaces")
+
+
+def _limiter() -> CapacityLimiter:
+    limiter = _LIMITER.get(None)
+    if limiter is None:
+        limiter = CapacityLimiter(_WORKPLACE_THREADS)
+        _LIMITER.set(limiter)
+    return limiter
 
 
 async def first_of(control: Control, *waits: Callable[[], Awaitable[None]]) -> None:

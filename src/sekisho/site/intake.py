@@ -28,7 +28,7 @@ from sekisho.domain.files import Pattern
 from sekisho.domain.manifest import Admission, Arrival, Order, admit, mint_order
 from sekisho.domain.run import Run, Stage, advance
 from sekisho.domain.sitelog import Kind
-from sekisho.site.desk import Control, Desk, hold_of, in_thread
+from sekisho.site.desk import Control, Desk, at_workplace, hold_of, in_thread
 from sekisho.site.outcome import DISK_FULL, FATE_UNKNOWN, REPLAYED
 from sekisho.site.release import Release
 from sekisho.transfer.tree import Tree
@@ -54,7 +54,7 @@ class Intake:
         except (Refused, UsageError) as reason:
             await self._desk.log(run, (Kind.OFFERED, facts))
             return await self._release.close(run, Stage.REFUSED, clear_reason(reason))
-        run = replace(run, command=admission.command.name)
+        run = replace(run, command=admission.command.name, venue=admission.command.venue)
         facts["command"] = run.command
         return await self._desk.record(run, (Kind.OFFERED, facts), (Kind.ACCEPTED, {}))
 
@@ -138,10 +138,11 @@ class Intake:
         return await self._desk.mailbox.list_inputs(hold_of(run), inputs)
 
     async def _fetch(self, run: Run, tree: Tree) -> None:
-        place = await in_thread(self._desk.workplace.prepare, run.job, run.attempt)
+        workplace = self._desk.workplace(run)
+        place = await at_workplace(run, workplace.prepare, run.job, run.attempt)
         if tree.files:
             await self._desk.mailbox.fetch(hold_of(run), tree, place.input_dir)
-            await in_thread(self._desk.workplace.fill, place)
+            await at_workplace(run, workplace.fill, place)
 
     def _refusal(self, run: Run, tree: Tree) -> Fault | None:
         try:

@@ -9,6 +9,7 @@ unless the manifest calls the command idempotent.
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -18,10 +19,10 @@ import anyio
 from sekisho.domain.egress import Fault, clear_reason
 from sekisho.domain.errors import Refused, SekishoError
 from sekisho.domain.manifest import Admission, environment
-from sekisho.domain.resources import LOCAL
+from sekisho.domain.resources import LOCAL, Venue
 from sekisho.domain.run import Run, Stage, Stop, advance
 from sekisho.domain.sitelog import Kind
-from sekisho.site.desk import Control, Desk, first_of
+from sekisho.site.desk import Control, Desk, at_workplace, first_of
 from sekisho.site.intake import Intake
 from sekisho.site.licence import HOLD_SECONDS, Licences
 from sekisho.site.outcome import KILLED, fate
@@ -91,17 +92,25 @@ class Launch:
                 raise NotNow
             wait = HOLD_SECONDS if free else LOOK_SECONDS
             await first_of(control, self._freed.wait, partial(self._desk.sleep, wait))
+        if admission.command.venue.host != run.venue.host:
+            return await self._moved(run, admission.command.venue)
         grants = admission.command.sandbox
         if grants is not None and (faults := self._desk.sandbox.faults(grants)):
             return await self._release.close(run, Stage.FAILED, faults[0])
         self._running[run.command].add(run.job)
         return await self._intended(run, admission, control)
 
+    async def _moved(self, run: Run, venue: Venue) -> Run:
+        """Begin afresh on the host that the site wants now; nothing was started on the other."""
+        with suppress(SekishoError):  # what is left there does no harm
+            await at_workplace(run, self._desk.workplace(run).purge, run.job)
+        return await self._desk.save(advance(run, Stage.ACCEPTED, venue=venue))
+
     async def _intended(self, run: Run, admission: Admission, control: Control) -> Run:
         command = admission.command
         now = self._desk.clock.now()
         control.began_at = self._desk.clock.monotonic()
-        place = self._desk.workplace.place(run.job, run.attempt)
+        place = self._desk.place(run)
         run = advance(
             run,
             Stage.SUBMITTED,
@@ -143,7 +152,7 @@ class Launch:
         return await self._desk.save(advance(run, Stage.RUNNING, ticket=ticket.encode()))
 
     def _spec(self, run: Run) -> LaunchSpec:
-        place = self._desk.workplace.place(run.job, run.attempt)
+        place = self._desk.place(run)
         argv = run.argv
         if run.sandbox is not None:
             argv = self._desk.sandbox.wrap(argv, place.work_dir, run.sandbox)
@@ -171,7 +180,8 @@ class Launch:
         if isinstance(look, Exited):
             self.leave(run)
             return advance(run, Stage.ENDED, exit=look.exit, why=look.why)
-        return await self._without_end(run, look.why, started=isinstance(look, Gone))
+        why = look.why if isinstance(look, Gone) else None
+        return await self._without_end(run, why, started=isinstance(look, Gone))
 
     async def _queued(self, run: Run, look: Observation, control: Control) -> Run:
         """Let the time in a queue not count: a limit of time begins when the command does."""

@@ -11,7 +11,7 @@ from sekisho.domain.egress import PublishRule
 from sekisho.domain.errors import SekishoError, SyncFailed
 from sekisho.domain.files import Pattern
 from sekisho.domain.run import Run
-from sekisho.site.desk import Control, Desk, in_thread
+from sekisho.site.desk import Control, Desk, at_workplace
 from sekisho.site.release import Release
 from sekisho.site.shown import NOTHING, Shown, look
 from sekisho.wire.envelope import open_request
@@ -50,7 +50,7 @@ class Publisher:
             rule = self._rule(run)
             if control.over or rule is None:
                 return last
-            shown = await in_thread(self._look, run, rule)
+            shown = await at_workplace(run, self._look, run, rule)
         if shown != last:
             await self._release.publish(run, shown)
         return shown
@@ -60,6 +60,5 @@ class Publisher:
         return command.publish if command else None
 
     def _look(self, run: Run, rule: PublishRule) -> Shown:
-        place = self._desk.workplace.place(run.job, run.attempt)
         requested = [Pattern(text) for text in open_request(run.request).outputs]
-        return look(self._desk.workplace, place, rule, requested)
+        return look(self._desk.workplace(run), self._desk.place(run), rule, requested)

@@ -15,7 +15,7 @@ from sekisho.domain.errors import Corrupt, IntegrityError, StorageFull
 from sekisho.domain.files import Pattern
 from sekisho.domain.run import Run, Stage, Stop, advance
 from sekisho.domain.sitelog import Kind, Link
-from sekisho.site.desk import Control, Desk, hold_of, in_thread
+from sekisho.site.desk import Control, Desk, at_workplace, hold_of
 from sekisho.site.mailbox import LastWord, Step
 from sekisho.site.outcome import COPY_DAMAGED, DISK_FULL, envelope, reason_of, verdict_of, went_well
 from sekisho.site.shown import Shown
@@ -90,15 +90,15 @@ class Release:
         if run.stop is Stop.CANCEL and run.exit is not None and run.exit.code != 0:
             return await self.close(run, Stage.CANCELLED, None)
         try:
-            copy = await in_thread(self._copy, run)
+            copy = await at_workplace(run, self._copy, run)
         except StorageFull:
             return await self.close(run, Stage.FAILED, DISK_FULL)
         return await self._decided(advance(run, Stage.COLLECTED), copy)
 
     def _copy(self, run: Run) -> _Copy:
         """Walk, decide, copy. A command that the manifest no longer has may release nothing."""
-        place = self._desk.workplace.place(run.job, run.attempt)
-        collected = self._desk.workplace.collect(place)
+        place, workplace = self._desk.place(run), self._desk.workplace(run)
+        collected = workplace.collect(place)
         command = self._desk.word().command(run)
         requested = [Pattern(text) for text in open_request(run.request).outputs]
         decision = decide(command.outputs if command else (), requested, collected.found)
@@ -108,7 +108,7 @@ class Release:
         logs = (command.stdout, command.stderr) if command else None
         released = set(decision.release)
         files = [file for file in collected.found if file.path in released]
-        return _Copy(collected, decision, self._desk.workplace.stage(place, files, logs))
+        return _Copy(collected, decision, workplace.stage(place, files, logs))
 
     async def _decided(self, run: Run, copy: _Copy) -> Run:
         """Log what leaves, by digest; remember and return ``run`` with the outcome to be told."""
@@ -128,7 +128,7 @@ class Release:
         """Send the staged copy and the last word; both may be repeated."""
         if run.tree is not None:
             try:
-                staged = await in_thread(self._restage, run)
+                staged = await at_workplace(run, self._restage, run)
             except (IntegrityError, Corrupt):
                 return await self._mend(run, control)
             run = await self.announce(run)
@@ -144,12 +144,11 @@ class Release:
             return await self.close(run, Stage.FAILED, COPY_DAMAGED)
         if control.damaged > 1:
             raise Corrupt("site.staging_changed", job=run.job)
-        return await self._decided(run, await in_thread(self._copy, run))
+        return await self._decided(run, await at_workplace(run, self._copy, run))
 
     def _restage(self, run: Run) -> Staged:
         """Return the staged copy, if it is still the one that the log says was released."""
-        place = self._desk.workplace.place(run.job, run.attempt)
-        staged = self._desk.workplace.staged(place)
+        staged = self._desk.workplace(run).staged(self._desk.place(run))
         if staged.tree.digest != run.tree:
             raise IntegrityError("site.staging_changed")
         return staged

@@ -112,12 +112,7 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class NotStarted:
-    """Nothing of it runs and no wrapper came as far as a start: it may be submitted again.
-
-    Unless the scheduler knows ``why``: somebody took it out of the queue.
-    """
-
-    why: str | None = None
+    """Nothing of it runs and no wrapper came as far as a start: it may be submitted again."""
 
 
 Observation = Pending | Running | Exited | Gone | NotStarted

@@ -27,7 +27,6 @@ from sekisho.adapters.schedulers.dialect import (
     complaint,
     job_name,
     text_of,
-    why_in,
 )
 from sekisho.adapters.schedulers.record import exit_in
 from sekisho.domain.errors import SekishoError, Unavailable
@@ -212,10 +211,10 @@ class BatchScheduler:
     async def _given_up(self, ticket: Ticket, traces: Traces, why: str | None) -> Observation:
         """Say what became of a job that is not there: never that it did not start, if it could."""
         if traces.latch in ("taken", "missing"):
-            return Gone(why or why_in(await self._control.log_of(ticket.control_dir)))
+            return Gone(why)
         if traces.latch == "fresh" and not await self._control.revoke(ticket.control_dir):
             return Pending()  # it has just begun after all
-        return NotStarted(why)
+        return NotStarted()
 
     # ------------------------------------------------------------------ stopping
 
@@ -265,13 +264,12 @@ class BatchScheduler:
 def _seen(ticket: Ticket, look: _Look) -> Observation | None:
     """Say what ``look`` proves; None: the job is not there, and left nothing to believe."""
     traces = look.traces[ticket.control_dir]
-    alive = look.alive(ticket)
-    if traces.latch != "taken":
-        return Pending() if alive else None
-    ended = exit_in(traces.exit, ticket.token)
-    if ended is not None and all(row.state is State.WAITING for row in alive):
-        return Exited(ended, look.why(ticket) if ended.code else None)  # a requeued job never runs
-    return Running() if alive else None
+    if look.alive(ticket):
+        return Running() if traces.latch == "taken" else Pending()
+    ended = exit_in(traces.exit, ticket.token) if traces.latch == "taken" else None
+    if ended is not None:
+        return Exited(ended, look.why(ticket) if ended.code else None)
+    return None
 
 
 def _facts(tickets: Collection[Ticket], look: _Look) -> list[tuple[object, ...]]:

@@ -14,7 +14,6 @@ from typing import Final, Literal
 
 from sekisho.adapters.hosts.process_tree import WRAPPER
 from sekisho.adapters.hosts.quote import shell_words
-from sekisho.adapters.schedulers.dialect import LOG
 from sekisho.domain.errors import SekishoError, Unavailable
 from sekisho.site.host import Answer, Host
 from sekisho.site.scheduler import LaunchSpec
@@ -32,9 +31,10 @@ _PLACE: Final = (
 _TAKEN: Final = 3
 #: What a command leaves behind becomes the wrapper's child, and is ended by it. Where there is no
 #: Python, that is the batch system's business alone.
+#: Python ignores some signals by itself; a shell, those of its background commands.
 _SUBREAPER: Final = (
     "import ctypes, os, signal, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0); "
-    "[signal.signal(n, signal.SIG_DFL) for n in (signal.SIGPIPE, signal.SIGXFSZ)]; "  # its own
+    "[signal.signal(n, signal.SIG_DFL) for n in (2, 3, signal.SIGPIPE, signal.SIGXFSZ)]; "
     "os.execv(sys.argv[1], sys.argv[1:])"
 )
 _ADOPT: Final = """\
@@ -87,11 +87,6 @@ class Control:
             answer = await self._shell(_READ, *part)
             found |= _traces(part, answer)
         return found
-
-    async def log_of(self, directory: str) -> str:
-        """Return the end of what the batch system wrote about the job there."""
-        answer = await self._shell(f'tail -c 4096 "$1/{LOG}" 2>/dev/null', directory)
-        return answer.stdout.decode("utf-8", "replace")
 
     async def revoke(self, directory: str) -> bool:
         """Make sure that no wrapper will ever start there; False: one has taken the latch."""

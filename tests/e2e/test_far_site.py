@@ -1,0 +1,132 @@
+"""Whole jobs on a computing host: the agent stays on the gateway, all else happens there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.own_site import Hall, Place, a_hall
+from tests.farhost import Far, far_host
+
+COMMANDS = """
+[[command]]
+name = "count"
+host = "ssh:far"
+argv = ["/bin/sh", "-c", "id -u; wc -c <in/in.dat >sum.txt; cat sum.txt in/sub/more.dat >all.txt; pwd"]
+time_limit_s = 600
+max_running = 50
+[[command.input]]
+path = "**"
+[[command.output]]
+path = "*.txt"
+max_files = 2
+[command.stdout]
+release = true
+
+[[command]]
+name = "gate"
+host = "ssh:far"
+argv = ["/bin/sh", "-c", "echo run >> {gate}.count; cat {gate} > passed.txt"]
+time_limit_s = 600
+max_running = 50
+[[command.output]]
+path = "passed.txt"
+
+[[command]]
+name = "stubborn"
+host = "ssh:far"
+argv = ["/bin/sh", "-c", "trap '' TERM; echo $$ > {gate}.pid; while :; do sleep 1; done"]
+time_limit_s = 600
+"""
+
+
+@dataclass
+class FarSite:
+    """A site on a gateway, and its computing host."""
+
+    place: Place
+    far: Far
+    base: Path
+
+    def gate(self, suffix: str = "") -> Path:
+        return self.far.home / f"gate{suffix}"
+
+    def lines(self, suffix: str) -> list[str]:
+        file = self.gate(suffix)
+        return file.read_text().splitlines() if file.exists() else []
+
+
+@pytest.fixture(scope="module")
+def hall(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hall]:
+    home = tmp_path_factory.mktemp("hall")
+    environ = {"PATH": os.environ["PATH"], "HOME": str(home), "LC_ALL": "C.UTF-8"}
+    environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    with a_hall(home, environ) as made:
+        yield made
+
+
+@pytest.fixture(params=["usual", "noisy", "busybox"])
+def site(request: pytest.FixtureRequest, hall: Hall, tmp_path: Path) -> Iterator[FarSite]:
+    kind = request.param
+    with far_host(tmp_path, noisy=kind == "noisy", busybox=kind == "busybox") as far:
+        yield a_far_site(hall, far, tmp_path)
+
+
+def a_far_site(hall: Hall, far: Far, tmp_path: Path, commands: str = COMMANDS) -> FarSite:
+    room = far.room()
+    far.home.chmod(0o777)
+    place = hall.joined(commands=commands.replace("{gate}", str(far.home / "gate")))
+    os.mkfifo(far.home / "gate")
+    (far.home / "gate").chmod(0o666)
+    settings = place.home / "agent.toml"
+    table = {"base": f"{room}/jobs", "ssh_config": f"{tmp_path}/ssh_config"}
+    lines = "".join(f'{key} = "{value}"\n' for key, value in table.items())
+    settings.write_text(f"{settings.read_text()}\n[host.far]\n{lines}logins_per_minute = 600\n")
+    return FarSite(place, far, room / "jobs")
+
+
+def test_a_job_runs_there_with_its_inputs_and_only_what_may_leave_comes_back(
+    site: FarSite, tmp_path: Path
+) -> None:
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    (tmp_path / "in" / "in.dat").write_bytes(b"x" * 3_000_000)
+    (tmp_path / "in" / "sub" / "more.dat").write_bytes(b"more\n")
+    with site.place.agent():
+        done = site.place.run("count", "--input", tmp_path / "in", "--output", "*.txt")
+    assert done.status == 0, done.err
+    results = site.place.home.with_suffix(".results")
+    assert (results / "all.txt").read_text().split() == ["3000000", "more"]
+    uid, work = (results / "stdout.txt").read_text().split()
+    assert uid == str(site.far.uid)
+    assert Path(work).is_relative_to(site.base)
+    assert sorted(p.name for p in results.iterdir()) == ["all.txt", "stdout.txt", "sum.txt"]
+
+
+def test_a_killed_agent_finds_its_running_job_again(site: FarSite) -> None:
+    with site.place.agent() as agent:
+        job = site.place.submit("gate", "--output", "passed.txt")
+        agent.event("run_moved", job=job, stage="running")
+        agent.send(signal.SIGKILL)
+    site.far.server.cut()
+    with site.place.agent():
+        site.gate().write_text("through\n")
+        assert site.place.wait(job).status == 0
+    assert (site.place.home.with_suffix(".results") / "passed.txt").read_text() == "through\n"
+    assert site.lines(".count") == ["run"]
+
+
+def test_a_cancel_ends_what_runs_there(site: FarSite) -> None:
+    with site.place.agent() as agent:
+        job = site.place.submit("stubborn")
+        agent.event("run_moved", job=job, stage="running")
+        site.place.hall.must("cancel", job)
+        ended = site.place.wait(job)
+    assert ended.json["state"] == "cancelled", ended
+    pid = "".join(site.lines(".pid"))
+    assert not pid or not Path(f"/proc/{pid}/environ").exists()
