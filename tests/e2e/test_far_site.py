@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sekisho.domain.egress import STDOUT_NAME
 from tests.e2e.own_site import Hall, Place, a_hall
 from tests.farhost import Far, far_host
 
@@ -18,7 +19,10 @@ COMMANDS = """
 [[command]]
 name = "count"
 host = "ssh:far"
-argv = ["/bin/sh", "-c", "id -u; wc -c <in/in.dat >sum.txt; cat sum.txt in/sub/more.dat >all.txt; pwd"]
+argv = [
+    "/bin/sh", "-c",
+    "id -u; wc -c <in/in.dat >sum.txt; cat sum.txt in/sub/more.dat >all.txt; pwd",
+]
 time_limit_s = 600
 max_running = 50
 [[command.input]]
@@ -102,10 +106,10 @@ def test_a_job_runs_there_with_its_inputs_and_only_what_may_leave_comes_back(
     assert done.status == 0, done.err
     results = site.place.home.with_suffix(".results")
     assert (results / "all.txt").read_text().split() == ["3000000", "more"]
-    uid, work = (results / "stdout.txt").read_text().split()
+    uid, work = (results / STDOUT_NAME).read_text().split()
     assert uid == str(site.far.uid)
     assert Path(work).is_relative_to(site.base)
-    assert sorted(p.name for p in results.iterdir()) == ["all.txt", "stdout.txt", "sum.txt"]
+    assert sorted(p.name for p in results.iterdir()) == sorted(["all.txt", STDOUT_NAME, "sum.txt"])
 
 
 def test_a_killed_agent_finds_its_running_job_again(site: FarSite) -> None:

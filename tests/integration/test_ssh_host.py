@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -15,7 +16,7 @@ import pytest
 
 from sekisho.adapters.hosts.quote import MAX_LINE_BYTES, quoted
 from sekisho.adapters.hosts.ssh import SshAddress, SshHost, wait_turn
-from sekisho.domain.errors import Refused, SekishoError, TooLarge, UsageError
+from sekisho.domain.errors import Refused, SekishoError, TooLarge, Unauthenticated, UsageError
 from tests.sshd import (
     Sshd,
     connected_as,
@@ -233,6 +234,28 @@ def test_a_killed_master_leaves_a_socket_that_is_not_trusted(server: Sshd, host:
     assert host.socket.exists()
     assert host.run(["true"]).code == 0
     assert server.logins == 2
+
+
+def test_a_connection_that_the_user_keeps_open_is_used_where_no_login_is_possible(
+    tmp_path: Path,
+) -> None:
+    place = Path(tempfile.mkdtemp(prefix="sk-own-"))
+    shared = [f"ControlPath {place}/%C", "ControlMaster auto", "ControlPersist yes"]
+    with serving(tmp_path / "sshd") as server:
+        file = tmp_path / "ssh_config"
+        file.write_text(server.alias("far", extra=shared))
+        with connected_as(SshAddress(host="far", config_file=file)) as host:
+            by_hand = ["ssh", "-F", str(file), "far"]
+            subprocess.run([*by_hand, "true"], check=True, stdin=subprocess.DEVNULL)
+            server.authorize("# from now on a person is wanted")
+            assert host.run(["echo", "through"]).stdout == b"through\n"
+            host.disconnect()
+            assert host.run(["true"]).code == 0
+            assert server.logins == 1
+            subprocess.run([*by_hand, "-O", "exit"], check=True, capture_output=True)
+            with pytest.raises(Unauthenticated):
+                host.run(["true"])
+    shutil.rmtree(place)
 
 
 def _negotiated(tmp_path: Path, *lines: str) -> set[str]:

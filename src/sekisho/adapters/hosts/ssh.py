@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
@@ -159,9 +160,18 @@ class SshHost:
 
     @property
     def socket(self) -> Path:
-        """The master's socket: another one when the user's configuration was changed."""
+        """The master's socket: the user's own while that listens, as after a login by hand.
+
+        Ours is another one when the user's configuration was changed.
+        """
         file = self.address.config_file or Path.home() / ".ssh" / "config"
         changed = file.stat().st_mtime_ns if file.exists() else 0
+        theirs = _configured_socket(self.address.host, self.address.config_file, changed)
+        if theirs is not None and _owned(theirs) and _listens(theirs):
+            return theirs
+        return self._own_socket(file, changed)
+
+    def _own_socket(self, file: Path, changed: int) -> Path:
         named = f"{self.address.host}\0{file}\0{changed}".encode()
         return self.directory / hashlib.sha256(named).hexdigest()[:20]
 
@@ -180,11 +190,12 @@ class SshHost:
 
     def connected(self) -> bool:
         """Say whether a master listens now. It may still find its line dead."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            return probe.connect_ex(str(self.socket)) == 0
+        return _listens(self.socket)
 
     def disconnect(self) -> None:
-        """End the shared connection, for all processes that use it."""
+        """End the shared connection, for all processes that use it; never one of the user's own."""
+        if self.socket.parent != self.directory:
+            return
         argv = [*self.command("-O", "exit"), "--", self.address.host]
         with suppress(subprocess.TimeoutExpired):
             subprocess.run(argv, capture_output=True, check=False, timeout=10)
@@ -276,6 +287,29 @@ class SshHost:
     def _configured(self) -> list[str]:
         file = self.address.config_file
         return [] if file is None else ["-F", str(file)]
+
+
+def _listens(place: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(str(place)) == 0
+
+
+def _owned(place: Path) -> bool:
+    with suppress(OSError):
+        return place.lstat().st_uid == os.geteuid()
+    return False
+
+
+@lru_cache(maxsize=64)
+def _configured_socket(host: str, config_file: Path | None, _changed: int) -> Path | None:
+    """Return where the user's configuration has the connections to ``host`` shared, if it does."""
+    file = [] if config_file is None else ["-F", str(config_file)]
+    with suppress(OSError, subprocess.TimeoutExpired):
+        argv = ["ssh", "-G", *file, "--", host]
+        said = subprocess.run(argv, capture_output=True, check=False, timeout=10).stdout
+        found = re.search(rb"^controlpath (/.{1,100})$", said, re.MULTILINE)
+        return None if found is None else Path(os.fsdecode(found[1]))
+    return None
 
 
 def _options(*words: str) -> list[str]:
