@@ -20,6 +20,7 @@ from typing import Any, Final
 
 HOST: Final = "127.0.0.1"
 _LIMIT: Final = 8 << 20
+_FIRST_SECONDS: Final = 90.0
 _PIECE: Final = 1 << 16
 _JOB: Final = re.compile(r"job_[0-9a-z]{26}")
 _LENGTH: Final = re.compile(rb"(?im)^content-length:[ \t]*([0-9]+)[ \t]*\r?$")
@@ -147,7 +148,7 @@ class Proxy:
     rule: Rule = no_fault
     max_body: int | None = None  #: longer requests are answered 413
     whole: bool = False  #: answers are passed on only when they are complete
-    idle_s: float = 90.0  #: how long a connection is kept without a request
+    idle_s: float = 90.0  #: how long a connection is kept without a further request
     seen: list[tuple[Request, bytes]] = field(default_factory=list)  #: with the broker's answers
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
 
@@ -156,14 +157,17 @@ class Proxy:
         with contextlib.suppress(
             OSError, EOFError, asyncio.TimeoutError, asyncio.LimitOverrunError
         ):
-            while await self._exchange(reader, writer):
-                pass
+            patience = max(self.idle_s, _FIRST_SECONDS)  # a new connection is new, however slow
+            while await self._exchange(reader, writer, patience):
+                patience = self.idle_s
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
 
-    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        async with asyncio.timeout(self.idle_s):
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, patience_s: float
+    ) -> bool:
+        async with asyncio.timeout(patience_s):
             head = await reader.readuntil(b"\r\n\r\n")
         method, target = head.split(b" ", 2)[:2]
         body = await reader.readexactly(_length(head) or 0)

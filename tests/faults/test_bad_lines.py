@@ -88,7 +88,7 @@ def test_a_job_gets_through_a_line_that(trio: Trio, name: str) -> None:
     LINES[name](trio.proxy)
     with trio.connect() as client:
         job = client.submit(trio.spec("one", source=given))
-        result = job.result(trio.home / "got", timeout=90)
+        result = job.result(trio.home / "got", timeout=300)
     assert result.state == "succeeded"
     assert (trio.home / "got/out/in/given").read_bytes() == given.read_bytes()
     assert trio.life(job.id) == WHOLE_LIFE

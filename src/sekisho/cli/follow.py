@@ -94,8 +94,10 @@ def _waited(
             break
         try:
             return job.wait(seconds, changed)
-        except JobGoesOn:
+        except JobGoesOn as error:
             left = None if left is None else left - seconds
+            if error.__cause__ is not None:  # the broker is away: it cannot tell of sites either
+                continue
             if job.view.state != JobState.QUEUED:
                 break
             if absence := _absence(session, job.view.site, how.sites()):

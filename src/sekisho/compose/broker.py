@@ -249,7 +249,7 @@ def _checks(made: Desk, opened: Database) -> dict[str, Callable[[], None]]:
             pass
 
     def disk() -> None:
-        if made.ports.blobs.free_bytes() < made.policy.value.free_floor_bytes:
+        if made.ports.blobs.free_bytes() <= made.policy.value.free_floor_bytes:
             raise StorageFull
 
     return {"database": writable, "migrations": lambda: migrations.check(opened), "disk": disk}
