@@ -31,6 +31,7 @@ class OldBroker:
     calls: list[str] = field(default_factory=list)
     cut: list[str] = field(default_factory=list)
     quicker: list[str] = field(default_factory=list)  #: another agent takes these before us
+    sites: set[str] = field(default_factory=set)  #: under which names agents asked
     url: str = ""
 
     def add(self, info: dict[str, Any]) -> str:
@@ -42,6 +43,7 @@ class OldBroker:
         self.calls.append(call)
         calc = self.calcs.get(str(given.get("accept_id")))
         if call == "calc-request":
+            self.sites.add(str(given["site_id"]))
             waiting = (i for i, c in self.calcs.items() if c["progress"] == "not start")
             accept_id = next(waiting, None)
             return 200, _entry("0300") if accept_id is None else _entry(200, accept_id=accept_id)

@@ -174,6 +174,34 @@ def test_the_agents_command_line_serves_an_old_broker(broker: OldBroker, tmp_pat
     assert list((tmp_path / "base").iterdir())
 
 
+def test_a_site_goes_on_under_the_name_that_the_old_broker_has_for_it(
+    broker: OldBroker, tmp_path: Path
+) -> None:
+    home = tmp_path / "site"
+    sekisho("site", "init", "--dir", home, "--site", "site-c", "--broker", broker.url)
+    manifest = MANIFEST.format(place=tmp_path).replace('"company"', '"site-c"')
+    (home / "manifest.toml").write_text(manifest.replace('["tanaka"]', '["suzuki", "tanaka"]'))
+    (tmp_path / "solve.sh").write_text("cat in.txt > out.txt\n")
+    accept_id = broker.add(calc())
+    words = ("Site_C", broker.url, TOKEN, "user:tanaka")
+    with subprocess.Popen(
+        argv("remote", *words),
+        cwd=tmp_path,
+        env=clean_environ(tmp_path) | {"SEKISHO_SITE_DIR": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        lines = iter(process.stdout)
+        assert next(lines) == "site id = Site_C\n"
+        assert next(line for line in lines if "end-send" in line) == "POST end-send: 200\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    assert broker.calcs[accept_id]["status"] == "completed"
+    assert broker.sites == {"Site_C"}
+
+
 def test_another_sites_manifest_is_not_served(broker: OldBroker, tmp_path: Path) -> None:
     home = tmp_path / "site"
     words = ("--site", "company", "--user", "tanaka", "--broker", broker.url)

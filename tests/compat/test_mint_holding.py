@@ -291,6 +291,24 @@ def test_a_site_whose_old_paths_are_shut_is_unknown(world: OldWorld) -> None:
     assert said(agent.line.get("calc-request", params={"site_id": "old-site"})) == (200, "400")
 
 
+def test_what_an_old_agent_holds_it_may_end_when_its_site_gets_a_manifest(world: OldWorld) -> None:
+    """Kills: stranding a calculation by the change of one setting; giving out more after it."""
+    workflow, agent = world.workflow(), world.agent()
+    held = workflow.ready()
+    assert agent.ask() == held
+    steps(agent, held, 2)
+    waiting = workflow.ready()
+    policy = world.http.world.policy
+    sites = SITES | {"old-site": replace(SITES["old-site"], unguarded=False)}
+    policy.value = replace(policy.value, mint=replace(policy.value.mint, sites=sites))
+    assert said(agent.line.get("calc-request", params={"site_id": "old-site"})) == (200, "400")
+    assert said(agent.params(waiting)) == (400, 400)
+    for call, more in STEPS[2:]:
+        agent.step(call, held, **more)
+    assert workflow.status(held) == "completed"
+    assert workflow.progress(waiting) == "not start"
+
+
 def test_every_call_of_either_side_is_counted_for_its_site(world: OldWorld) -> None:
     workflow, agent = world.workflow(), world.agent()
     accept_id = workflow.ready()

@@ -13,6 +13,7 @@ from sekisho.broker.policy import Gateway
 from sekisho.config.broker import load_broker
 from sekisho.config.manifest import parse_manifest
 from sekisho.domain.errors import ConfigError
+from tests.compat.old_programs import OldAgent, OldWorkflow, a_house
 from tests.integration.http_process import failing, sekisho
 from tests.integration.http_world import HttpWorld
 
@@ -26,6 +27,9 @@ colour = blue
 remote_site_ids = site-a
                   site-b
                   Site_C
+                  計算
+[unused]
+commands = /bin/old
 [site-a]
 commands = /opt/solver/bin/solve
            create_inp_file.sh
@@ -61,8 +65,9 @@ def test_old_settings_become_sites_and_commands(ini: Path, config: Path) -> None
         "command": "/opt/計算/実行",
     }
     assert mint.site["site-b"].commands == {}
+    assert mint.site["site-c"].known_as == "Site_C"
     listed = sekisho("broker", "site", "list", "--config", config)
-    assert [line.split()[0] for line in listed.splitlines()[1:]] == ["site-a", "site-b"]
+    assert [line.split()[0] for line in listed.splitlines()[1:]] == ["site-a", "site-b", "site-c"]
 
 
 def test_what_has_no_counterpart_is_told_and_nothing_is_written_unasked(
@@ -71,7 +76,8 @@ def test_what_has_no_counterpart_is_told_and_nothing_is_written_unasked(
     before = config.read_text()
     status, said = failing("broker", "import-ini", ini, "--user", "tanaka", "--config", config)
     assert status == 0
-    for what in ("Server.colour", "Server.ipaddress = 192.168.0.10", "Site_C", "loglevel = 4"):
+    told = ("Server.colour", "loglevel = 4", "計算", "[Site_C] commands", "unused.commands")
+    for what in (*told, "http.host is 192.168.0.10", "http.port is 8082"):
         assert what in said
     assert config.read_text() == before
     assert len(sekisho("broker", "site", "list", "--config", config).splitlines()) == 1
@@ -84,6 +90,67 @@ def test_settings_that_have_the_paths_already_are_left_alone(ini: Path, config: 
     _, said = failing(*words)
     assert "not written" in said
     assert config.read_text() == before
+
+
+def test_a_file_as_editors_of_today_and_of_yesterday_leave_it_is_read(
+    tmp_path: Path, config: Path
+) -> None:
+    """With a mark of its encoding, lines that end in two ways, tabs, comments and percent signs."""
+    text = (
+        "; 旧設定\n[Server]\nPortNumber: 8082\n# commands = no\n[RemoteSites]\n"
+        "remote_site_ids = site-a\n\tsite-b\n[site-a]\nCommands =\n"
+        "\t/opt/a --date %Y  x\n\t# not this\n\t/opt/b\n\t/opt/b\n[site-b]\ncommands = c.sh\n"
+    )
+    (tmp_path / "x.ini").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    words = ("broker", "import-ini", tmp_path / "x.ini", "--user", "tanaka", "--write")
+    sekisho(*words, "--config", config)
+    sites = load_broker(config, {}).settings.mint.site
+    assert {name: list(site.commands.values()) for name, site in sites.items()} == {
+        "site-a": ["/opt/a --date %Y  x", "/opt/b"],
+        "site-b": ["c.sh"],
+    }
+
+
+def test_the_sites_that_were_taken_over_work_at_once(ini: Path, tmp_path: Path) -> None:
+    """From the old file to a calculation, with a site whose old name is none of ours."""
+    text = ini.read_text().replace("[site-b]", "[Site_C]\ncommands = c.sh\n[site-b]")
+    ini.write_text(text)
+    house = a_house(tmp_path / "house", "[quota]\nfree_floor_bytes = 0\n")
+    words = ("broker", "import-ini", ini, "--user", "tanaka", "--write", "--config", house.config)
+    sekisho(*words)
+    with house.serving(), house.line() as line:
+        for site, command in (("site-a", "create_inp_file.sh"), ("Site_C", "c.sh")):
+            workflow, agent = OldWorkflow(line), OldAgent(line, tmp_path / site, site=site)
+            accept_id = workflow.ready(site=site, command=command, results=["out.txt"])
+            listed = line.get("get-calcinfo").json()[accept_id]
+            assert listed["remote-site"] == site
+            assert agent.ask() == accept_id
+            assert agent.params(accept_id).json()["calc-info"]["remote-site"] == site
+            for call, more in (
+                ("calc-params-complete", {}),
+                ("calc-start", {}),
+                ("calc-end", {"result": "calc end"}),
+                ("send-results", {}),
+                ("end-send", {"result": "end send"}),
+            ):
+                agent.step(call, accept_id, **more)
+            assert workflow.status(accept_id) == "completed"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[mint.site.one]\nknown_as = "two"\n[mint.site.two]\n',
+        '[mint.site.one]\nknown_as = "X"\n[mint.site.two]\nknown_as = "X"\n',
+        '[mint.site.one]\nknown_as = "a b"\n',
+        '[mint.site.one]\nknown_as = ""\n',
+    ],
+)
+def test_two_sites_of_one_old_name_are_a_fault_of_the_settings(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "broker.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError):
+        load_broker(file, {})
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[Server]\nipaddress = x\n"])
@@ -111,6 +178,27 @@ def test_a_manifest_is_drafted_of_the_old_settings_and_a_sample(ini: Path, tmp_p
     assert not solve.stdout.release
     assert manifest.commands["solve-2"].argv == ("/opt/other/solve", "-x", "a b")
     assert "/COMPLETE/create_inp_file.sh" in text
+
+
+@pytest.mark.parametrize(
+    ("command", "argv"),
+    [
+        ("/opt/a -x 'b c'", ("/opt/a", "-x", "b c")),
+        ("cd run; ./solve > log", ("/COMPLETE/script.sh",)),
+        ("~/bin/solve.sh", ("/COMPLETE/script.sh",)),
+        ("solve 'unclosed", ("/COMPLETE/script.sh",)),
+        ("./no-such-program -a", ("/COMPLETE/./no-such-program", "-a")),
+        ("計算.sh", ("/COMPLETE/計算.sh",)),
+    ],
+)
+def test_whatever_the_old_command_was_its_draft_is_a_manifest_that_says_what_to_do(
+    command: str, argv: tuple[str, ...]
+) -> None:
+    """Kills: a draft that splits what a shell read, or that cannot be read at all."""
+    text = sekisho("site", "manifest-from", "--site", "a", "--command", command, "--user", "tanaka")
+    (made,) = parse_manifest(text, "manifest.toml").commands.values()
+    assert (made.argv, made.mint_command) == (argv, command)
+    assert ("# A shell" in text or "# Complete" in text) == argv[0].startswith("/COMPLETE")
 
 
 def test_a_draft_needs_a_command_and_a_known_site(ini: Path) -> None:

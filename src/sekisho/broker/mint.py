@@ -130,6 +130,7 @@ class MintOrders:
             return Reply("not_json", 202, 400)
         if info is None:
             return Reply("no_calc_info", 202, 400)
+        info.remote_site = self.desk.policy.value.mint.ours(info.remote_site)
         return self._fault(user, info) or self._add(user, info, body)
 
     def _add(self, user: str, info: CalcInfo, body: Lifted) -> Reply:
@@ -253,7 +254,7 @@ class MintOrders:
             note = self.desk.note(job)
             if visible(self.desk, job, note):
                 found[accept_id_of(job.id)] = {
-                    "remote-site": job.site,
+                    "remote-site": self.desk.policy.value.mint.theirs(job.site),
                     "command": note.command,
                     "status": status_of(job, note),
                     "progress": progress_of(job, note),

@@ -73,6 +73,7 @@ class OldAgent:
     user: str | None
     instance: str
     address: str
+    takes: bool  #: may get more; else it may only end what it holds
 
     @property
     def tenant(self) -> Tenant:
@@ -88,12 +89,14 @@ class MintWork:
     def agent(self, caller: Principal, site: str, address: str) -> OldAgent | None:
         """Return the caller as the site's agent; None when it is not the caller's to serve."""
         instance = make_id("ins", at_ms=0, entropy=_digest(caller.token_id))
-        if not self.desk.policy.value.mint.unguarded(site):
+        mint = self.desk.policy.value.mint
+        if mint.site(site) is None:
             return None
+        takes = mint.unguarded(site)
         if caller.role is Role.SITE and caller.name == site:
-            return OldAgent(site, None, instance, address)
+            return OldAgent(site, None, instance, address, takes)
         if caller.role is Role.SUBMITTER and self.desk.site(site, caller.name):
-            return OldAgent(site, caller.name, instance, address)
+            return OldAgent(site, caller.name, instance, address, takes)
         return None
 
     def request(self, agent: OldAgent) -> Reply:
@@ -115,7 +118,8 @@ class MintWork:
 
     def params(self, agent: OldAgent, accept_id: str) -> Reply | Files:
         """Give the job to the caller, with all that it needs."""
-        if (job := self._find(agent, accept_id)) is None:
+        job = self._find(agent, accept_id)
+        if job is None or not (agent.takes or job.instance == agent.instance):
             return Reply("unknown_id", 400, 400)
         if not self._may_take(agent, job):
             return Reply("not_waiting")
@@ -130,7 +134,8 @@ class MintWork:
         files = {
             name: (content, *note.kinds.get(name, ("", ""))) for name, content in there.items()
         }
-        return Files(accept_id=accept_id, files=files, info=note, site=job.site)
+        site = self.desk.policy.value.mint.theirs(job.site)
+        return Files(accept_id=accept_id, files=files, info=note, site=site)
 
     def complete(self, agent: OldAgent, message: Named) -> Reply:
         """Note that the caller has all inputs."""
@@ -243,10 +248,12 @@ class MintWork:
             return self.desk.note(job).command != ""
         if job.instance != agent.instance or job.cancel_requested:
             return False
+        if job.state is JobState.OFFERED:
+            return agent.takes
         if job.state is JobState.ACCEPTED:
             note = self.desk.note(job)
             return _alone(note, agent) and note.progress != COMPLETE_SEND
-        return job.state is JobState.OFFERED
+        return False
 
     def _taken(self, agent: OldAgent, job: Job) -> Job:
         """Accept ``job`` for the caller; an offer that ran out is made again. Once, for one."""

@@ -32,6 +32,7 @@ class MintSite:
 
     commands: Mapping[str, str]
     unguarded: bool
+    known_as: str | None = None  #: what old programs call it, if that is another name
 
     def allows(self, command: str) -> bool:
         if not self.unguarded and not self.commands:
@@ -50,6 +51,15 @@ class MintPolicy:
 
     def site(self, name: str) -> MintSite | None:
         return self.sites.get(name) if self.enabled else None
+
+    def ours(self, name: str) -> str:
+        """Return our name of the site that old programs call ``name``."""
+        return next((n for n, site in self.sites.items() if site.known_as == name), name)
+
+    def theirs(self, name: str) -> str:
+        """Return what old programs call our site ``name``."""
+        site = self.sites.get(name)
+        return name if site is None else site.known_as or name
 
     def unguarded(self, name: str) -> bool:
         """Say whether an old agent may serve the site: no manifest holds there."""

@@ -39,17 +39,24 @@ log = structlog.get_logger()
 @click.option("--once", is_flag=True)
 @click.option("--mint", metavar="URL")
 @click.option("--mint-user", metavar="USER")
+@click.option("--mint-site", metavar="NAME")
 @json_option
 @click.pass_obj
-def agent(
-    session: Session, *, home: Path, once: bool, mint: str | None, mint_user: str | None
+def agent(  # noqa: PLR0913 (one for each option)
+    session: Session,
+    *,
+    home: Path,
+    once: bool,
+    mint: str | None,
+    mint_user: str | None,
+    mint_site: str | None,
 ) -> int:
     """Run this site's agent. It calls out to the broker and opens no port.
 
     With --mint it serves an old MInt broker, by the old protocol. With --once it does what can be
     done now and ends; exit status 75 says that jobs are still open.
     """
-    way = None if mint is None else compose.MintWay(url=mint, submitter=mint_user)
+    way = None if mint is None else compose.MintWay(url=mint, submitter=mint_user, site=mint_site)
     return run_agent(session, open_site(home), once=once, way=way)
 
 

@@ -43,10 +43,14 @@ def import_ini(
         for line in tables.splitlines():
             show(line)
     written, added = _write(session, old, tables, users, config) if write else (False, [])
+    kept = _kept(old, config)
+    for key, there in kept.items():
+        output.note(session, session.say("broker_kept", name=key, there=there))
     for what in old.unmatched:
         output.note(session, session.say("broker_no_counterpart", what=what))
     if session.json:
-        facts = {"written": written, "added": added, "no_counterpart": list(old.unmatched)}
+        facts = {"written": written, "added": added, "kept": kept}
+        facts |= {"no_counterpart": list(old.unmatched)}
         show_record(session, {"settings": tables, **facts})
 
 
@@ -54,6 +58,16 @@ def last_uses(desk: Desk) -> dict[str, str]:
     """Return when the old paths were last used for each site."""
     found = sorted(desk.ports.store.mint.uses(), key=lambda use: use.last_at)
     return {use.site: use.last_at.isoformat(timespec="seconds") for use in found}
+
+
+def _kept(old: OldSettings, config: Path) -> dict[str, str]:
+    """Return what the old file says of where to listen and this broker says otherwise.
+
+    It is not taken over: the old server may go on beside this one.
+    """
+    http = load_broker(config).settings.http
+    here = {"host": http.host, "port": str(http.port)}
+    return {f"http.{key}": there for key, there in old.server.items() if there != here[key]}
 
 
 def _write(

@@ -10,10 +10,10 @@ import getpass
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from sekisho.adapters.mint_line import DEFAULT_PORT
 from sekisho.adapters.token_file import read_token
@@ -21,12 +21,24 @@ from sekisho.cli import output
 from sekisho.cli.interrupt import Interrupted
 from sekisho.cli.session import Session
 from sekisho.domain.errors import SekishoError, UsageError
+from sekisho.domain.ids import USER_PATTERN
 from sekisho.domain.token import Secret
 
 #: How every old program ends when something went wrong.
 FAILED: Final = 1
 _FILE: Final = "file:"
 _PORT: Final = re.compile(r"(https?://(?:\[[^]]*\]|[^/:]+))(:\d+)?(/.*)?")
+_Word = tuple[str, str, Callable[[str], object]]
+#: By word: what may stand behind its colon, and which fact that is. How often to try again is ours.
+_WORDS: Final[Mapping[str, _Word]] = {
+    "debug": ("", "debug", lambda _: True),
+    "port": (r"\d{1,5}", "port", int),
+    "retry": (r"\d+,\d+(\.\d+)?", "", str),
+    "no_auth": (r".+", "ca_file", Path),
+    "calc_base": (r"/.*", "calc_base", Path),
+    "user": (USER_PATTERN, "user", str),
+}
+_NO_WORD: Final[_Word] = (r"(?!)", "", str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,27 +48,23 @@ class OldWords:
     port: int = DEFAULT_PORT
     ca_file: Path | None = None
     calc_base: Path | None = None
+    user: str | None = None  #: in whose name an old broker's jobs are taken
     debug: bool = False
 
 
 def old_words(words: Sequence[str]) -> OldWords:
     """Return what ``words`` say; raise UsageError for one that is unknown, or not possible."""
-    found: dict[str, object] = {}
+    found: dict[str, Any] = {}
     for word in words:
         name, mark, value = word.partition(":")
-        if word == "debug":
-            found["debug"] = True
-        elif name == "port" and value.isdigit():
-            found["port"] = int(value)
-        elif name == "no_auth" and mark:
-            found["ca_file"] = Path(value)
-        elif name == "no_auth":
+        if word == "no_auth":
             raise UsageError("mint.no_auth")
-        elif name == "calc_base" and value.startswith("/"):
-            found["calc_base"] = Path(value)
-        elif not (name == "retry" and re.fullmatch(r"\d+,\d+(\.\d+)?", value)):
+        pattern, field, kind = _WORDS.get(name, _NO_WORD)
+        if mark != ("" if name == "debug" else ":") or re.fullmatch(pattern, value) is None:
             raise UsageError("mint.word", word=word)
-    return OldWords(**found)  # type: ignore[arg-type]
+        if field:
+            found[field] = kind(value)
+    return OldWords(**found)
 
 
 def old_url(base: str, port: int) -> str:

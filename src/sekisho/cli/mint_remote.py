@@ -16,12 +16,13 @@ from sekisho.cli.mint import environ_with, first_lines, need, old_token, old_url
 from sekisho.cli.session import Session
 from sekisho.compose.site import MintWay
 from sekisho.config.manifest import load_manifest
+from sekisho.config.mint_ini import site_name
 from sekisho.config.site import load_site
 from sekisho.domain.errors import ConfigError
 
 _USAGE: Final = (
     "SITE_ID BASE_URL TOKEN|login|file:PATH [debug] [port:NUMBER] [retry:COUNT,SECONDS]"
-    " [no_auth:CA_FILE] [calc_base:DIRECTORY]"
+    " [no_auth:CA_FILE] [calc_base:DIRECTORY] [user:NAME]"
 )
 
 
@@ -33,8 +34,14 @@ def remote(session: Session, given: list[str]) -> int:
     url = old_url(given[1], words.port)
     home = os.environ.get("SEKISHO_SITE_DIR") or "~/.config/sekisho/site"
     files = load_site(Path(home).expanduser(), environ_with(words))
-    if (listed := load_manifest(files.manifest).site) != site:
+    if (listed := load_manifest(files.manifest).site) not in (site, site_name(site)):
         raise ConfigError("mint.other_site", site=site, manifest=listed)
     first_lines(session, site, url)
-    way = MintWay(url=url, token=token, heard=lambda line: output.result(session, line))
+    way = MintWay(
+        url=url,
+        site=site,
+        submitter=words.user,
+        token=token,
+        heard=lambda line: output.result(session, line),
+    )
     return run_agent(session, files, once=False, way=way)

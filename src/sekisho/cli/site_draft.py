@@ -6,6 +6,7 @@ program without an absolute path is marked where it must be completed.
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
@@ -19,12 +20,14 @@ from sekisho.cli.session import Session
 from sekisho.cli.words import Command
 from sekisho.config.load import read_text
 from sekisho.config.manifest import parse_manifest
-from sekisho.config.mint_ini import named, quoted, read_ini
+from sekisho.config.mint_ini import named, quoted, read_ini, site_name
 from sekisho.domain.egress import STDERR_NAME, STDOUT_NAME
 from sekisho.domain.errors import ConfigError, UsageError
 from sekisho.domain.files import Pattern, RelPath
 
 _MIB: Final = 1 << 20
+#: What means something to a shell, and braces, which mean something to a manifest.
+_SHELL: Final = re.compile(r"[|;&<>$`*?(){}\n]|(^|\s)~")
 _ROOM: Final = 4  #: how much larger than the sample a file may be
 
 
@@ -49,10 +52,11 @@ def manifest_from(  # noqa: PLR0913 - click passes each option as an argument
     """Draft a manifest of old MInt commands and the work directory of a sample job."""
     listed = list(commands)
     if ini is not None:
-        found = read_ini(read_text(ini), ini.name).sites.get(site)
-        if found is None:
+        sites, name = read_ini(read_text(ini), ini.name).sites, site_name(site)
+        if name is None or name not in sites:
             raise ConfigError("mint.ini", file=ini.name, why=site)
-        listed += found.values()
+        listed += sites[name].values()
+        site = name
     if not listed:
         raise UsageError("usage.arguments", why="--ini, --command")
     text = draft(site, users, named(listed), _files(sample), frozenset(inputs))
@@ -99,22 +103,36 @@ def draft(
 
 
 def _command(name: str, command: str) -> Iterator[str]:
-    argv = shlex.split(command)
-    program = argv[0] if argv[0].startswith("/") else shutil.which(argv[0])
+    argv, remark = _argv(command)
     yield "[[command]]"
     yield f"name = {quoted(name)}"
     yield f"mint_command = {quoted(command)}"
-    if program is None:
-        yield "# Complete the path: the program must be named absolutely."
-        program = f"/COMPLETE/{argv[0]}"
-    words = [word.replace("{", "").replace("}", "") for word in (program, *argv[1:])]
-    yield f"argv = [{', '.join(quoted(word) for word in words)}]"
+    if remark:
+        yield f"# {remark}"
+    yield f"argv = [{', '.join(quoted(word) for word in argv)}]"
     yield "# Longest run in seconds."
     yield "time_limit_s = 86400"
     yield "# What it prints may name secrets: true lets it leave."
     yield "stdout = { release = false }"
     yield "stderr = { release = false }"
     yield "# sandbox = { read = [], network = false }"
+
+
+def _argv(command: str) -> tuple[list[str], str]:
+    """Return the argument vector of an old command, and what its owner must do about it."""
+    try:
+        argv = [] if _SHELL.search(command) else shlex.split(command)
+    except ValueError:
+        argv = []
+    if not argv:
+        return ["/COMPLETE/script.sh"], "A shell read this line: put it into a script, name that."
+    if argv[0].startswith("/"):
+        return argv, ""
+    found = shutil.which(argv[0])
+    if found is not None and found.startswith("/"):
+        return [found, *argv[1:]], "Was found by its name on this machine: is it this one?"
+    remark = "Complete the path: the program must be named absolutely."
+    return [f"/COMPLETE/{argv[0]}", *argv[1:]], remark
 
 
 def _rule(kind: str, name: str, size: int) -> list[str]:

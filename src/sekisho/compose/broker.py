@@ -84,7 +84,7 @@ def mint_policy(settings: MintSettings) -> MintPolicy:
     return MintPolicy(
         enabled=settings.enabled,
         sites={
-            name: MintSite(commands=site.commands, unguarded=site.unguarded)
+            name: MintSite(commands=site.commands, unguarded=site.unguarded, known_as=site.known_as)
             for name, site in settings.site.items()
         },
         queue_time=timedelta(minutes=settings.queue_minutes),

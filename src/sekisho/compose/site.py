@@ -76,6 +76,7 @@ class MintWay:
     token: Secret | None = None  #: None: in the site's own file
     interval_s: float = POLL_SECONDS
     heard: Callable[[str], None] = lambda _: None  #: told of each call
+    site: str | None = None  #: what the old broker calls this site, if that is another name
 
 
 def _mailbox(
@@ -88,7 +89,9 @@ def _mailbox(
     if way.submitter is None and len(listed) != 1:
         raise ConfigError("mint.submitter", count=len(listed))
     place = MintPlace(
-        site=manifest.site, submitter=way.submitter or listed[0], interval_s=way.interval_s
+        site=way.site or manifest.site,
+        submitter=way.submitter or listed[0],
+        interval_s=way.interval_s,
     )
     broker, token = files.settings.broker, way.token or read_token(files.token, foreign=True)
     where = Address(url=way.url, token=token, ca_file=files.ca, proxy=broker.proxy)

@@ -68,6 +68,7 @@ class MintSiteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What the old MInt paths may do for one site. A site that has no table here has none."""
 
     unguarded: bool = False
+    known_as: Annotated[str, Meta(pattern=rf"^[!-~]{{1,80}}{_END}")] | None = None
     commands: dict[_CommandName, Annotated[str, Meta(min_length=1, max_length=2048)]] = {}
 
 
@@ -140,6 +141,7 @@ port = {port}
 # site = {{}}                    # one table for each site that has the old paths:
 #   [mint.site.NAME]
 #   unguarded = false            # true: an old agent serves it, which cannot keep a manifest
+#   known_as = "Site_A"          # what old programs call it, if that is another name
 #   [mint.site.NAME.commands]    # what may be asked for, exactly as written; names are yours
 #   solve = "/opt/solver/bin/solve"
 
@@ -185,6 +187,9 @@ def load_broker(config: Path, environ: Mapping[str, str] | None = None) -> Broke
     if (http.tls_cert is None) is not (http.tls_key is None):
         text = read_text(config)
         raise invalid([fault_at(text, config.name, ("http", "tls_cert"), "tls_cert and tls_key")])
+    if name := _named_twice(settings.mint):
+        text = read_text(config)
+        raise invalid([fault_at(text, config.name, ("mint", "site", name), "known_as")])
     if fault := _gateway_fault(settings):
         raise invalid([fault_at(read_text(config), config.name, ("gateway", fault[0]), fault[1])])
     url = None
@@ -196,6 +201,17 @@ def load_broker(config: Path, environ: Mapping[str, str] | None = None) -> Broke
         data=(config.parent / store.data_dir).absolute(),
         database_url=url,
     )
+
+
+def _named_twice(mint: MintSettings) -> str | None:
+    """Return a site whose name for old programs is that of another one, too."""
+    taken = set(mint.site)
+    for name, site in mint.site.items():
+        if site.known_as is not None and site.known_as != name:
+            if site.known_as in taken:
+                return name
+            taken.add(site.known_as)
+    return None
 
 
 def _gateway_fault(settings: BrokerSettings) -> tuple[str, str] | None:

@@ -13,7 +13,8 @@ from sekisho.domain.errors import ConfigError
 from sekisho.domain.ids import COMMAND_PATTERN, SITE_PATTERN
 
 _SITES: Final = "RemoteSites"
-_KNOWN: Final = {"Server": {"ipaddress", "portnumber", "loglevel"}, _SITES: {"remote_site_ids"}}
+_HTTP: Final = {"ipaddress": "host", "portnumber": "port"}
+_KNOWN: Final = {"Server": {*_HTTP, "loglevel"}, _SITES: {"remote_site_ids"}}
 _MAX_NAME: Final = 40
 
 
@@ -22,7 +23,8 @@ class OldSettings:
     """The sites of an old file, each with its commands by a name of ours, and what else it says."""
 
     sites: Mapping[str, Mapping[str, str]]
-    server: Mapping[str, str]
+    known_as: Mapping[str, str]  #: of a site whose old name is none of ours: that name
+    server: Mapping[str, str]  #: of `[http]` here: `host` and `port`, as they were there
     unmatched: tuple[str, ...]  #: what has no counterpart, each as `section.key` and why
 
 
@@ -30,20 +32,34 @@ def read_ini(text: str, file: str) -> OldSettings:
     """Return what the old file says; raise ConfigError when it is no such file."""
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:
-        parser.read_string(text, file)
+        parser.read_string(text.removeprefix("\ufeff"), file)
     except configparser.Error as error:
         raise ConfigError("mint.ini", file=file, why=str(error).splitlines()[0]) from error
     if not parser.has_option(_SITES, "remote_site_ids"):
         raise ConfigError("mint.ini", file=file, why=f"[{_SITES}] remote_site_ids")
-    names = parser.get(_SITES, "remote_site_ids").split()
-    wrong = [name for name in names if re.fullmatch(SITE_PATTERN, name) is None]
+    names = list(dict.fromkeys(parser.get(_SITES, "remote_site_ids").split()))
+    ours: dict[str, str] = {}  # by our name the old one
+    for name in names:
+        if (site := site_name(name)) is not None:
+            ours.setdefault(site, name)
+    wrong = [name for name in names if name not in ours.values()]
     sites = {
-        name: named(_lines(parser.get(name, "commands", fallback="")))
-        for name in names
-        if name not in wrong
+        site: named(_lines(parser.get(name, "commands", fallback="")))
+        for site, name in ours.items()
     }
-    server = dict(parser["Server"]) if parser.has_section("Server") else {}
-    return OldSettings(sites, server, tuple(_unmatched(parser, names, wrong)))
+    known_as = {site: name for site, name in ours.items() if site != name}
+    server = {
+        key: parser.get("Server", old)
+        for old, key in _HTTP.items()
+        if parser.has_option("Server", old)
+    }
+    return OldSettings(sites, known_as, server, tuple(_unmatched(parser, names, wrong)))
+
+
+def site_name(old: str) -> str | None:
+    """Return what an old site is called here: in small letters, without signs; None if nothing."""
+    name = re.sub(r"[^a-z0-9]+", "-", old.lower()).strip("-")
+    return name if old.isascii() and re.fullmatch(SITE_PATTERN, name) else None
 
 
 def _unmatched(
@@ -51,12 +67,14 @@ def _unmatched(
 ) -> Iterator[str]:
     for name in wrong:
         yield f"{_SITES}.remote_site_ids: {name} ({SITE_PATTERN})"
+    for name in names:
+        if not parser.has_option(name, "commands"):
+            yield f"{_SITES}.remote_site_ids: {name} ([{name}] commands)"
     for section in parser.sections():
         known = {"commands"} if section in names else _KNOWN.get(section, set())
         yield from (f"{section}.{key}" for key in parser[section] if key not in known)
-    for key in ("ipaddress", "portnumber", "loglevel"):
-        if parser.has_option("Server", key):
-            yield f"Server.{key} = {parser.get('Server', key)}"
+    if parser.has_option("Server", "loglevel"):
+        yield f"Server.loglevel = {parser.get('Server', 'loglevel')} ([log] level)"
 
 
 def _lines(text: str) -> list[str]:
@@ -82,7 +100,10 @@ def mint_tables(settings: OldSettings) -> str:
     """Return the tables of `broker.toml` that ``settings`` become: old agents at every site."""
     lines = ["[mint]", "enabled = true"]
     for site, commands in settings.sites.items():
-        lines += ["", f"[mint.site.{site}]", "unguarded = true", f"[mint.site.{site}.commands]"]
+        lines += ["", f"[mint.site.{site}]", "unguarded = true"]
+        if site in settings.known_as:
+            lines.append(f"known_as = {quoted(settings.known_as[site])}")
+        lines.append(f"[mint.site.{site}.commands]")
         lines += [f"{name} = {quoted(command)}" for name, command in commands.items()]
     return "\n".join(lines) + "\n"
 

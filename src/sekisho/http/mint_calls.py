@@ -141,7 +141,7 @@ class MintCalls:
         if not site:
             return Reply("no_site", 400, 400)
         agent = await self._agent(call, site)
-        if agent is None:
+        if agent is None or not agent.takes:
             return Reply("unknown_site", 200, "400", {"site": site[:80]})
         poll = Poll(instance=agent.instance, free=1, agent_version=AGENT_VERSION)
         await self.context.threads.run(self.desk.offers.seen, agent.site, poll)
@@ -209,6 +209,7 @@ class MintCalls:
 
     async def _agent(self, call: MintCall, site: str) -> OldAgent | None:
         address = call.request.client.host if call.request.client else ""
+        site = self.desk.policy.value.mint.ours(site)
         agent = await self.context.threads.run(
             self.desk.mint_work.agent, call.caller, site, address
         )
