@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,11 +196,16 @@ def serving(
     user: str | None = None,
     lines: Sequence[str] = (),
     within: Sequence[str] = (),
+    before: Callable[[Path], object] = lambda _place: None,
 ) -> Iterator[Sshd]:
-    """Give a running server that the aliases of its own configuration trust."""
+    """Give a running server that the aliases of its own configuration trust.
+
+    ``before`` sees the server's place when all is written and nothing has started.
+    """
     server = Sshd(place, user or getpass.getuser(), lines, within=within)
     server.prepare()
     server.trust()
+    before(place)
     server.start()
     try:
         yield server

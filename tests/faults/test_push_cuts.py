@@ -254,3 +254,20 @@ def test_what_had_arrived_before_a_cut_is_not_sent_again(
         assert line.back - before < SIZE + len(cuts) * UNDER_WAY
     assert (tmp_path / "r" / "out.txt").read_bytes() == content
     assert sites.house.site.starts() == 1
+
+
+def test_what_one_submitter_sent_through_a_gate_is_no_cache_for_another(
+    line: Wire, sites: TwoSites, tmp_path: Path
+) -> None:
+    content = random.Random(7).randbytes(4 * MIB)
+    sites.house.site.go.touch()
+    sent = []
+    mine, theirs = sites.house.key, sites.house.others
+    for key in (mine, mine, theirs, theirs):
+        sites.house.key = key
+        with sites.client() as client:
+            before = line.out
+            client.submit(a_slow(tmp_path, GATED, content)).wait()
+            sent.append(line.out - before)
+    assert [size > 4 * MIB for size in sent] == [True, False, True, False]
+    assert max(sent[1], sent[3]) < MIB // 2

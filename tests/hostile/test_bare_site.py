@@ -121,12 +121,16 @@ def plant(world: BareWorld, text: str) -> None:
 
 
 SWAP = 'for w in {base}/job_*/work; do rm -rf "$w/good"; %s; done\nexec /usr/bin/rsync "$@"'
+SOCKET = "python3 -c 'import socket,sys; socket.socket(1).bind(sys.argv[1])' \"$w/good\""
 SENDERS = {
     "swaps a file for a link": SWAP % 'ln -s /etc/passwd "$w/good"',
     "swaps a file for a link to a folder": SWAP % 'ln -s /etc "$w/good"',
     "swaps a file for a pipe": SWAP % 'mkfifo "$w/good"',
     "swaps a file for a folder": SWAP % 'mkdir "$w/good"; ln -s /etc/passwd "$w/good/x"',
     "swaps a folder for a link": SWAP % 'rm -rf "$w/d"; ln -s /etc "$w/d"; mkdir "$w/good"',
+    "swaps a file for a device": SWAP % 'mknod "$w/good" c 1 5',
+    "swaps a file for a socket": SWAP % SOCKET,
+    "swaps a file for an endless one": SWAP % 'truncate -s 100G "$w/good"',
     "sends noise": "head -c 3000000 /dev/urandom",
     "sends without end": "exec yes",
     "ends at once": "exit 0",
@@ -152,7 +156,7 @@ def test_a_sender_that_cheats_gets_nothing_outside_of_the_result(
     assert all(p.is_file() or p.is_dir() for p in found)
     assert not [p for p in found if p.is_file() and b"root:" in p.read_bytes()]
     assert {p.name for p in tmp_path.iterdir()} - before <= {"base", "state"}
-    assert outcome in {"failed", "bare.rsync", "job.goes_on"}
+    assert outcome in {"failed", "bare.rsync", "job.goes_on", "tree.too_large"}
 
 
 def test_a_sender_that_says_nothing_is_given_up(evil: BareWorld, tmp_path: Path) -> None:

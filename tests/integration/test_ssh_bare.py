@@ -299,6 +299,24 @@ def test_what_an_earlier_job_has_there_is_not_sent_again(
     assert changed < whole // 20
 
 
+def test_what_another_submitter_has_there_is_never_a_cache(
+    shared: BareWorld, client: Client, tmp_path: Path
+) -> None:
+    """Two submitters with one account at the site: whoever has the same file sends it whole."""
+    big = tmp_path / "mesh.inp"
+    big.write_bytes(os.urandom(4 * MIB))
+    client.submit(spec("noop", inputs=[big])).wait()
+    sent = []
+    with shared.client("another-submitter") as other:
+        for _ in range(2):
+            before = shared.line.out
+            other.submit(spec("noop", inputs=[big])).wait()
+            sent.append(shared.line.out - before)
+    whole, again = sent
+    assert whole > 4 * MIB
+    assert again < MIB // 2  # its own, from then on
+
+
 def test_old_jobs_are_removed_and_others_stay(shared: BareWorld, client: Client) -> None:
     old, fresh, held = (client.submit(spec(c)) for c in ("noop", "noop", "hold"))
     old.wait()
