@@ -180,8 +180,7 @@ class Launch:
         if isinstance(look, Exited):
             self.leave(run)
             return advance(run, Stage.ENDED, exit=look.exit, why=look.why)
-        why = look.why if isinstance(look, Gone) else None
-        return await self._without_end(run, why, started=isinstance(look, Gone))
+        return await self._without_end(run, look.why, started=isinstance(look, Gone))
 
     async def _queued(self, run: Run, look: Observation, control: Control) -> Run:
         """Let the time in a queue not count: a limit of time begins when the command does."""

@@ -112,7 +112,12 @@ class Gone:
 
 @dataclass(frozen=True, slots=True)
 class NotStarted:
-    """Nothing of it runs and no wrapper came as far as a start: it may be submitted again."""
+    """Nothing of it runs and no wrapper came as far as a start: it may be submitted again.
+
+    Unless the scheduler knows ``why``: somebody took it out of the queue.
+    """
+
+    why: str | None = None
 
 
 Observation = Pending | Running | Exited | Gone | NotStarted

@@ -27,6 +27,7 @@ from sekisho.adapters.schedulers.dialect import (
     complaint,
     job_name,
     text_of,
+    why_in,
 )
 from sekisho.adapters.schedulers.record import exit_in
 from sekisho.domain.errors import SekishoError, Unavailable
@@ -211,10 +212,10 @@ class BatchScheduler:
     async def _given_up(self, ticket: Ticket, traces: Traces, why: str | None) -> Observation:
         """Say what became of a job that is not there: never that it did not start, if it could."""
         if traces.latch in ("taken", "missing"):
-            return Gone(why)
+            return Gone(why or why_in(await self._control.log_of(ticket.control_dir)))
         if traces.latch == "fresh" and not await self._control.revoke(ticket.control_dir):
             return Pending()  # it has just begun after all
-        return NotStarted()
+        return NotStarted(why)
 
     # ------------------------------------------------------------------ stopping
 
@@ -264,12 +265,13 @@ class BatchScheduler:
 def _seen(ticket: Ticket, look: _Look) -> Observation | None:
     """Say what ``look`` proves; None: the job is not there, and left nothing to believe."""
     traces = look.traces[ticket.control_dir]
-    if look.alive(ticket):
-        return Running() if traces.latch == "taken" else Pending()
-    ended = exit_in(traces.exit, ticket.token) if traces.latch == "taken" else None
-    if ended is not None:
-        return Exited(ended, look.why(ticket) if ended.code else None)
-    return None
+    alive = look.alive(ticket)
+    if traces.latch != "taken":
+        return Pending() if alive else None
+    ended = exit_in(traces.exit, ticket.token)
+    if ended is not None and all(row.state is State.WAITING for row in alive):
+        return Exited(ended, look.why(ticket) if ended.code else None)  # a requeued job never runs
+    return Running() if alive else None
 
 
 def _facts(tickets: Collection[Ticket], look: _Look) -> list[tuple[object, ...]]:

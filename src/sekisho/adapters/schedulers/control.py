@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from sekisho.adapters.hosts.process_tree import WRAPPER
 from sekisho.adapters.hosts.quote import shell_words
+from sekisho.adapters.schedulers.dialect import LOG
 from sekisho.domain.errors import SekishoError, Unavailable
 from sekisho.site.host import Answer, Host
 from sekisho.site.scheduler import LaunchSpec
@@ -87,6 +88,11 @@ class Control:
             answer = await self._shell(_READ, *part)
             found |= _traces(part, answer)
         return found
+
+    async def log_of(self, directory: str) -> str:
+        """Return the end of what the batch system wrote about the job there."""
+        answer = await self._shell(f'tail -c 4096 "$1/{LOG}" 2>/dev/null', directory)
+        return answer.stdout.decode("utf-8", "replace")
 
     async def revoke(self, directory: str) -> bool:
         """Make sure that no wrapper will ever start there; False: one has taken the latch."""

@@ -22,6 +22,10 @@ SCRIPT: Final = "script"
 #: What the batch system itself has to say about a job, for the site's people.
 LOG: Final = "batch.log"
 _NOT_FOUND: Final = 127
+_SAID: Final = (
+    (re.compile(r"[Ee]xceeded job memory limit|oom.kill|[Oo]ut.of.memory"), "limit.memory"),
+    (re.compile(r"DUE TO TIME LIMIT|job killed: walltime"), "limit.time"),
+)
 
 
 class State(StrEnum):
@@ -104,6 +108,14 @@ def complaint(dialect: Dialect, answer: Answer) -> SekishoError | None:
     if dialect.away.search(text):
         return Unavailable("scheduler.away", said=text.strip()[:200])
     return None
+
+
+def why_in(log: str) -> str | None:
+    """Return the code of what killed a job, if the batch system wrote it into the job's log.
+
+    A Slurm without control groups tells of memory only there.
+    """
+    return next((code for pattern, code in _SAID if pattern.search(log)), None)
 
 
 def clock(seconds: int) -> str:

@@ -1,0 +1,217 @@
+"""A batch system made of three commands and a directory, whose `sbatch` behaves as badly as asked.
+
+`install` makes the commands; `sbatch` uses up the lines of the file ``behaviour`` one by one. Jobs
+are real processes. Those that ended are forgotten at once: the worst that a batch system may do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+COMMANDS: Final = ("sbatch", "squeue", "scancel")
+HANG_SECONDS: Final = 3.0
+_ME: Final = Path(__file__)
+
+
+def install(home: Path, *behaviour: str) -> dict[str, list[str]]:
+    """Make the commands below ``home`` and return them as the manifest's keys have them."""
+    (home / "jobs").mkdir(parents=True)
+    (home / "behaviour").write_text("".join(f"{line}\n" for line in behaviour))
+    words = [sys.executable, "-I", "-S", str(_ME), str(home)]
+    return dict(zip(("submit", "status", "cancel"), ([*words, c] for c in COMMANDS), strict=True))
+
+
+def submitted(home: Path) -> int:
+    """Return how many jobs the batch system has had."""
+    return len(list((home / "jobs").iterdir()))
+
+
+def working(home: Path) -> bool:
+    """Say whether any of its jobs still runs."""
+    return any(_alive(json.loads(file.read_text())["pid"]) for file in (home / "jobs").iterdir())
+
+
+# ------------------------------------------------------------------- as a program of its own
+
+
+def _sbatch(home: Path, words: Sequence[str]) -> int:
+    with (home / "called").open("a") as called:
+        called.write("sbatch\n")
+    return BEHAVIOUR[_next_behaviour(home)](
+        lambda: _start(home, words), lambda: _later(home, words)
+    )
+
+
+Submit = Callable[[], int]
+Later = Callable[[], None]
+
+
+def _well(submit: Submit, _: Later) -> int:
+    return _say(submit())
+
+
+def _hangs_before(submit: Submit, _: Later) -> int:
+    time.sleep(HANG_SECONDS)
+    return _say(submit())
+
+
+def _hangs_after(submit: Submit, _: Later) -> int:
+    _say(submit())
+    time.sleep(HANG_SECONDS)
+    return 0
+
+
+def _hangs_until_killed(_: Submit, later: Later) -> int:
+    later()
+    time.sleep(60)
+    return 0
+
+
+def _twice(submit: Submit, _: Later) -> int:
+    submit()
+    return _say(submit())
+
+
+def _killed(_: Submit, __: Later) -> int:
+    os.kill(os.getpid(), 9)
+    return 0
+
+
+def _killed_after(submit: Submit, later: Later) -> int:
+    submit()
+    return _killed(submit, later)
+
+
+def _says_later(_: Submit, later: Later) -> int:
+    later()
+    return _say(987656)
+
+
+def _submits_and(says: str = "", *, complains: str = "") -> Callable[[Submit, Later], int]:
+    """Submit, and tell something else; ``{}`` stands for the job's number."""
+
+    def behave(submit: Submit, _: Later) -> int:
+        number = submit()
+        return _fault(complains) if complains else _say(says.format(number))
+
+    return behave
+
+
+def _only(says: str = "", *, complains: str = "") -> Callable[[Submit, Later], int]:
+    """Submit nothing."""
+    return lambda *_: _fault(complains) if complains else _say(says)
+
+
+AWAY: Final = "Unable to contact slurm controller (connect failure)"
+BEHAVIOUR: Final[Mapping[str, Callable[[Submit, Later], int]]] = {
+    "": _well,
+    "good": _well,
+    "hangs, then submits": _hangs_before,
+    "submits, then hangs": _hangs_after,
+    "submits long after it was killed": _hangs_until_killed,
+    "submits, exits 1": _submits_and(complains="Batch job submission failed: Unspecified error"),
+    "submits, exits 1, slurmctld away": _submits_and(complains=AWAY),
+    "submits twice": _twice,
+    "submits, prints garbage": _submits_and("\udcff\x00 job??? \x1b[31m"),
+    "submits, prints nothing": _submits_and(),
+    "submits, another language": _submits_and("ジョブ {} を投入しました"),
+    "submits, says too much": _submits_and("Welcome to the cluster!\n{}"),
+    "submits, another job's id": _submits_and("987654"),
+    "says an id, submits nothing": _only("987655"),
+    "says an id, submits later": _says_later,
+    "is killed": _killed,
+    "submits, is killed": _killed_after,
+    "away": _only(complains=AWAY),
+    "full": _only(complains="QOSMaxSubmitJobPerUserLimit"),
+    "refuses": _only(complains="invalid partition specified: nope"),
+}
+
+
+def _say(text: object) -> int:
+    os.write(1, f"{text}\n".encode("utf-8", "surrogateescape"))
+    return 0
+
+
+def _next_behaviour(home: Path) -> str:
+    file = home / "behaviour"
+    first, _, rest = file.read_text().partition("\n")
+    file.write_text(rest)
+    return first
+
+
+def _fault(text: str) -> int:
+    os.write(2, f"sbatch: error: {text}\n".encode())
+    return 1
+
+
+def _start(home: Path, words: Sequence[str]) -> int:
+    """Start the script as a job, out of our reach; return its number."""
+    options = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
+    assert options["--export"] == "NIL", words
+    assert "--no-requeue" in words
+    place = options["--chdir"]
+    job = subprocess.Popen(
+        ["/bin/sh", str(Path(place, words[-1]))],
+        cwd=place,
+        env={"SLURM_SUBMIT_DIR": place, "PATH": "/usr/bin:/bin"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    number = 1000 + job.pid
+    made = home / "jobs" / f"{number}.new"
+    made.write_text(json.dumps({"name": options["--job-name"], "pid": job.pid}))
+    made.rename(home / "jobs" / str(number))
+    return number
+
+
+def _later(home: Path, words: Sequence[str]) -> None:
+    """Submit some seconds from now, whatever becomes of us."""
+    if os.fork() == 0:
+        os.setsid()
+        for descriptor in range(3):
+            os.close(descriptor)
+        time.sleep(HANG_SECONDS)
+        _start(home, words)
+        os._exit(0)
+
+
+def _squeue(home: Path, words: Sequence[str]) -> int:
+    with (home / "called").open("a") as called:
+        called.write("squeue\n")
+    names = next(word for word in words if word.startswith("--name="))[7:].split(",")
+    for file in (home / "jobs").iterdir():
+        if file.suffix == ".new":
+            continue
+        job = json.loads(file.read_text())
+        if job["name"] in names and _alive(job["pid"]):
+            _say(f"{file.name}|RUNNING|{job['name']}")
+    return 0
+
+
+def _scancel(home: Path, words: Sequence[str]) -> int:
+    for number in words:
+        job = json.loads((home / "jobs" / number).read_text())
+        if _alive(job["pid"]):
+            os.killpg(job["pid"], 15)
+    return 0
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    does = {"sbatch": _sbatch, "squeue": _squeue, "scancel": _scancel}
+    sys.exit(does[sys.argv[2]](Path(sys.argv[1]), sys.argv[3:]))

@@ -1,0 +1,207 @@
+"""Batch commands that misbehave, and an agent that dies around them: at most one start, always.
+
+P2, P3: whatever `sbatch` does, whatever moment the agent dies at, the witness file counts one start
+at most, and the job ends in a state that says what happened.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+
+from sekisho.adapters.hosts.host_local import LocalHost
+from sekisho.adapters.schedulers import control
+from sekisho.adapters.schedulers.batch import BatchScheduler
+from sekisho.adapters.schedulers.dialects import DIALECTS
+from sekisho.domain.resources import BatchSystem, Venue
+from sekisho.site.host import Answer
+from sekisho.site.scheduler import LaunchSpec, Ticket
+from tests.fake_batch import install, submitted, working
+from tests.launching import until
+from tests.site_world import RESULT, Crash, Effects, World, a_command, a_manifest
+
+pytestmark = pytest.mark.anyio
+WITHIN_S = 120.0
+BEHAVIOURS = (
+    "good",
+    "hangs, then submits",
+    "submits, then hangs",
+    "submits long after it was killed",
+    "submits, exits 1",
+    "submits, exits 1, slurmctld away",
+    "submits twice",
+    "submits, prints garbage",
+    "submits, prints nothing",
+    "submits, another language",
+    "submits, says too much",
+    "submits, another job's id",
+    "says an id, submits nothing",
+    "says an id, submits later",
+    "is killed",
+    "submits, is killed",
+    "away",
+    "full",
+)
+#: With these another job turns up when the first is long over.
+LATE = frozenset({"submits long after it was killed", "says an id, submits later"})
+
+
+class DyingHost(LocalHost):
+    """A machine whose agent dies while `sbatch` is at work, which goes on without it."""
+
+    dying = False
+
+    async def run(
+        self,
+        argv: tuple[str, ...],
+        *,
+        stdin: bytes = b"",
+        cwd: str = "/",
+        env: Mapping[str, str] | None = None,
+        timeout_s: float = 60.0,
+    ) -> Answer:
+        if not (self.dying and "sbatch" in argv):
+            return await super().run(argv, stdin=stdin, cwd=cwd, env=env, timeout_s=timeout_s)
+        await anyio.to_thread.run_sync(_left, argv, cwd)
+        await until((Path(argv[4]) / "called").exists)
+        raise Crash
+
+
+def _left(argv: tuple[str, ...], cwd: str) -> None:
+    """Start a command that nobody waits for."""
+    null = subprocess.DEVNULL
+    with subprocess.Popen(argv, cwd=cwd, stdin=null, stdout=null, stderr=null) as left:
+        left.returncode = 0
+
+
+class DyingScheduler(BatchScheduler):
+    """A scheduler whose agent dies before or after a submission."""
+
+    dies = ""
+
+    async def submit(self, spec: LaunchSpec) -> Ticket:
+        if self.dies == "before":
+            raise Crash
+        try:
+            return await super().submit(spec)
+        finally:
+            if self.dies == "after":
+                raise Crash
+
+
+class BatchWorld(World):
+    """A site whose one command is started by the fake batch system."""
+
+    def __init__(self, base: Path, *behaviour: str, pause: str = ":") -> None:
+        program = base / "solve"
+        program.write_text(
+            f"#!/bin/sh\necho ran >>{base}/witness\n{pause}\nprintf '{RESULT.decode().strip()}\\n' "
+            ">result.txt\necho done\n"
+        )
+        program.chmod(0o755)
+        command = a_command(argv=(str(program), "{n}"), venue=Venue(scheduler="trial"))
+        super().__init__(base, a_manifest(command))
+        self.fake = base / "fake"
+        keys = {key: tuple(words) for key, words in install(self.fake, *behaviour).items()}
+        self.system = BatchSystem(
+            name="trial",
+            dialect="slurm",
+            poll_s=0.1,
+            poll_max_s=0.5,
+            settle_s=0.5,
+            timeout_s=1.5,
+            **keys,  # type: ignore[arg-type]
+        )
+        self.witness = base / "witness"
+        self.restart()
+
+    def restart(self, moment: str = "") -> None:
+        """Forget everything that an agent's process knows; the next one dies at ``moment``."""
+        self.effects = Effects()
+        host = DyingHost()
+        host.dying = moment == "during"
+        scheduler = DyingScheduler(host, DIALECTS["slurm"], self.system)
+        scheduler.dies = moment
+        self.scheduler = scheduler  # type: ignore[assignment]
+
+    def called(self, command: str) -> int:
+        return (self.fake / "called").read_text().split().count(command)
+
+    def starts(self) -> int:
+        return len(self.witness.read_text().splitlines()) if self.witness.exists() else 0
+
+
+@pytest.mark.parametrize("moment", ["", "before", "during", "after"])
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+async def test_the_command_starts_once_whatever_sbatch_does_and_the_agent_suffers(
+    tmp_path: Path, behaviour: str, moment: str
+) -> None:
+    world = BatchWorld(tmp_path, behaviour)
+    world.restart(moment)
+    job = world.submit()
+    if moment:
+        with pytest.raises(Crash), anyio.fail_after(WITHIN_S):
+            async with world.serving():
+                await anyio.sleep_forever()
+        world.restart()
+    async with world.serving():
+        assert await ended(world, job) == "succeeded"
+        assert world.outputs(job)["result.txt"] == RESULT
+    if behaviour in LATE and moment != "before":
+        await until(lambda: submitted(world.fake) >= 2)
+    await until(lambda: not working(world.fake))
+    assert world.starts() == 1
+
+
+async def test_without_the_latch_the_witness_sees_two_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the tests above: the same, with the one defence taken away."""
+    one = "sekisho_control=$1\n"
+    assert one in control.SCRIPT_TEXT
+    loose = control.SCRIPT_TEXT.replace(one, 'sekisho_control=$1/$$; command -p mkdir "$1/$$"\n')
+    monkeypatch.setattr(control, "SCRIPT_TEXT", loose)
+    world = BatchWorld(tmp_path, "submits twice")
+    async with world.serving():
+        await ended(world, world.submit())
+    await until(lambda: not working(world.fake))
+    assert world.starts() > 1
+
+
+async def test_what_is_refused_for_good_fails_and_can_never_start(tmp_path: Path) -> None:
+    world = BatchWorld(tmp_path, *["refuses"] * 9)
+    async with world.serving():
+        job = world.submit()
+        assert await ended(world, job) == "failed"
+    assert world.outcome(job).code == "scheduler.refused"
+    assert world.outcome(job).params == {}  # what the batch system said stays at the site
+    assert (submitted(world.fake), world.starts()) == (0, 0)
+    run = world.run(job)
+    assert run is not None
+    revoked = world.base / job / "1" / "control" / "latch"
+    assert revoked.is_symlink()
+
+
+async def test_a_busy_site_asks_once_in_an_interval_for_all_its_jobs(tmp_path: Path) -> None:
+    world = BatchWorld(tmp_path, pause="sleep 3")
+    world.manifest = replace(world.manifest, max_running=20)
+    world.edit(max_running=20)
+    async with world.serving():
+        jobs = [world.submit() for _ in range(20)]
+        assert [await ended(world, job) for job in jobs] == ["succeeded"] * 20
+    asked = world.called("squeue")
+    assert world.starts() == world.called("sbatch") == 20
+    assert asked < 60  # each of 20 jobs asking by itself, every 0.5 s at best, would be over 120
+
+
+async def ended(world: World, job: str) -> str:
+    """Return the state in which ``job`` ends, in real time."""
+    with anyio.fail_after(WITHIN_S):
+        while not world.job(job).state.terminal:  # noqa: ASYNC110 processes make no events
+            await anyio.sleep(0.05)
+    return world.state(job)
