@@ -219,3 +219,26 @@ def test_an_agent_that_only_looks_in_now_and_then_gives_the_same_results(
             assert given == still.some_input().read_bytes()
             assert (tmp_path / job.id / "out/key").read_text() == f"job-{n}"
     assert still.starts() == {f"job-{n}": 1 for n in range(3)}
+
+
+def test_two_hundred_jobs_pass_a_queue_that_holds_ten(still: Trio) -> None:
+    """The limit is waited for: no job fails of it, and each starts once."""
+    count = 200
+    with (
+        tempfile.TemporaryDirectory(prefix="slurm-") as base,
+        a_slurm(Path(base) / "s", most_jobs=10, forget_s=2) as slurm,
+    ):
+        through(still, slurm.environment, running=count)
+        still.start_broker()
+        still.start_agent()
+        with still.connect() as client:
+            jobs = [client.submit(still.spec(f"job-{n}")) for n in range(count)]
+            most = 0
+            end = time.monotonic() + 4 * SECONDS
+            while set(still.states().values()) != {"succeeded"}:
+                assert time.monotonic() < end, still.states()
+                most = max(most, len(queue(slurm)))
+                time.sleep(0.5)
+            assert {job.wait(timeout=SECONDS).state for job in jobs} == {"succeeded"}
+    assert 5 <= most <= 10
+    assert still.starts() == {f"job-{n}": 1 for n in range(count)}

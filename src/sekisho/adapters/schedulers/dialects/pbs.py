@@ -121,7 +121,7 @@ def _gone(answer: Answer) -> bool:
 
 
 def _row(answer: Answer, identity: str, block: str) -> Row:
-    fields = dict(_FIELD.findall(block))
+    fields = dict(reversed(_FIELD.findall(block)))  # the first of each: later ones are values
     if fields.keys() != {"Job_Name", "job_state"}:
         raise strange(answer)
     word = fields["job_state"]

@@ -1,0 +1,301 @@
+"""What batch systems are told, and what their answers mean, by transcripts.
+
+Slurm's and those of its Torque commands were recorded from version 22.05; the others follow the
+forms in their manuals and wait for a site to confirm them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sekisho.adapters.hosts.quote import shell_words
+from sekisho.adapters.schedulers.control import SCRIPT_TEXT, launch_text
+from sekisho.adapters.schedulers.dialect import (
+    Dialect,
+    Row,
+    State,
+    Submission,
+    complaint,
+    job_name,
+    why_in,
+)
+from sekisho.adapters.schedulers.dialects import DIALECTS
+from sekisho.domain.errors import Unavailable
+from sekisho.domain.launch import LaunchLimits
+from sekisho.domain.resources import Resources
+from sekisho.site.host import Answer
+from tests.launching import a_launch
+
+ASKED = Resources(
+    queue="normal",
+    account="g01",
+    nodes=2,
+    tasks=4,
+    cpus=8,
+    memory=3 * (1 << 30) + 1,
+    gpus=1,
+    licences=("solver=2",),
+    directives=("--site-word",),
+)
+SUBMISSION = Submission(
+    name="s0123456789abcd", directory="/work/j/control", resources=ASKED, wall_time=3725
+)
+PLAIN = replace(SUBMISSION, resources=Resources())
+
+LINES = {
+    "slurm": "sbatch --site-word --partition=normal --account=g01 --nodes=2 --ntasks-per-node=4 "
+    "--cpus-per-task=8 --mem=3073M --gres=gpu:1 --licenses=solver=2 --time=63 --parsable "
+    "--no-requeue --export=NIL --open-mode=append --job-name=s0123456789abcd "
+    "--chdir=/work/j/control --input=/dev/null --output=batch.log --error=batch.log script",
+    "pbs": "qsub --site-word -q normal -A g01 "
+    "-l select=2:ncpus=32:mpiprocs=4:mem=3073mb:ngpus=1 -l solver=2 -l walltime=01:02:05 "
+    "-N s0123456789abcd -r n -m n -S /bin/sh -o /dev/null -e /dev/null /work/j/control/script",
+    "torque": "qsub --site-word -q normal -A g01 -l nodes=2:ppn=32:gpus=1 -l mem=6146mb "
+    "-l solver=2 -l walltime=01:02:05 "
+    "-N s0123456789abcd -r n -m n -S /bin/sh -o /dev/null -e /dev/null /work/j/control/script",
+    "sge": "qsub --site-word -q normal -P g01 -l h_rt=01:02:05 -l h_vmem=3073M -l gpu=1 "
+    "-l solver=2 -terse -r n -m n -S /bin/sh -wd /work/j/control -i /dev/null -j y "
+    "-o /work/j/control/batch.log -N s0123456789abcd /work/j/control/script",
+    "pjsub": "pjsub --site-word -g g01 "
+    "-L rscgrp=normal,node=2,node-mem=3073Mi,gpu=1,elapse=01:02:05,solver=2 --mpi proc=8 "
+    "--norestart -j -o /work/j/control/batch.log -N s0123456789abcd /work/j/control/script",
+}
+SPARE = {
+    "slurm": "--time=63 --parsable",
+    "pbs": "qsub -l walltime=01:02:05 -N",
+    "torque": "qsub -l walltime=01:02:05 -N",
+    "sge": "qsub -l h_rt=01:02:05 -terse",
+    "pjsub": "pjsub -L elapse=01:02:05 --norestart",
+}
+
+
+def test_every_dialect_of_the_manifest_is_one() -> None:
+    assert DIALECTS.keys() == LINES.keys()
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_what_is_asked_for_is_in_the_line_and_nothing_else(name: str) -> None:
+    dialect = DIALECTS[name]
+    submit, _, cancel = dialect.commands
+    assert " ".join(dialect.submit(submit, SUBMISSION)) == LINES[name]
+    assert SPARE[name] in " ".join(dialect.submit(submit, PLAIN))
+    wrapped = dialect.submit(("/opt/site/qsub2", "-x"), PLAIN)
+    assert wrapped[:2] == ("/opt/site/qsub2", "-x")
+    assert len(cancel) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "stdout", "identity"),
+    [
+        ("slurm", "4711\n", "4711"),
+        ("slurm", "4711;main\n", "4711"),
+        ("slurm", "Submitted batch job 4711\n", ""),
+        ("slurm", "Welcome!\n4711\n", ""),
+        ("slurm", "4711\n4712\n", ""),
+        ("slurm", "", ""),
+        ("pbs", "4711.pbs01\n", "4711.pbs01"),
+        ("pbs", "4711[].pbs01\n", ""),
+        ("torque", "4711\n", "4711"),
+        ("torque", "qsub: waiting\n4711\n", ""),
+        ("sge", "4711\n", "4711"),
+        ("sge", "Your job 4711 has been submitted\n", ""),
+        ("pjsub", "[INFO] PJM 0000 pjsub Job 4711 submitted.\n", "4711"),
+        ("pjsub", "[ERR.] PJM 0007 pjsub Staging file error.\n", ""),
+    ],
+)
+def test_an_id_is_read_strictly_or_not_at_all(name: str, stdout: str, identity: str) -> None:
+    assert DIALECTS[name].submitted(stdout) == identity
+
+
+PBS_TWO = """\
+Job Id: 12.pbs01
+    Job_Name = s0123456789abcd
+    Job_Owner = sekisho@login1
+    job_state = E
+    queue = normal
+    comment = Job run at Sat Nov 21
+\t and more of it
+    Variable_List = PBS_O_HOME=/home/sekisho,
+\tjob_state = Q
+
+Job Id: 13.pbs01
+    Job_Name = sfedcba98765432
+    job_state = Q
+"""
+SLURM_TORQUE = """\
+Job Id:\t1
+\tJob_Name = sabc
+\tJob_Owner = root@localhost
+\tjob_state = C
+\tqueue = main
+\tqtime = Sun Nov 22 00:47:31 2026
+\texec_host = vm/1
+\tResource_List.walltime = 71582788:15:00
+
+
+"""
+SGE_TWO = """\
+<?xml version='1.0'?>
+<job_info  xmlns:xsd="http://example.org/qstat.xsd">
+  <queue_info>
+    <job_list state="running">
+      <JB_job_number>3</JB_job_number>
+      <JAT_prio>0.55500</JAT_prio>
+      <JB_name>s0123456789abcd</JB_name>
+      <JB_owner>sekisho</JB_owner>
+      <state>r</state>
+      <queue_name>main.q@localhost</queue_name>
+    </job_list>
+  </queue_info>
+  <job_info>
+    <job_list state="pending">
+      <JB_job_number>4</JB_job_number>
+      <JB_name>sfedcba98765432</JB_name>
+      <state>hqw</state>
+    </job_list>
+  </job_info>
+</job_info>
+"""
+PJSTAT = """\
+H,JOB_ID,JOB_NAME,ST
+,21,s0123456789abcd,RNO
+,22,sfedcba98765432,QUE
+,23,other,EXT
+"""
+A, B = "s0123456789abcd", "sfedcba98765432"
+W, R, E = State.WAITING, State.ALIVE, State.ENDED
+TABLES = [
+    ("slurm", f"1|PENDING|{A}\n2|COMPLETING|{B}\n", 0, [("1", A, W, None), ("2", B, R, None)]),
+    ("slurm", f"1|REQUEUED|{A}\n", 0, [("1", A, W, None)]),
+    ("slurm", f"1|TIMEOUT|{A}\n", 0, [("1", A, E, "limit.time")]),
+    ("slurm", f"1|OUT_OF_MEMORY|{A}\n", 0, [("1", A, E, "limit.memory")]),
+    ("slurm", f"1|PREEMPTED|{A}\n", 0, [("1", A, E, "scheduler.preempted")]),
+    ("slurm", f"1|NODE_FAIL|{A}\n", 0, [("1", A, E, "scheduler.node_failed")]),
+    ("slurm", f"1|SUSPENDED|{A}\n", 0, [("1", A, R, None)]),
+    ("slurm", f"1|SOMETHING_NEW|{A}\n", 0, [("1", A, R, None)]),
+    ("slurm", "", 0, []),
+    ("pbs", PBS_TWO, 0, [("12.pbs01", A, R, None), ("13.pbs01", B, W, None)]),
+    ("pbs", "", 0, []),
+    ("torque", SLURM_TORQUE, 0, [("1", "sabc", E, None)]),
+    ("torque", "", 153, []),
+    ("sge", SGE_TWO, 0, [("3", A, R, None), ("4", B, W, None)]),
+    ("sge", "<job_info>\n</job_info>\n", 0, []),
+    ("pjsub", PJSTAT, 0, [("21", A, R, None), ("22", B, W, None), ("23", "other", E, None)]),
+    ("pjsub", "H,JOB_ID,JOB_NAME,ST\n", 0, []),
+]
+
+
+@pytest.mark.parametrize(("name", "stdout", "code", "rows"), TABLES)
+def test_a_table_of_jobs_is_read(
+    name: str, stdout: str, code: int, rows: list[tuple[str, str, State, str | None]]
+) -> None:
+    seen = DIALECTS[name].rows(Answer(code, stdout.encode(), b""))
+    assert seen == [Row(id=i, name=n, state=s, why=w) for i, n, s, w in rows]
+
+
+def test_jobs_that_are_gone_are_no_fault_of_the_others() -> None:
+    said = b"qstat: Unknown Job Id 99.pbs01\n"
+    rows = DIALECTS["pbs"].rows(Answer(153, PBS_TWO.encode(), said))
+    assert [row.id for row in rows] == ["12.pbs01", "13.pbs01"]
+
+
+STRANGE = [
+    ("slurm", "", 1),
+    ("slurm", "slurm_load_jobs error: Unable to contact slurm controller\n", 0),
+    ("slurm", f"1|RUNNING|{A}\n2|RUNN", 0),
+    ("slurm", "JOBID PARTITION NAME\n", 0),
+    ("pbs", "Job Id: 12.pbs01\n    Job_Name = x\n", 0),
+    ("pbs", "Welcome\n" + PBS_TWO, 0),
+    ("pbs", "Connection timed out\n", 255),
+    ("sge", "", 0),
+    ("sge", SGE_TWO[:-14], 0),
+    ("sge", SGE_TWO.replace("<state>r</state>", ""), 0),
+    ("pjsub", "", 0),
+    ("pjsub", PJSTAT.replace(",RNO", ""), 0),
+    ("pjsub", PJSTAT, 1),
+]
+
+
+@pytest.mark.parametrize(("name", "stdout", "code"), STRANGE)
+def test_a_table_that_is_not_understood_says_nothing(name: str, stdout: str, code: int) -> None:
+    with pytest.raises(Unavailable) as fault:
+        DIALECTS[name].rows(Answer(code, stdout.encode(), b""))
+    assert fault.value.code == "scheduler.strange"
+
+
+COMPLAINTS = [
+    ("slurm", "sbatch: error: Unable to contact slurm controller (connect failure)", "away"),
+    ("slurm", "sbatch: error: Batch job submission failed: Socket timed out", "away"),
+    ("slurm", "sbatch: error: Slurm temporarily unable to accept job, sleeping", "full"),
+    ("slurm", "sbatch: error: QOSMaxSubmitJobPerUserLimit", "full"),
+    ("slurm", "sbatch: error: invalid partition specified: nope", None),
+    ("pbs", "qsub: would exceed queue generic's per-user limit", "full"),
+    ("pbs", "Connection refused\nqsub: cannot connect to server pbs01 (errno=15010)", "away"),
+    ("pbs", "qsub: Unknown queue", None),
+    ("torque", "qsub: submit error (Maximum number of jobs already in queue)", "full"),
+    ("torque", "Communication failure.", "away"),
+    ("sge", "job rejected: only 10 jobs are allowed per user (current job count: 10)", "full"),
+    ("sge", "error: commlib error: got select error (Connection refused)", "away"),
+    ("sge", 'Unable to run job: unknown queue "nope".', None),
+    ("pjsub", "[ERR.] PJM 0057 pjsub The accept limit was reached.", "full"),
+    ("pjsub", "[ERR.] PJM 0003 pjsub The system is busy.", "away"),
+    ("pjsub", "[ERR.] PJM 0054 pjsub rscgrp=nope does not exist.", None),
+]
+
+
+@pytest.mark.parametrize(("name", "said", "kind"), COMPLAINTS)
+def test_a_complaint_is_of_its_kind(name: str, said: str, kind: str | None) -> None:
+    found = complaint(DIALECTS[name], Answer(1, b"", said.encode()))
+    assert (found.code if found else None) == (kind and f"scheduler.{kind}")
+
+
+def test_a_command_that_is_not_there_is_told_as_such() -> None:
+    for dialect in DIALECTS.values():
+        found = complaint(dialect, Answer(127, b"", b"No such file or directory"))
+        assert found is not None
+        assert found.code == "scheduler.command"
+
+
+@pytest.mark.parametrize(
+    ("log", "why"),
+    [
+        ("slurmstepd: error: Exceeded job memory limit", "limit.memory"),
+        ("slurmstepd: error: Detected 1 oom_kill event in StepId=7.batch.", "limit.memory"),
+        ("slurmstepd: *** JOB 7 ON n1 CANCELLED AT 2026-11-22 DUE TO TIME LIMIT ***", "limit.time"),
+        ("", None),
+    ],
+)
+def test_what_a_batch_system_writes_into_the_log_is_a_reason(log: str, why: str | None) -> None:
+    assert why_in(log) == why
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=lambda dialect: dialect.name)
+def test_no_dialect_lets_a_job_start_again_by_itself(dialect: Dialect) -> None:
+    line = " ".join(dialect.submit(dialect.commands[0], PLAIN))
+    assert "--no-requeue" in line or "-r n" in line or "--norestart" in line
+    assert ("--export=NIL" in line) == (dialect.name == "slurm")
+    assert "-V" not in line.split()
+
+
+def test_a_name_is_short_harmless_and_one_for_each_token() -> None:
+    names = {job_name(f"token-{n:08}") for n in range(1000)}
+    assert len(names) == 1000
+    assert all(len(name) == 15 and name.isalnum() and name[0] == "s" for name in names)
+
+
+def test_no_text_of_a_user_is_in_the_script_and_every_word_is_quoted(tmp_path: Path) -> None:
+    nasty = ("/bin/echo", "a b", "$(touch x)", "'; rm -rf /", "\n#SBATCH --uid=0", "`id`", "é")
+    limits = LaunchLimits(max_file_bytes=4096, max_open_files=64, max_processes=9)
+    spec = a_launch(tmp_path, *nasty, env={"CALC_DIR": "/w", "N": "\n#PBS -q root"}, limits=limits)
+    text = launch_text(spec)
+    assert shell_words(nasty) in text
+    assert shell_words(("N=\n#PBS -q root",)) in text
+    assert "ulimit -f 8 ||" in text
+    assert "ulimit -n 64 ||" in text
+    assert " '9' '--' " in text
+    assert "touch" not in SCRIPT_TEXT
+    assert "#SBATCH" not in SCRIPT_TEXT
+    assert "#PBS" not in SCRIPT_TEXT
