@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sekisho.adapters.schedulers.control import SCRIPT_TEXT
 from tests.batch import through
 from tests.faults.program import call
 from tests.faults.trio import Trio
@@ -219,6 +221,23 @@ def test_an_agent_that_only_looks_in_now_and_then_gives_the_same_results(
             assert given == still.some_input().read_bytes()
             assert (tmp_path / job.id / "out/key").read_text() == f"job-{n}"
     assert still.starts() == {f"job-{n}": 1 for n in range(3)}
+
+
+def test_the_check_submits_a_harmless_job_and_shows_what_it_sees(still: Trio, slurm: Slurm) -> None:
+    through(still, slurm.environment)
+    still.start_broker()
+    check = ("site", "check", "--dir", still.site)
+    told, _ = call(still.environ | {"LC_ALL": "en_US.UTF-8"}, *check, status=None)
+    assert "batch system: trial: sbatch --time=1 --parsable --no-requeue --export=NIL" in told
+    number = max(queue(slurm), key=int)
+    assert re.search(rf"batch system: trial: {number}: (waiting, )?(running, )?ended\n", told)
+    script, _ = call(still.environ, "site", "check", "--script")
+    assert script.rstrip("\n") == SCRIPT_TEXT.rstrip("\n")
+    through(still, slurm.environment, command='resources = { queue = "nope" }')
+    told, _ = call(still.environ | {"LC_ALL": "ja_JP.UTF-8"}, *check, status=1)
+    assert "バッチシステム [scheduler.refused]" in told
+    assert "invalid partition specified: nope" in told
+    assert list((still.site / "work").glob(".trial-*")) == []
 
 
 def test_two_hundred_jobs_pass_a_queue_that_holds_ten(still: Trio) -> None:

@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from sekisho.adapters.schedulers.control import SCRIPT_TEXT
 from sekisho.cli import output
 from sekisho.cli.session import Session
 from sekisho.cli.site_home import home_option
@@ -24,13 +25,20 @@ FAULT_STATUS: Final = 1
 @click.argument("name", required=False, metavar="[SITE]")
 @home_option
 @click.option("--quick", is_flag=True)
+@click.option("--script", is_flag=True)
 @json_option
 @click.pass_obj
-def check(session: Session, *, name: str | None, home: Path, quick: bool) -> int:
-    """Check manifest, directories and the whole way to the broker. Nothing is run, no job taken.
+def check(session: Session, *, name: str | None, home: Path, quick: bool, script: bool) -> int:
+    """Check manifest, directories and the whole way to the broker. No job is taken.
+
+    Nothing is run but a harmless job through each batch system that the manifest names.
 
     On the workflow side, with the name of an ssh site of its settings: check the way to that site.
     """
+    if script:
+        for line in SCRIPT_TEXT.splitlines():
+            output.result(session, line)
+        return 0
     if name is not None:
         return _check_way(session, name)
     from sekisho.compose.site_check import Diagnosis  # noqa: PLC0415 (HTTP only when needed)

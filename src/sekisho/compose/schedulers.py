@@ -35,7 +35,12 @@ def schedulers(
         if system is None:
             raise Unavailable("scheduler.unknown", scheduler=venue.scheduler)
         if venue not in made or made[venue][0] != system:
-            made[venue] = system, BatchScheduler(host, DIALECTS[system.dialect], system)
+            made[venue] = system, batch_scheduler(host, system)
         return made[venue][1]
 
     return RoutedScheduler(scheduler_of)
+
+
+def batch_scheduler(host: Host, system: BatchSystem) -> BatchScheduler:
+    """Return the scheduler that speaks to ``system`` on ``host``."""
+    return BatchScheduler(host, DIALECTS[system.dialect], system)

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from sekisho.adapters.hosts.host_local import LocalHost
 from sekisho.adapters.http_client import Address, base_url, http_client
 from sekisho.adapters.http_line import HttpLine
 from sekisho.adapters.journal_directory import DirectoryJournal
 from sekisho.adapters.patience import Patience
+from sekisho.adapters.probes_batch import probe_batch
 from sekisho.adapters.probes_broker import BrokerProbe
 from sekisho.adapters.probes_files import (
     probe_directory,
@@ -24,10 +26,12 @@ from sekisho.adapters.probes_files import (
 )
 from sekisho.adapters.probes_network import NetworkProbe, way_to
 from sekisho.adapters.token_file import read_token
+from sekisho.compose.schedulers import batch_scheduler
 from sekisho.config.manifest import load_manifest
 from sekisho.config.site import MANIFEST_NAME, SiteFiles, load_site
 from sekisho.domain.errors import ConfigError, SekishoError
 from sekisho.domain.manifest import Manifest
+from sekisho.domain.resources import LOCAL, ResourceRule, Venue
 from sekisho.site.check import Finding, Grade, fault, found, judge_manifest, ok
 
 #: The network's layers in their order: none is worth trying above one that is broken.
@@ -79,8 +83,24 @@ class Diagnosis:
             return
         yield from probe_directory("work", self._files.work_base)
         yield from probe_directory("state", self._files.state)
+        yield from self._batch(self._files.work_base)
         owner = DirectoryJournal(self._files.state).owner()
         yield ok("agent", "-" if owner is None else f"pid {owner}")
+
+    def _batch(self, base: Path) -> Iterator[Finding]:
+        """Try every batch system here once for each way in which commands use it."""
+        commands = self.manifest.commands.values() if self.manifest else ()
+        tried: list[tuple[Venue, ResourceRule]] = []
+        for command in commands:
+            way = command.venue, command.resources
+            if command.venue.scheduler == LOCAL or command.venue.host != LOCAL or way in tried:
+                continue
+            tried.append(way)
+            if self.quick or self.manifest is None:
+                yield found("batch", "check.quick")
+                continue
+            system = self.manifest.batch_systems[command.venue.scheduler]
+            yield from probe_batch(command, batch_scheduler(LocalHost(), system), base)
 
     def _broker(self) -> Iterator[Finding]:
         asked = ("token", "clock", "version", "body", "idle")

@@ -58,6 +58,8 @@ _S, _N, _B = Ask.SITE, Ask.NETWORK, Ask.BROKER
 _W, _F = Grade.WARNING, Grade.FAULT
 #: Every code that a check of its own can find. Codes of errors are faults; see `_ASK_ABOUT`.
 CODES: Final[Mapping[str, tuple[Grade, Ask | None]]] = {
+    "check.batch_failed": (_F, _S),
+    "check.batch_waits": (_W, _S),
     "check.body_limited": (_F, _N),
     "check.clock_differs": (_W, _S),
     "check.clock_off": (_F, _S),
