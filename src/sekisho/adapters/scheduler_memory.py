@@ -45,6 +45,7 @@ class Play:
     stdout: str = ""
     on_term: int | None = 143  #: the exit code after a polite request; None: it is ignored
     fate: Literal["exits", "vanishes", "never starts"] = "exits"
+    why: str | None = None  #: what the scheduler says ended it
 
 
 @dataclass(slots=True)
@@ -134,19 +135,19 @@ class MemoryScheduler:
         if now < job.begins_at:
             return Pending()
         if job.play.fate == "never starts":
-            return NotStarted()
+            return NotStarted(job.play.why)
         if not job.begun:
             job.begun = True
             self._begin(job)
         if now < job.ends_at:
             return Running()
         if job.play.fate == "vanishes":
-            return Gone()
+            return Gone(job.play.why)
         seconds = timedelta(seconds=job.ends_at - job.begins_at)
         number = job.code - 128 if job.code > 128 else 0
-        return Exited(
-            Exit(code=job.code, signal=number, started_at=job.begins, ended_at=job.begins + seconds)
-        )
+        ended_at = job.begins + seconds
+        ended = Exit(code=job.code, signal=number, started_at=job.begins, ended_at=ended_at)
+        return Exited(ended, job.play.why if job.code else None)
 
     def _begin(self, job: _Job) -> None:
         control = Path(job.spec.control_dir)

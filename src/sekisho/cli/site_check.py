@@ -36,9 +36,7 @@ def check(session: Session, *, name: str | None, home: Path, quick: bool, script
     On the workflow side, with the name of an ssh site of its settings: check the way to that site.
     """
     if script:
-        for line in SCRIPT_TEXT.splitlines():
-            output.result(session, line)
-        return 0
+        return _show_script(session)
     if name is not None:
         return _check_way(session, name)
     from sekisho.compose.site_check import Diagnosis  # noqa: PLC0415 (HTTP only when needed)
@@ -62,6 +60,12 @@ def check(session: Session, *, name: str | None, home: Path, quick: bool, script
         output.result(session, "")
         output.result(session, _summary(session, findings))
     return 0 if clean(findings) else FAULT_STATUS
+
+
+def _show_script(session: Session) -> int:
+    for line in SCRIPT_TEXT.splitlines():
+        output.result(session, line)
+    return 0
 
 
 def _check_way(session: Session, name: str) -> int:
