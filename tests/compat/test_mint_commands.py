@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,6 +127,80 @@ def test_an_ended_workflow_deletes_its_calculation(house: House, tmp_path: Path)
         assert process.wait(SECONDS) == 1
     with house.line() as line:
         assert accept_id not in line.get("get-calcinfo").json()
+
+
+WATCHED = """
+import pathlib, sys
+class Watch:
+    def find_spec(self, name, path, target=None):
+        if name == "sekisho.cli.mint":
+            here = pathlib.Path("/proc/self/cmdline").read_bytes().replace(b"\\0", b" ")
+            words = [*here.decode().split(), *sys.argv[1:]]
+            sys.stderr.write("arguments: " + " ".join(words) + "\\n")
+sys.meta_path.insert(0, Watch())
+from sekisho.cli.mint_main import {entry}; {entry}()
+"""
+
+
+@pytest.mark.parametrize("entry", ["remote", "workflow"])
+def test_a_token_is_gone_from_the_arguments_before_anything_else_is_done(
+    tmp_path: Path, entry: str
+) -> None:
+    """Kills: hiding it after the imports, which take long. With a control that is shown."""
+    shown = {}
+    for token in ("a-secret-token-123", "file:/no/such/token"):
+        done = subprocess.run(
+            [sys.executable, "-c", WATCHED.format(entry=entry), "site", "https://x.invalid", token],
+            cwd=tmp_path,
+            env=clean_environ(tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        (line,) = [x for x in done.stderr.splitlines() if x.startswith("arguments: ")]
+        shown[token] = token in line
+        assert "x.invalid" in line
+    assert shown == {"a-secret-token-123": False, "file:/no/such/token": True}
+
+
+def at_terminal(words: list[str], cwd: Path, typed: str) -> tuple[int, str]:
+    """Run a command line at a terminal, typing when asked; return its status and the screen."""
+    environ = clean_environ(cwd)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(cwd)
+        os.execve(sys.executable, words, environ)  # noqa: S606 (no shell is meant)
+    screen, asked = b"", False
+    end = time.monotonic() + SECONDS
+    while select.select([terminal], [], [], max(0.0, end - time.monotonic()))[0]:
+        try:
+            screen += os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not asked and "token: " in screen.decode("utf-8", "replace").lower():
+            asked = True
+            os.write(terminal, f"{typed}\n".encode())
+    os.close(terminal)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return status, screen.decode("utf-8", "replace")
+
+
+def test_login_asks_for_the_token_and_does_not_show_it(house: House, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("42")
+    thread = working(house, tmp_path / "calc", "cp in.txt out.txt")
+    words = (house.url, "old-site", "login", LISTED, "in.txt", "out.txt")
+    token = house.token("tanaka")
+    status, screen = at_terminal(argv("workflow", *words), tmp_path, token)
+    thread.join(SECONDS)
+    assert status == 0, screen
+    assert token not in screen
+    assert "warning" not in screen
+    assert (tmp_path / "out.txt").read_text() == "42"
+    status, screen = at_terminal(argv("workflow", *words), tmp_path, "a-wrong-token")
+    assert status == 1
+    assert "auth.required" in screen
 
 
 def test_plain_no_auth_is_refused_with_the_other_form(house: House, tmp_path: Path) -> None:

@@ -75,9 +75,9 @@ class MintEndpoint:
         try:
             caller = await self.calls.context.gate.identify(request)
         except Unauthenticated:
-            return _no_right(request)
+            return _no_right(self.row)
         if not _may(caller, self.row.side):
-            return _no_right(request)
+            return _no_right(self.row)
         return self._encoded(await self.row.run(MintCall(request, caller)), caller)
 
     def _encoded(self, answer: Answer, caller: Principal) -> Response:
@@ -145,8 +145,8 @@ def _replied(reply: Reply) -> Response:
     return _json({"errors": [_entry(reply)]}, reply.status)
 
 
-def _no_right(request: Request) -> Response:
-    message = text("mint", "no_right", LANGUAGE, path=request.url.path)
+def _no_right(row: MintRow) -> Response:
+    message = text("mint", "no_right", LANGUAGE, path=row.path)
     return _json({"errors": [{"code": _NO_RIGHT, "message": message}]}, 403)
 
 
