@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -14,6 +15,7 @@ class Wire:
     def __init__(self, port: int) -> None:
         self.out = 0
         self.back = 0
+        self.accepted: list[float] = []  #: monotonic times
         self._port = port
         self._door = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._door.getsockname()[1]
@@ -45,6 +47,7 @@ class Wire:
                 near, _ = self._door.accept()
             except OSError:
                 return
+            self.accepted.append(time.monotonic())
             try:
                 far = socket.create_connection(("127.0.0.1", self._port))
             except OSError:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sekisho.i18n.catalogue import sentence, text
 from tests.bare_site import SITE, BareWorld, bare_world
+from tests.gated import SITE as GATED
+from tests.two_sites import BARE, HOSTS, SEKISHO, two_sites
 
 
 @pytest.fixture
@@ -46,3 +50,32 @@ def test_a_failed_programs_log_is_shown_between_two_lines(world: BareWorld) -> N
     assert lines[begin + 1] == "the reason"
     assert set(lines[begin + 2]) == {"-"}
     assert process.returncode == 4
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+@pytest.mark.parametrize(
+    ("site", "checks"),
+    [
+        (GATED, ["login", "gate", "latency", "clock"]),
+        (BARE, ["login", "latency", "clock", "rsync", "work"]),
+    ],
+)
+def test_the_check_tells_each_thing_in_the_readers_language(
+    tmp_path: Path, lang: str, site: str, checks: list[str]
+) -> None:
+    with two_sites(tmp_path) as sites:
+        with sites.sekisho("--lang", lang, "site", "check", site) as process:
+            out, _ = process.communicate(timeout=60)
+        (sites.house.server.place / "known_hosts").write_text("")
+        sites.disconnect()
+        bad = [*SEKISHO, "--lang", lang, "site", "check", site]
+        told = subprocess.run(
+            bad, env=sites.environ(), capture_output=True, text=True, timeout=60, check=False
+        )
+    lines = [line for line in out.splitlines() if line]
+    titles = [text("say", f"check_title_{check}", lang) for check in checks]
+    assert process.returncode == 0, out
+    assert [next(t for t in titles if t in line) for line in lines[: len(checks)]] == titles
+    assert told.returncode == 1
+    assert "[ssh.host_key]" in told.stdout
+    assert sentence("ssh.host_key", {"host": HOSTS[site]}, lang).what in told.stdout

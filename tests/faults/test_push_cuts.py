@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from sekisho.client.client import new_job_id
+from sekisho.client.client import Client, new_job_id
 from sekisho.client.spec import JobSpec
+from sekisho.config.client import SshSite
 from sekisho.domain.job import JobState
 from tests.gated import SITE as GATED
 from tests.gated import until
@@ -271,3 +272,40 @@ def test_what_one_submitter_sent_through_a_gate_is_no_cache_for_another(
             sent.append(line.out - before)
     assert [size > 4 * MIB for size in sent] == [True, False, True, False]
     assert max(sent[1], sent[3]) < MIB // 2
+
+
+# ---------------------------------------------------------------------- logins, counted
+
+BANNED_ABOVE = 10  #: logins within a minute
+JOBS = 100
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_host_that_bans_on_many_logins_is_never_upset(
+    line: Wire, sites: TwoSites, site: str
+) -> None:
+    """A hundred small jobs and nine cuts between them, with the settings as they are by default."""
+    sites.logins_per_minute = SshSite(mode="ssh").logins_per_minute
+    sites.settle()
+    done = threading.Semaphore(0)
+
+    def one(client: Client) -> str:
+        state = client.submit(JobSpec(site=site, command="noop")).wait().state
+        done.release()
+        return state
+
+    def cut_often() -> None:
+        for _ in range(9):
+            for _ in range(JOBS // 10):
+                done.acquire()
+            line.cut()
+
+    cutter = threading.Thread(target=cut_often)
+    with sites.client() as client, ThreadPoolExecutor(4) as pool:
+        cutter.start()
+        states = list(pool.map(lambda _: one(client), range(JOBS)))
+        cutter.join()
+    assert states == [JobState.SUCCEEDED] * JOBS
+    at = line.accepted
+    assert len(at) > 8
+    assert max(sum(began <= t < began + 60 for t in at) for began in at) <= BANNED_ABOVE
