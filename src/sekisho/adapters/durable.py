@@ -115,24 +115,27 @@ def make_directories(paths: Sequence[Path], *, mode: int = 0o700) -> None:
     sync_directories({path.parent for path in paths})
 
 
-def write_file(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+def write_file(path: Path, data: bytes, *, mode: int = 0o600, named: bool = True) -> None:
     """Make ``path`` hold exactly ``data``, durably, replacing what it held before.
 
-    Raise OSError with the old content untouched.
+    Raise OSError with the old content untouched. When not ``named``, the directory is not synced:
+    a power loss may bring the old content back, whole.
     """
-    write_files([(path, data)], mode=mode)
+    write_files([(path, data)], mode=mode, named=named)
 
 
-def write_files(files: Sequence[tuple[Path, bytes]], *, mode: int = 0o600) -> None:
+def write_files(
+    files: Sequence[tuple[Path, bytes]], *, mode: int = 0o600, named: bool = True
+) -> None:
     """Make each path hold exactly its data, as `write_file` does, for the price of few syncs.
 
     All are durable when it returns. Raise OSError when only some of them may be, each whole.
     """
     for first in range(0, len(files), _GROUP):
-        _write_group(files[first : first + _GROUP], mode)
+        _write_group(files[first : first + _GROUP], mode, named=named)
 
 
-def _write_group(files: Sequence[tuple[Path, bytes]], mode: int) -> None:
+def _write_group(files: Sequence[tuple[Path, bytes]], mode: int, *, named: bool) -> None:
     begun: list[Path] = []
     try:
         with ExitStack() as opened:
@@ -150,7 +153,8 @@ def _write_group(files: Sequence[tuple[Path, bytes]], mode: int) -> None:
             temporary.unlink(missing_ok=True)
         raise
     crashpoint("file.renamed")
-    sync_directories({path.parent for path, _ in files})
+    if named:
+        sync_directories({path.parent for path, _ in files})
     crashpoint("file.kept")
 
 

@@ -104,10 +104,10 @@ class DirectoryJournal:
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise Corrupt("site.journal", job=job) from error
 
-    def save(self, run: Run) -> None:
+    def save(self, run: Run, *, lasting: bool = True) -> None:
         path = self._runs / f"{check_job_id(run.job)}.json"
         data = msgspec.json.encode(run)
-        self._with_reserve(lambda: durable.write_file(path, data))
+        self._with_reserve(lambda: durable.write_file(path, data, named=lasting))
 
     def forget(self, job: str) -> None:
         line = f"{check_job_id(job)}\n".encode()

@@ -24,7 +24,7 @@ class MemoryJournal:
         with self._guard:
             return [self._runs[job] for job in sorted(self._runs)]
 
-    def save(self, run: Run) -> None:
+    def save(self, run: Run, *, lasting: bool = True) -> None:  # noqa: ARG002 (nothing here lasts)
         with self._guard:
             self._runs[check_job_id(run.job)] = run
 

@@ -1,6 +1,7 @@
 """A mailbox that notes how the line is, for whoever asks about the agent from another process.
 
-The note is a small file; it is information only, so it is neither synced nor ever a reason to fail.
+The note is a small file; it is information only, so it is neither synced nor ever a reason to fail,
+and while all goes well it may be a second behind.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -22,6 +24,8 @@ from sekisho.site.workplace import Staged
 from sekisho.transfer.tree import Tree
 from sekisho.wire.envelope import TreeRef
 from sekisho.wire.v1 import PollAnswer
+
+_BEHIND_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,8 @@ class NotedMailbox:
         self._clock = clock
         self._tell = note
         self._note = LineNote(pid=pid)
+        self._told: tuple[bool, str | None] | None = None  #: whether answered, and the fault
+        self._told_at = 0.0
 
     async def poll(
         self, *, free: int, holds: Sequence[str], cancelling: Sequence[str], wait_s: float
@@ -82,7 +88,10 @@ class NotedMailbox:
 
     def _noted(self, note: LineNote) -> None:
         self._note = note
-        self._tell(note)
+        now, news = self._clock.monotonic(), (note.answered_at is not None, note.code)
+        if news != self._told or now - self._told_at >= _BEHIND_SECONDS:
+            self._told, self._told_at = news, now
+            self._tell(note)
 
     async def accept(self, hold: Hold) -> None:
         await self._inner.accept(hold)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
@@ -74,28 +75,31 @@ class Desk:
         """Return the directories of the present attempt of ``run``."""
         return self.workplace(run).place(run.job, run.attempt)
 
-    async def save(self, run: Run) -> Run:
-        """Remember ``run`` durably and return it."""
-        await in_thread(self.journal.save, run)
+    async def save(self, run: Run, *, lasting: bool = True) -> Run:
+        """Remember ``run`` and return it; ``lasting`` is the journal's word."""
+        await in_thread(partial(self.journal.save, run, lasting=lasting))
         return run
 
     async def log(self, run: Run, *facts: Fact) -> Link:
         """Add records about ``run`` to the site's log, durably, and return the last link."""
         return await in_thread(self.journal.append, self._records(run, facts))
 
-    async def record(
-        self, run: Run, *facts: Fact, sealed: Callable[[Link], Run] | None = None
+    async def record(self, run: Run, *facts: Fact, lasting: bool = True) -> Run:
+        """Log, then remember ``run``, and return it."""
+        return await in_thread(partial(self.keep, run, *facts, lasting=lasting))
+
+    def keep(
+        self,
+        run: Run,
+        *facts: Fact,
+        sealed: Callable[[Link], Run] | None = None,
+        lasting: bool = True,
     ) -> Run:
-        """Log, then remember ``run``, or what ``sealed`` makes of it and the last link."""
-        records = self._records(run, facts)
-
-        def both() -> Run:
-            link = self.journal.append(records)
-            told = run if sealed is None else sealed(link)
-            self.journal.save(told)
-            return told
-
-        return await in_thread(both)
+        """Log, then remember ``run``, or what ``sealed`` makes of the last link; for a thread."""
+        link = self.journal.append(self._records(run, facts))
+        told = run if sealed is None else sealed(link)
+        self.journal.save(told, lasting=lasting)
+        return told
 
     def _records(self, run: Run, facts: Iterable[Fact]) -> list[Record]:
         at = self.clock.now()
@@ -120,6 +124,8 @@ class Control:
     looking: anyio.Lock = field(default_factory=anyio.Lock)  #: held by who reads the work directory
     disowned: SekishoError | None = None  #: the broker's word that the job is not ours any more
     just_intended: bool = False  #: the intent is recorded, and nothing was submitted since
+    just_submitted: bool = False  #: it was submitted, and nobody has looked since
+    prepared: int = 0  #: the attempt for which the directories were made
     damaged: int = 0  #: how often the copy of what leaves was found damaged
 
     def cancel(self) -> None:

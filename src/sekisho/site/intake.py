@@ -21,6 +21,7 @@ from sekisho.domain.errors import (
     SekishoError,
     StaleEpoch,
     StorageFull,
+    SyncFailed,
     TooLarge,
     UsageError,
 )
@@ -28,7 +29,7 @@ from sekisho.domain.files import Pattern
 from sekisho.domain.manifest import Admission, Arrival, Order, admit, mint_order
 from sekisho.domain.run import Run, Stage, advance
 from sekisho.domain.sitelog import Kind
-from sekisho.site.desk import Control, Desk, at_workplace, hold_of, in_thread
+from sekisho.site.desk import Control, Desk, at_workplace, hold_of, in_thread, together
 from sekisho.site.outcome import DISK_FULL, FATE_UNKNOWN, REPLAYED
 from sekisho.site.release import Release
 from sekisho.transfer.tree import Tree
@@ -48,15 +49,22 @@ class Intake:
         run = self._run(offer)
         facts = self._facts(run)
         try:
-            await self._check_new(run)
-            request = self._request(run)
-            admission = self._admit(run, request, None)
+            return await self._admitted(run, facts)
         except (Refused, UsageError) as reason:
             await self._desk.log(run, (Kind.OFFERED, facts))
             return await self._release.close(run, Stage.REFUSED, clear_reason(reason))
+
+    async def _admitted(self, run: Run, facts: dict[str, Any]) -> Run:
+        admission = self._admit(run, self._request(run), None)
         run = replace(run, command=admission.command.name, venue=admission.command.venue)
-        facts["command"] = run.command
-        return await self._desk.record(run, (Kind.OFFERED, facts), (Kind.ACCEPTED, {}))
+        known = {**facts, "command": run.command}
+
+        def keep() -> Run:
+            if self._desk.journal.knew(run.job):
+                raise Refused(REPLAYED.code)
+            return self._desk.keep(run, (Kind.OFFERED, known), (Kind.ACCEPTED, {}))
+
+        return await in_thread(keep)
 
     async def refuse_replay(self, offer: Offer) -> None:
         """Refuse an ``offer`` of a job that ended here, leaving what is remembered of it."""
@@ -95,10 +103,28 @@ class Intake:
             control.running = None
         return run
 
-    async def accept(self, run: Run, _: Control) -> Run:
-        """Tell the broker that the job is ours; it is then nobody else's, ever."""
-        await self._desk.mailbox.accept(hold_of(run))
+    async def accept(self, run: Run, control: Control) -> Run:
+        """Tell the broker that the job is ours; it is then nobody else's, ever.
+
+        Without inputs, of which something may be wrong, its directories are made meanwhile; what
+        may be wrong with those shows when it is staged.
+        """
+        async with together() as group:
+            group.start_soon(self._prepare, run, control)
+            await self._desk.mailbox.accept(hold_of(run))
         return advance(run, Stage.ACCEPTED)
+
+    async def _prepare(self, run: Run, control: Control) -> None:
+        if control.prepared == run.attempt or self._request(run).inputs is not None:
+            return
+        try:
+            prepare = self._desk.workplace(run).prepare
+            await at_workplace(run, prepare, run.job, run.attempt)
+        except SyncFailed:
+            raise
+        except SekishoError:
+            return
+        control.prepared = run.attempt
 
     async def stage(self, run: Run, control: Control) -> Run:
         """Fetch the inputs into a fresh work directory, if the manifest allows what they are."""
@@ -108,7 +134,7 @@ class Intake:
             tree = await self._listed(run)
             if refusal := self._refusal(run, tree):
                 return await self._release.close(run, Stage.REFUSED, refusal)
-            await self._fetch(run, tree)
+            await self._fetch(run, tree, control)
         except SekishoError as reason:
             return await self._not_staged(run, reason)
         return advance(run, Stage.STAGED)
@@ -137,10 +163,13 @@ class Intake:
             return Tree()
         return await self._desk.mailbox.list_inputs(hold_of(run), inputs)
 
-    async def _fetch(self, run: Run, tree: Tree) -> None:
+    async def _fetch(self, run: Run, tree: Tree, control: Control) -> None:
         workplace = self._desk.workplace(run)
-        place = await at_workplace(run, workplace.prepare, run.job, run.attempt)
+        if control.prepared != run.attempt:
+            await at_workplace(run, workplace.prepare, run.job, run.attempt)
+        control.prepared = 0  # another try begins with fresh ones
         if tree.files:
+            place = workplace.place(run.job, run.attempt)
             await self._desk.mailbox.fetch(hold_of(run), tree, place.input_dir)
             await at_workplace(run, workplace.fill, place)
 
@@ -154,10 +183,6 @@ class Intake:
     def admission(self, run: Run) -> Admission:
         """Return what the manifest allows for ``run`` at this moment, or raise Refused."""
         return self._admit(run, self._request(run), None)
-
-    async def _check_new(self, run: Run) -> None:
-        if await in_thread(self._desk.journal.knew, run.job):
-            raise Refused(REPLAYED.code)
 
     def _request(self, run: Run) -> Request:
         return open_request(run.request)

@@ -20,8 +20,12 @@ class Journal(Protocol):
         """Return every run that is remembered; raise Corrupt when one cannot be read."""
         ...
 
-    def save(self, run: Run) -> None:
-        """Remember ``run``, replacing what was remembered of its job."""
+    def save(self, run: Run, *, lasting: bool = True) -> None:
+        """Remember ``run``, replacing what was remembered of its job.
+
+        When not ``lasting``, a power loss may bring back what was remembered before: for what
+        could be found again by looking.
+        """
         ...
 
     def forget(self, job: str) -> None:

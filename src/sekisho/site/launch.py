@@ -149,7 +149,8 @@ class Launch:
                 if reason.retryable:
                     raise
                 return await self._closed(run, Stage.FAILED, clear_reason(reason))
-        return await self._desk.save(advance(run, Stage.RUNNING, ticket=ticket.encode()))
+        control.just_submitted = True
+        return advance(run, Stage.RUNNING, ticket=ticket.encode())
 
     def _spec(self, run: Run) -> LaunchSpec:
         place = self._desk.place(run)
@@ -168,11 +169,20 @@ class Launch:
         )
 
     async def watch(self, run: Run, control: Control) -> Run:
-        """Look at the command; return what the look says, or wait for a change and return."""
+        """Look at the command; return what the look says, or wait for a change and return.
+
+        A command that ends within a moment is looked at once, and not remembered as running.
+        """
         if control.disowned is not None:
             raise control.disowned
         ticket = Ticket.decode(run.ticket or "")
+        if control.just_submitted and control.patient:
+            hint = partial(self._desk.scheduler.changed, [ticket], ANNOUNCE_SECONDS)
+            await first_of(control, hint)
         look = (await self._desk.scheduler.observe([ticket]))[ticket]
+        if control.just_submitted and not isinstance(look, Exited):
+            await self._desk.save(run, lasting=False)  # until now it could be found by its token
+        control.just_submitted = False
         if isinstance(look, Pending | Running):
             if run.venue.scheduler != LOCAL and run.began_at is None:
                 run = await self._queued(run, look, control)

@@ -30,6 +30,8 @@ _KINDS = {
     Stage.CANCELLED: Kind.CANCELLED,
     Stage.LOST: Kind.LOST,
 }
+#: What is sent within a moment is not announced before: the last word tells the steps as well.
+_SOON_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +91,16 @@ class Release:
     async def _collect(self, run: Run) -> Run:
         if run.stop is Stop.CANCEL and run.exit is not None and run.exit.code != 0:
             return await self.close(run, Stage.CANCELLED, None)
+        collected = await at_workplace(run, self._collected, run)
+        return collected or await self.close(run, Stage.FAILED, DISK_FULL)
+
+    def _collected(self, run: Run) -> Run | None:
+        """Copy, decide, record; None when there is no room for the copy."""
         try:
-            copy = await at_workplace(run, self._copy, run)
+            copy = self._copy(run)
         except StorageFull:
-            return await self.close(run, Stage.FAILED, DISK_FULL)
-        return await self._decided(advance(run, Stage.COLLECTED), copy)
+            return None
+        return self._decided(advance(run, Stage.COLLECTED), copy)
 
     def _copy(self, run: Run) -> _Copy:
         """Walk, decide, copy. A command that the manifest no longer has may release nothing."""
@@ -110,7 +117,7 @@ class Release:
         files = [file for file in collected.found if file.path in released]
         return _Copy(collected, decision, workplace.stage(place, files, logs))
 
-    async def _decided(self, run: Run, copy: _Copy) -> Run:
+    def _decided(self, run: Run, copy: _Copy) -> Run:
         """Log what leaves, by digest; remember and return ``run`` with the outcome to be told."""
         run = replace(run, ok=went_well(run, copy.faults))
         word = verdict_of(run, Stage.COLLECTED)
@@ -122,7 +129,7 @@ class Release:
             return replace(run, result=result, tree=tree.digest if tree else None)
 
         released = (Kind.RELEASED, _release_facts(word, fault, copy))
-        return await self._desk.record(run, (Kind.ENDED, _end_facts(run)), released, sealed=sealed)
+        return self._desk.keep(run, (Kind.ENDED, _end_facts(run)), released, sealed=sealed)
 
     async def deliver(self, run: Run, control: Control) -> Run:
         """Send the staged copy and the last word; both may be repeated."""
@@ -131,11 +138,12 @@ class Release:
                 staged = await at_workplace(run, self._restage, run)
             except (IntegrityError, Corrupt):
                 return await self._mend(run, control)
-            run = await self.announce(run)
+            if staged.tree.size > _SOON_BYTES:
+                run = await self.announce(run)
             await self._desk.mailbox.send(hold_of(run), clear(staged))
         await self._desk.mailbox.tell(hold_of(run), _last_word(run))
         run = self._settled(advance(run, Stage.RETURNED))
-        return await self._desk.record(run, (Kind.RETURNED, {"tree": run.tree}))
+        return await self._desk.record(run, (Kind.RETURNED, {"tree": run.tree}), lasting=False)
 
     async def _mend(self, run: Run, control: Control) -> Run:
         """Make a damaged copy of what leaves anew, once; look again some times; then give up."""
@@ -144,7 +152,7 @@ class Release:
             return await self.close(run, Stage.FAILED, COPY_DAMAGED)
         if control.damaged > 1:
             raise Corrupt("site.staging_changed", job=run.job)
-        return await self._decided(run, await at_workplace(run, self._copy, run))
+        return await at_workplace(run, lambda: self._decided(run, self._copy(run)))
 
     def _restage(self, run: Run) -> Staged:
         """Return the staged copy, if it is still the one that the log says was released."""
@@ -162,7 +170,7 @@ class Release:
     async def give_verdict(self, run: Run, _: Control) -> Run:
         """Tell the broker the end of a run that was closed without outputs."""
         await self._desk.mailbox.tell(hold_of(run), _last_word(run))
-        return await self._desk.save(self._settled(run))
+        return await self._desk.save(self._settled(run), lasting=False)
 
     def _settled(self, run: Run) -> Run:
         return replace(run, told=(*run.told, run.stage), finished_at=self._desk.clock.now())

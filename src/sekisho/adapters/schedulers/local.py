@@ -31,7 +31,7 @@ from sekisho.site.scheduler import (
 )
 
 _KILL_WITHIN_S: Final = 5.0
-_LATCH_LOOK_S: Final = 0.005
+_LATCH_LOOK_S: Final = 0.05
 _END_LOOK_S: Final = 0.1
 _MAX_WATCHED: Final = 64
 
@@ -80,7 +80,9 @@ class LocalScheduler:
         if not tickets:
             await anyio.sleep(timeout_s)
             return
-        watched = await anyio.to_thread.run_sync(_watched, tuple(tickets))
+        launched = [_launched(ticket) for ticket in tickets]
+        alive = all(process_tree.alive(ref) for ref in launched)
+        watched = launched if alive else await anyio.to_thread.run_sync(_watched, tuple(tickets))
         if watched is None:
             return
         with anyio.move_on_after(timeout_s):
