@@ -247,6 +247,23 @@ def test_a_page_lists_what_the_filter_names_newest_first(
     assert "".join(listed[job.id] for job in page) == names
 
 
+def test_a_page_can_list_those_of_some_jobs_that_are_to_be_cancelled(store: Store) -> None:
+    kinds = {"a": (True, "one"), "b": (False, "one"), "c": (True, "two"), "d": (True, "one")}
+    jobs = {
+        name: store.jobs.add(a_job(site=site, state=JobState.RUNNING, cancel_requested=cancel)).id
+        for name, (cancel, site) in kinds.items()
+    }
+    asked = frozenset(jobs[name] for name in "abc")
+    for which, names in (
+        (JobFilter(ids=asked), "cba"),
+        (JobFilter(ids=asked, site="one", cancelling=True), "a"),
+        (JobFilter(ids=frozenset()), ""),
+        (JobFilter(cancelling=True), "dca"),
+    ):
+        page = store.jobs.page(which, after=None, limit=10)
+        assert [job.id for job in page] == [jobs[name] for name in names]
+
+
 def test_pages_follow_each_other_without_gap_or_overlap(store: Store) -> None:
     ids = [store.jobs.add(a_job()).id for _ in range(7)]
     found: list[str] = []

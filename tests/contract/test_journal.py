@@ -41,6 +41,14 @@ def a_record(number: int = 1, **facts: object) -> Record:
 class JournalContract:
     """Wants fixtures ``journal`` and ``reopen``."""
 
+    def test_what_need_not_last_is_remembered_all_the_same(
+        self, journal: Journal, reopen: Reopen
+    ) -> None:
+        run = a_run()
+        journal.save(run)
+        journal.save(replace(run, stage=Stage.ACCEPTED), lasting=False)
+        assert reopen().runs() == [replace(run, stage=Stage.ACCEPTED)]
+
     def test_a_run_is_remembered_with_everything_in_it(
         self, journal: Journal, reopen: Reopen
     ) -> None:

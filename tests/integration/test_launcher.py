@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -121,6 +122,17 @@ async def test_the_room_for_the_exit_record_is_taken_before_the_start(
     told = (await output(scheduler, spec)).split()
     assert told == [b"200", b"exit.new", b"latch", b"stderr", b"stdout"]
     assert Path(spec.control_dir, "exit").stat().st_size == 200
+
+
+async def test_a_wrapper_starts_five_programs_beside_the_command(tmp_path: Path) -> None:
+    """Kills: a program for what the shell can do itself. Each is a millisecond of every job."""
+    spec = a_launch(tmp_path, "/bin/true")
+    trace = tmp_path / "trace"
+    wrapper = ("/bin/sh", str(WRAPPER), spec.control_dir, spec.token, "-", "--", *spec.argv)
+    calls = ("strace", "-f", "-qq", "-e", "trace=execve", "-z", "-o", str(trace))
+    await anyio.run_process([*calls, *wrapper], cwd=spec.work_dir, env=dict(spec.env))
+    names = re.findall(r'execve\("[^"]*/([^"/]+)"', trace.read_text())
+    assert names == ["sh", "mkdir", "sync", "true", "date", "mv", "sync"]
 
 
 async def test_callers_who_give_up_leave_the_spawner_in_step(

@@ -25,11 +25,13 @@ pytestmark = pytest.mark.anyio
 class StoppedClock:
     """A clock at noon."""
 
+    seconds = 0.0
+
     def now(self) -> datetime:
         return NOON
 
     def monotonic(self) -> float:
-        return 0.0
+        return self.seconds
 
 
 class MemoryLine:
@@ -73,7 +75,8 @@ class Noted:
     def __init__(self) -> None:
         self.line = MemoryLine()
         self.notes: list[LineNote] = []
-        self.mailbox = NotedMailbox(self.line, StoppedClock(), 7, self.notes.append)
+        self.clock = StoppedClock()
+        self.mailbox = NotedMailbox(self.line, self.clock, 7, self.notes.append)
 
     async def poll(self) -> PollAnswer:
         return await self.mailbox.poll(free=2, holds=["job"], cancelling=["other"], wait_s=25.0)
@@ -102,6 +105,21 @@ async def test_a_fault_is_passed_on_and_noted_until_the_next_answer() -> None:
     noted.line.fault = None
     await noted.poll()
     assert (noted.notes[-1].code, noted.notes[-1].answered_at) == (None, NOON)
+
+
+async def test_a_busy_line_is_noted_once_a_second_and_a_fault_at_once() -> None:
+    """Kills: two files for each poll of a busy agent, and a fault that is told late."""
+    noted = Noted()
+    for _ in range(9):
+        await noted.poll()
+    assert len(noted.notes) == 2
+    noted.clock.seconds = 1.0
+    await noted.poll()
+    assert len(noted.notes) == 3
+    noted.line.fault = Unreachable()
+    with pytest.raises(Unreachable):
+        await noted.poll()
+    assert noted.notes[-1].code == "broker.unreachable"
 
 
 async def test_only_the_first_poll_and_that_after_a_fault_do_not_wait() -> None:

@@ -367,8 +367,12 @@ def _visible(job: Job, tenant: Tenant) -> bool:
 
 
 def _listed(job: Job, which: JobFilter) -> bool:
-    owned = _visible(job, Tenant(site=which.site, submitter=which.submitter))
-    return owned and (which.states is None or job.state in which.states)
+    return (
+        _visible(job, Tenant(site=which.site, submitter=which.submitter))
+        and (which.states is None or job.state in which.states)
+        and (which.ids is None or job.id in which.ids)
+        and (job.cancel_requested or not which.cancelling)
+    )
 
 
 def _due(job: Job, now: datetime) -> bool:

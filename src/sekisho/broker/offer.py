@@ -15,7 +15,15 @@ from typing import Final, Literal
 
 from sekisho.broker.jobs import Jobs, course_of
 from sekisho.broker.outstanding import Outstanding
-from sekisho.broker.ports import BlobStore, JobLedger, Sighting, Site, Sites, Tenant
+from sekisho.broker.ports import (
+    BlobStore,
+    JobFilter,
+    JobLedger,
+    Sighting,
+    Site,
+    Sites,
+    Tenant,
+)
 from sekisho.broker.submit import missing_chunks
 from sekisho.domain.clock import Clock
 from sekisho.domain.errors import Conflict, NotFound
@@ -141,15 +149,12 @@ class Offers:
 
     def _cancels(self, site: str, message: Poll) -> list[str]:
         heard = set(message.cancelling)
-        asked = [job_id for job_id in message.holds[:_MAX_HOLDS] if job_id not in heard]
-        return [job_id for job_id in asked if self._cancelling(job_id, site)]
-
-    def _cancelling(self, job_id: str, site: str) -> bool:
-        try:
-            job = self.jobs.get(job_id, Tenant(site=site))
-        except NotFound:
-            return False
-        return job.cancel_requested and not job.state.terminal
+        asked = frozenset(message.holds[:_MAX_HOLDS]) - heard
+        if not asked:
+            return []
+        which = JobFilter(site=site, ids=asked, cancelling=True)
+        found = self.jobs.store.page(which, after=None, limit=len(asked))
+        return [job.id for job in found if not job.state.terminal]
 
     def _complete(self, job: Job) -> None:
         if missing := missing_chunks(job, self.ledger, self.blobs):

@@ -36,6 +36,8 @@ class JobFilter:
     site: str | None = None
     submitter: str | None = None
     states: frozenset[JobState] | None = None
+    ids: frozenset[str] | None = None
+    cancelling: bool = False  #: only those that are asked to stop, whether or not they have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

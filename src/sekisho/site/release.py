@@ -31,7 +31,7 @@ _KINDS = {
     Stage.LOST: Kind.LOST,
 }
 #: What is sent within a moment is not announced before: the last word tells the steps as well.
-_SOON_BYTES = 4 << 20
+SOON_BYTES: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ class Release:
                 staged = await at_workplace(run, self._restage, run)
             except (IntegrityError, Corrupt):
                 return await self._mend(run, control)
-            if staged.tree.size > _SOON_BYTES:
+            if staged.tree.size > SOON_BYTES:
                 run = await self.announce(run)
             await self._desk.mailbox.send(hold_of(run), clear(staged))
         await self._desk.mailbox.tell(hold_of(run), _last_word(run))

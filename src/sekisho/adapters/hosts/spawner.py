@@ -23,7 +23,9 @@ from typing import Any
 
 CHANNEL = 0
 PR_SET_CHILD_SUBREAPER = 36
-_UNCATCHABLE = (signal.SIGKILL, signal.SIGSTOP)
+_LIBC = ctypes.CDLL(None, use_errno=True)
+#: Signals that Python, or whoever started us, has set to be ignored: an exec would keep that.
+_IGNORED = [n for n in signal.valid_signals() if signal.getsignal(n) is signal.SIG_IGN]
 
 
 def serve() -> None:
@@ -138,16 +140,15 @@ def _start_ticks() -> bytes:
 
 
 def _default_signals() -> None:
-    for number in signal.valid_signals():
-        if number not in _UNCATCHABLE:
-            signal.signal(number, signal.SIG_DFL)
+    """Ignore no signal and block none; what is handled is the default again after the exec."""
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _adopt_orphans() -> None:
     """Make what is orphaned below us our child, not init's; the setting survives exec."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+    if _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
 
 

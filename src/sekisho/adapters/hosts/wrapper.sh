@@ -10,6 +10,7 @@
 # 4. ARGV runs with this shell's environment as it was given. Names that a shell keeps for itself,
 #    and all that begin with sekisho_, are refused before (see sekisho.site.scheduler).
 # 5. No text of a user is interpreted: it is only ever "$@".
+# 6. Every program that is started here is a millisecond of each job: what a shell can do it does.
 #
 # Signals to the group end the command, never this shell: a caught signal is the default again in
 # what it starts, and waits until the foreground command is over.
@@ -27,6 +28,10 @@ sekisho_tool() { # a standard program, undisturbed by a library path that is mea
 sekisho_start_ticks() { # $1: the line of /proc/PID/stat; counted behind the name, which may hold blanks
     set -- ${1##*) }
     sekisho_ticks=${20}
+}
+
+sekisho_uptime() { # how long this machine has been up, in 1/100 s: durations need no program
+    read -r sekisho_up _ </proc/uptime && sekisho_up=$((${sekisho_up%.*} * 100 + 1${sekisho_up#*.} - 100))
 }
 
 sekisho_children() { # the processes whose parent is this shell, dead ones not yet waited for included
@@ -69,14 +74,16 @@ sekisho_not_started() { # a fault before the command: give the latch back, so th
 
 sekisho_write_record() {
     if [ -z "$sekisho_named" ]; then
-        sekisho_ended=$(sekisho_tool date +%s) || return 1
+        sekisho_ended=$(sekisho_tool date +%s) && sekisho_uptime || return 1
+        sekisho_started=$((sekisho_ended - (sekisho_up - sekisho_began) / 100))
         sekisho_words="exit $sekisho_token $sekisho_code $sekisho_started $sekisho_ended ."
+        # In the place of what was synced before the start, and as long: after a power cut there is
+        # the one or the other, whatever its name is by then.
         printf '%-199s\n' "$sekisho_words" 1<>"$sekisho_control/exit.new" || return 1
-        sekisho_tool sync "$sekisho_control/exit.new" || return 1
         sekisho_tool mv -f "$sekisho_control/exit.new" "$sekisho_control/exit" || return 1
         sekisho_named=yes
     fi
-    sekisho_tool sync "$sekisho_control"
+    sekisho_tool sync "$sekisho_control/exit" "$sekisho_control"
 }
 
 sekisho_tool mkdir "$sekisho_control/latch" || exit 75
@@ -85,11 +92,12 @@ read -r sekisho_boot </proc/sys/kernel/random/boot_id
 read -r sekisho_host </proc/sys/kernel/hostname
 read -r sekisho_stat </proc/$$/stat
 sekisho_start_ticks "$sekisho_stat"
-sekisho_started=$(sekisho_tool date +%s) || sekisho_not_started
+sekisho_uptime || sekisho_not_started
+sekisho_began=$sekisho_up
 # The room for the exit record is taken now: the command may fill the disk.
 printf '%-199s\n' reserved >"$sekisho_control/exit.new" || sekisho_not_started
 printf 'start %s %s %s %s %s %s .\n' "$sekisho_token" "$$" "$sekisho_ticks" "$sekisho_boot" \
-    "$sekisho_started" "$sekisho_host" >"$sekisho_control/latch/start" || sekisho_not_started
+    "$((sekisho_began / 100))" "$sekisho_host" >"$sekisho_control/latch/start" || sekisho_not_started
 sekisho_tool sync "$sekisho_control/exit.new" "$sekisho_control/latch/start" \
     "$sekisho_control/latch" "$sekisho_control" || sekisho_not_started
 

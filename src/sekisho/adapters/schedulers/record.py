@@ -20,7 +20,7 @@ from sekisho.domain.run import Exit
 _MAX_RECORD: Final = 1024
 _TRACES: Final = ("latch", "exit.new", "exit", "stdout", "stderr")
 _SIGNAL_BASE: Final = 128
-_START: Final = re.compile(r"start (\S+) (\d{1,10}) (\d{1,20}) (\S{1,64}) (\d{1,11}) (\S+) \.\s*")
+_START: Final = re.compile(r"start (\S+) (\d{1,10}) (\d{1,20}) (\S{1,64}) \d{1,11} (\S+) \.\s*")
 _EXIT: Final = re.compile(r"exit (\S+) (\d{1,3}) (\d{1,11}) (\d{1,11}) \.\s*")
 
 
@@ -30,7 +30,6 @@ class Start:
 
     wrapper: ProcessRef
     host: str
-    started_at: datetime
 
 
 def untouched(control_dir: str) -> bool:
@@ -51,7 +50,7 @@ def start_in(text: str, token: str) -> Start | None:
     if found is None or found[1] != token:
         return None
     wrapper = ProcessRef(int(found[2]), int(found[3]), found[4])
-    return Start(wrapper, found[6], _moment(found[5]))
+    return Start(wrapper, found[5])
 
 
 def read_exit(control_dir: str, token: str) -> Exit | None:

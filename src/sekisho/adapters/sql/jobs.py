@@ -166,6 +166,10 @@ class SqlJobs:
             statement = statement.where(jobs.c.state.in_(which.states))
             if which.states <= TRANSITIONS.keys():
                 statement = statement.where(LIVE)  # redundant, but names the small index
+        if which.ids is not None:
+            statement = statement.where(jobs.c.id.in_(which.ids))
+        if which.cancelling:
+            statement = statement.where(jobs.c.cancel_requested)
         if after is not None:
             statement = statement.where(jobs.c.id < after)
         return read_jobs(self._database, statement)
