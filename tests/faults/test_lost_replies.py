@@ -47,7 +47,8 @@ def test_every_write_may_be_repeated(trio: Trio, fault: Fault, times: int) -> No
     trio.proxy.rule = EachRequest(fault, times, is_write)
     source = trio.some_input()
     with trio.connect() as client:
-        job = client.submit(trio.spec("one", source=source))
+        # long enough for its start to be told beside its end
+        job = client.submit(trio.spec("one", pause="0.5", source=source))
         result = job.result(trio.home / "got", timeout=60)
     trio.agent.event("run_moved", job=job.id, stage="returned")
     assert (trio.home / "got/out/in/given").read_bytes() == source.read_bytes()
