@@ -1,7 +1,8 @@
 """The machines that a page speaks of: folders with a login session each, and real servers.
 
 Host names are replaced in one way, for every page: the address of the documents' broker by the
-loopback address with a port that is free, and listening everywhere by listening there.
+loopback address with a port that is free, and listening everywhere by listening there; and a disk
+of a machine's own by a folder.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ import socket
 import subprocess
 import sysconfig
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import trustme
 
 from tests.docs.page import ROOT, Block, Directive, pieces
+from tests.sshd import serving
 
 BROKER = "broker.example.jp:50443"
+DISK = "/scratch"
 READY = {"broker": "broker_ready", "site": "agent_started"}
 SECONDS = 180
 _PASSED = ("PIP_", "SSL_", "http", "HTTP", "no_proxy", "NO_PROXY", "REQUESTS_")
@@ -33,12 +37,14 @@ class Machines:
             probe.bind(("127.0.0.1", 0))
             self._port = probe.getsockname()[1]
         self._servers: list[subprocess.Popen[str]] = []
+        self._others = ExitStack()
         self.output: list[str] = []
 
     def __enter__(self) -> Machines:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._others.close()
         for server in reversed(self._servers):
             server.terminate()
             try:
@@ -71,6 +77,7 @@ class Machines:
 
     def _localised(self, text: str) -> str:
         text = text.replace(BROKER, f"127.0.0.1:{self._port}")
+        text = text.replace(DISK, f"{self._root}{DISK}")
         return text.replace("0.0.0.0 --port 50443", f"127.0.0.1 --port {self._port}")
 
     def _type(self, machine: str, text: str) -> None:
@@ -124,6 +131,8 @@ class Machines:
                 for machine in (source, target):
                     self._home(machine.split("/")[0])
                 shutil.copy2(self._root / source, self._root / target)
+            case ["sshd", alias, machine]:
+                self._open(alias, self._home(machine))
             case ["certificate", machine]:
                 self._certify(self._home(machine))
             case ["set", "up"]:
@@ -140,6 +149,21 @@ class Machines:
         for n, part in enumerate(server.cert_chain_pems):
             part.write_to_path(str(home / "server.pem"), append=n > 0)
 
+    def _open(self, alias: str, home: Path) -> None:
+        """Have an sshd let in whom the machine's people let in, and the workflow side know the way.
+
+        An ssh looks for its settings where the user lives, not where a test says that home is.
+        """
+        keys = [f"AuthorizedKeysFile {home}/.ssh/authorized_keys"]
+        server = self._others.enter_context(serving(home / "sshd", lines=keys))
+        workflow = self._home("workflow")
+        with (workflow / ".ssh" / "config").open("a") as config:
+            config.write(server.alias(alias, key=workflow / ".ssh" / "id_ed25519"))
+        ssh = workflow / "bin" / "ssh"
+        ssh.parent.mkdir(exist_ok=True)
+        ssh.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F "$HOME/.ssh/config" "$@"\n')
+        ssh.chmod(0o755)
+
     def _home(self, machine: str) -> Path:
         home = self._root / machine
         if not home.exists():
@@ -149,7 +173,8 @@ class Machines:
 
     def _environ(self, machine: str) -> dict[str, str]:
         installed = self._root / "everywhere" / "sekisho" / "bin"
-        places = [str(installed)] if installed.exists() else []
+        places = [str(self._home(machine) / "bin")]
+        places += [str(installed)] if installed.exists() else []
         places += [sysconfig.get_path("scripts"), os.environ["PATH"]]
         environ = {
             "PATH": os.pathsep.join(places),
