@@ -13,9 +13,10 @@ from sekisho.config.size import size_of
 from sekisho.domain import parameter
 from sekisho.domain.access import Submitters
 from sekisho.domain.egress import LogRule, OutputRule
-from sekisho.domain.errors import ConfigError
+from sekisho.domain.errors import ConfigError, Refused
 from sekisho.domain.files import Pattern
 from sekisho.domain.manifest import InputRule
+from sekisho.domain.resources import BatchSystem, Resources, Venue, granted
 
 FULL = """\
 schema = 1
@@ -275,3 +276,93 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
 )
 def test_sizes_are_bytes_or_say_their_unit(size: int | str, value: int) -> None:
     assert size_of(size) == value
+
+
+BATCH = """
+schema = 1
+site = "tohoku"
+submitters = ["alice"]
+
+[[command]]
+name = "solve"
+argv = ["/opt/solve", "{steps}"]
+time_limit_s = 90
+scheduler = "cluster"
+licence = ["/opt/probe", "solver"]
+
+[command.resources]
+queue = { parameter = "queue", values = ["short", "long"] }
+account = "g01"
+cpus = { parameter = "cpus", max = 32 }
+memory = { parameter = "gib", max = "64 GiB", unit = "1 GiB" }
+wall_time_s = 3600
+licences = ["solver:2"]
+directives = ["--constraint=fast"]
+
+[command.parameters]
+steps = { type = "integer", minimum = 1, maximum = 9 }
+cpus = { type = "integer", minimum = 1, maximum = 128, default = 4 }
+gib = { type = "integer", minimum = 1, maximum = 128 }
+queue = { type = "choice", values = ["short", "long", "night"], default = "short" }
+
+[scheduler.cluster]
+dialect = "pbs"
+submit = ["qsub2"]
+poll_s = 5
+environment = { PBS_SERVER = "pbs01" }
+"""
+
+
+def test_a_batch_system_and_what_is_asked_of_it_are_read_with_their_bounds() -> None:
+    manifest = parse_manifest(BATCH, "manifest.toml")
+    command = manifest.commands["solve"]
+    assert command.venue == Venue(host="local", scheduler="cluster")
+    assert command.licence == ("/opt/probe", "solver")
+    assert manifest.batch_systems["cluster"] == BatchSystem(
+        name="cluster",
+        dialect="pbs",
+        submit=("qsub2",),
+        poll_s=5.0,
+        environment={"PBS_SERVER": "pbs01"},
+    )
+    assert manifest.batch_systems["slurm"].dialect == "slurm"
+    texts = {"steps": "1", "cpus": "32", "gib": "64", "queue": "long"}
+    assert granted(command.resources, texts, command.time_limit) == Resources(
+        queue="long",
+        account="g01",
+        cpus=32,
+        memory=64 << 30,
+        wall_time=3600,
+        licences=("solver:2",),
+        directives=("--constraint=fast",),
+    )
+    for name, text in (("cpus", "33"), ("gib", "65"), ("queue", "night")):
+        with pytest.raises(Refused):
+            granted(command.resources, texts | {name: text}, command.time_limit)
+    unset = granted(command.resources, {}, command.time_limit)
+    assert (unset.cpus, unset.memory, unset.queue) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line", "key"),
+    [
+        ('scheduler = "cluster"', 'scheduler = "clutser"', 10, "command[0].scheduler"),
+        ('scheduler = "cluster"', 'scheduler = "local"', 13, "command[0].resources"),
+        ('["/opt/probe", "solver"]', '["probe"]', 11, "command[0].licence"),
+        ('parameter = "cpus", max', 'parameter = "steps2", max', 8, "command[0].argv"),
+        ('parameter = "cpus", max', 'parameter = "queue", max', 8, "command[0].argv"),
+        ("max = 32 }", "max = 32, min = 33 }", 16, "command[0].resources.cpus"),
+        ("max = 32 }", "maximum = 32 }", 16, "command[0].resources.cpus"),
+        ('account = "g01"', 'account = "-g01"', 15, "command[0].resources.account"),
+        ('["--constraint=fast"]', r'["--x\n#SBATCH"]', 20, "command[0].resources.directives"),
+        ('dialect = "pbs"', 'dialect = "lsf"', 29, "scheduler.cluster.dialect"),
+        ('{ PBS_SERVER = "pbs01" }', '{ BASH_ENV = "x" }', 32, "scheduler.cluster.environment"),
+        ("[scheduler.cluster]", '[scheduler.local]\ndialect = "sge"\n[scheduler.cluster]', 28, ""),
+    ],
+)
+def test_a_fault_about_a_batch_system_is_told_with_its_line(
+    before: str, after: str, line: int, key: str
+) -> None:
+    assert before in BATCH
+    found = faults_of(BATCH.replace(before, after, 1))
+    assert any(f.startswith(f"manifest.toml:{line}: {key}") for f in found), found
