@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from examples.demo import slurm
 from examples.demo.host import missing_programs
 from examples.demo.places import Places
 from examples.demo.push import PushStory
@@ -37,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     line.add_argument("--ssh", action="store_true", help="push mode: a throw-away sshd, no broker")
+    line.add_argument("--slurm", action="store_true", help="the command through a throw-away Slurm")
     line.add_argument("--keep", type=Path, metavar="DIR", help="keep everything in the new DIR")
     line.add_argument("--solver", choices=("auto", "calculix", "scikit-fem"), default="auto")
     line.add_argument("--lang", choices=LANGUAGES, default=language(os.environ))
@@ -58,11 +60,14 @@ def main() -> int:
     if arguments.ssh and (lacking := missing_programs()):
         screen.failure(screen.words("ssh_missing", programs=", ".join(lacking)))
         return UNAVAILABLE
+    if arguments.slurm and (lacking := slurm.missing_programs()):
+        screen.failure(screen.words("slurm_missing", programs=", ".join(lacking)))
+        return UNAVAILABLE
     begun = time.monotonic()
     told = None
-    with _directory(arguments.keep) as root:
+    with _directory(arguments.keep) as root, _batch(wanted=arguments.slurm) as conf:
         screen.title("ssh_title" if arguments.ssh else "title", place=root)
-        told = _tell(screen, root, arguments)
+        told = _tell(screen, Places(root, _free_port(), conf), arguments)
     seconds = time.monotonic() - begun
     ok = told is not None and screen.ok
     screen.title("good" if ok else "bad", seconds=seconds, checks=len(screen.checks))
@@ -73,14 +78,29 @@ def main() -> int:
     return 0 if ok else 1
 
 
-def _tell(screen: Screen, root: Path, arguments: argparse.Namespace) -> Told | None:
+@contextmanager
+def _batch(*, wanted: bool) -> Iterator[Path | None]:
+    """Give the configuration of a Slurm, if one is wanted: it is the machine's, not the site's."""
+    if not wanted:
+        yield None
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="sekisho-slurm-") as base,
+        slurm.a_slurm(Path(base) / "s") as running,
+    ):
+        yield running.conf
+
+
+def _tell(screen: Screen, places: Places, arguments: argparse.Namespace) -> Told | None:
     shell = Shell(screen, arguments.lang)
+    if places.slurm_conf is not None:
+        shell.give(SLURM_CONF=str(places.slurm_conf))
     story = PushStory if arguments.ssh else Story
     try:
-        return story(screen, shell, Places(root, _free_port())).tell(arguments.solver)
+        return story(screen, shell, places).tell(arguments.solver)
     except DemoFault as fault:
         screen.failure(str(fault))
-        for log in [root / name for name in LOGS]:
+        for log in [places.root / name for name in LOGS]:
             if log.exists():
                 screen.output([log.name, *log.read_text("utf-8").splitlines()[-LOG_LINES:]])
     except KeyboardInterrupt:

@@ -69,6 +69,14 @@ required = true
 """)
 
 
+SLURM = Template("""
+[scheduler.cluster]
+dialect = "slurm"
+poll_s = 0.2
+environment = { SLURM_CONF = "$conf" }
+""")
+
+
 class Engineer:
     """What the engineer types."""
 
@@ -132,6 +140,11 @@ class Engineer:
         """Say whether the chain of the site's log is unbroken."""
         return self._site("log", "--verify", expect=None).status == 0
 
+    def queue(self) -> list[str]:
+        """Return what Slurm says of each of its jobs: number, name, state."""
+        argv = ("squeue", "--noheader", "--states=all", "--format=%A %j %T")
+        return self._shell.run(self._who, argv).out.splitlines()
+
     def _write_manifest(self) -> None:
         text = MANIFEST.substitute(
             site=SITE,
@@ -141,6 +154,11 @@ class Engineer:
             program=PROGRAMS / "site_program.py",
             secrets=self._places.secrets,
         )
+        if self._places.slurm_conf is not None:
+            limit = "time_limit_s = 120\n"
+            asked = 'scheduler = "cluster"\nresources = { cpus = 1, memory = "1 GiB" }\n'
+            text = text.replace(limit, limit + asked)
+            text += SLURM.substitute(conf=self._places.slurm_conf)
         (self._places.site / "manifest.toml").write_text(text, encoding="utf-8")
 
     def _site(self, *words: str, expect: int | None = 0) -> Ended:

@@ -15,6 +15,7 @@ class Places:
 
     root: Path
     port: int
+    slurm_conf: Path | None = None  #: of the Slurm that starts the site's command
 
     @property
     def broker(self) -> Path:

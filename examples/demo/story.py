@@ -56,6 +56,7 @@ class Story:
             life = self._chapters.use(answer)
             self._chapters.try_more(solver)
         command_seconds = self._look_at_broker(answer)
+        self._look_at_slurm()
         self._chapters.look_at_site(answer.job)
         self._look_for_secrets(canaries)
         self._look_at_sockets(watch, servers)
@@ -92,6 +93,17 @@ class Story:
         rest = answer.seconds - took
         self._screen.say("timing", total=answer.seconds, command=took, rest=rest)
         return took
+
+    def _look_at_slurm(self) -> None:
+        """Show what the batch system says of the jobs, if one started them."""
+        if self._places.slurm_conf is None:
+            return
+        self._screen.section("slurm")
+        told = self._engineer.queue()
+        self._screen.output(told)
+        states = [line.split()[-1] for line in told]
+        ok = len(states) > 0 and set(states) == {"COMPLETED"}
+        self._screen.check("slurm_ran", ok=ok, count=len(states))
 
     def _look_for_secrets(self, canaries: list[str]) -> None:
         """Search everything outside the site, and show that the search can find."""

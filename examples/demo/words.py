@@ -92,6 +92,15 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
         "the same search finds {file}, which was allowed, in the broker's chunks",
         "同じ検索で、搬出許可済みの {file} は中継サーバーのチャンクに見つかります",
     ),
+    "slurm": ("What the batch system saw", "バッチシステムに見えたもの"),
+    "slurm_ran": (
+        "Slurm ran {count} jobs of the site, each to its end",
+        "Slurm は拠点の計算 {count} 件をすべて最後まで実行しました",
+    ),
+    "slurm_missing": (
+        "not here: {programs}. Debian: apt-get install slurmctld slurmd slurm-client munge",
+        "不足: {programs}。Debian では apt-get install slurmctld slurmd slurm-client munge",
+    ),
     "sockets": ("Did the site open a port?", "拠点はポートを開いたか"),
     "no_port": (
         "no process of the site listened at any of {looks} looks",

@@ -1,0 +1,182 @@
+"""A real Slurm on this machine: one node, loopback only, everything a child of ours.
+
+Its daemons run in the foreground, so that each can be killed and waited for. The clients see it by
+SLURM_CONF alone; nothing outside its directory is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+_SBIN: Final = "/usr/sbin"
+_PROGRAMS: Final = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel")
+_WAIT_S: Final = 60.0
+_CONF: Final = """\
+ClusterName=trial
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={base}/munge/sock
+CredType=cred/munge
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+SlurmctldPort={controller}
+SlurmdPort={node}
+StateSaveLocation={base}/state
+SlurmdSpoolDir={base}/spool
+SlurmctldPidFile={base}/slurmctld.pid
+SlurmdPidFile={base}/slurmd.pid
+SlurmctldLogFile={base}/slurmctld.log
+SlurmdLogFile={base}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+SlurmdParameters=config_overrides
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=1
+JobAcctGatherParams=OverMemoryKill
+AccountingStorageType=accounting_storage/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+DefMemPerNode=100
+SchedulerType=sched/builtin
+SchedulerParameters=batch_sched_delay=0,sched_min_interval=100000
+MinJobAge={forget_s}
+MaxJobCount={most_jobs}
+KillWait=2
+OverTimeLimit=0
+ReturnToService=2
+SlurmdTimeout={node_timeout_s}
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory=2000 State=UNKNOWN
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def missing_programs() -> list[str]:
+    """Return what a Slurm needs and is not there: programs, or to be root."""
+    path = f"{os.environ.get('PATH', os.defpath)}:{_SBIN}"
+    lacking = [name for name in _PROGRAMS if shutil.which(name, path=path) is None]
+    return [*lacking, *(() if os.geteuid() == 0 else ("root",))]
+
+
+def a_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Slurm:
+    """One running Slurm. ``conf`` is what its clients need to know."""
+
+    def __init__(self, base: Path, **settings: int) -> None:
+        self.base = base
+        self.conf = base / "slurm.conf"
+        self.host = socket.gethostname().split(".")[0]
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        usual = {"forget_s": 300, "most_jobs": 10_000, "node_timeout_s": 0, "cpus": 8}
+        for part in ("state", "spool", "munge"):
+            (base / part).mkdir(parents=True)
+        key = base / "munge" / "key"
+        key.write_bytes(secrets.token_bytes(128))
+        key.chmod(0o600)
+        text = _CONF.format(
+            host=self.host, base=base, controller=a_port(), node=a_port(), **(usual | settings)
+        )
+        self.conf.write_text(text)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"SLURM_CONF": str(self.conf)}
+
+    def start(self) -> None:
+        munge = self.base / "munge"
+        self._start(
+            "munged",
+            *("-F", "--force", f"--key-file={munge}/key", f"--socket={munge}/sock"),
+            *(f"--pid-file={munge}/pid", f"--log-file={munge}/log", f"--seed-file={munge}/seed"),
+            "--num-threads=2",
+        )
+        self._until((munge / "sock").exists, "munged")
+        self.start_controller()
+        self.start_node()
+        self._until(lambda: "idle" in self.told("sinfo", "-h", "-o", "%T"), "an idle node")
+
+    def start_controller(self) -> None:
+        self._start("slurmctld", "-D", "-f", str(self.conf))
+
+    def start_node(self) -> None:
+        self._start("slurmd", "-D", "-f", str(self.conf), "-N", self.host)
+
+    def kill(self, daemon: str) -> None:
+        """End ``daemon`` at once, as by a power cut, and wait until it is gone."""
+        child = self._children.pop(daemon)
+        child.kill()
+        child.wait()
+
+    def stop(self) -> None:
+        for name in reversed(list(self._children)):
+            self._children[name].terminate()
+        for child in self._children.values():
+            try:
+                child.wait(20)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+    def told(self, *argv: str, timeout_s: float = 20) -> str:
+        """Return what one of Slurm's commands says; nothing when it does not answer."""
+        try:
+            ended = subprocess.run(
+                argv,
+                env={**os.environ, **self.environment},
+                capture_output=True,
+                text=True,
+                timeout=timeout_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return ""
+        return ended.stdout + ended.stderr
+
+    def _start(self, name: str, *words: str) -> None:
+        with (self.base / f"{name}.out").open("ab") as out:
+            self._children[name] = subprocess.Popen(
+                [f"{_SBIN}/{name}", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env={"PATH": os.environ["PATH"], **self.environment},
+                start_new_session=True,
+            )
+
+    def _until(self, claim: Callable[[], object], what: str) -> None:
+        end = time.monotonic() + _WAIT_S
+        while not claim():
+            if time.monotonic() > end:
+                raise TimeoutError(f"no {what}: {self._logs()}")
+            time.sleep(0.05)
+
+    def _logs(self) -> str:
+        return "".join(log.read_text()[-2000:] for log in self.base.glob("*.log"))
+
+
+@contextmanager
+def a_slurm(base: Path, **settings: int) -> Iterator[Slurm]:
+    """Give a running Slurm below ``base``, whose path must be short."""
+    with ExitStack() as stack:
+        slurm = Slurm(base, **settings)
+        stack.callback(shutil.rmtree, base, ignore_errors=True)
+        stack.callback(slurm.stop)
+        slurm.start()
+        yield slurm
