@@ -134,7 +134,8 @@ class Bench:
         before = self.world.cpu_seconds()
         wall = _seconds(act)
         after = self.world.cpu_seconds()
-        return Cost(wall, {side: after[side] - before[side] for side in SIDES})
+        # a carrier that had nothing to do may have left since, and taken its count along
+        return Cost(wall, {side: max(0.0, after[side] - before[side]) for side in SIDES})
 
     def one(self, site: str, command: str, *inputs: Path, through: Client | None = None) -> None:
         """Run one job from its submission to its result on disk."""

@@ -323,7 +323,7 @@ def _ahead(call: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
         try:
             for item in items:
                 coming.append(pool.submit(call, item))
-                if len(coming) >= _AHEAD:
+                if len(coming) > _AHEAD:  # so that they go on while we look at the first
                     yield coming.popleft().result()
             while coming:
                 yield coming.popleft().result()

@@ -195,11 +195,15 @@ def _chunks(fd: int, start: int, size: int, out: int) -> Iterator[Chunk]:
 
     pieces = cut(fd, start, size)
     large = size >= _WORTH_THREADS_BYTES
+    offset = 0
     for chunk, piece in mapped(digested, pieces) if large else map(digested, pieces):
         if chunk.hole or isinstance(piece, int):
             os.lseek(out, chunk.size, os.SEEK_CUR)
         else:
             _write_all(out, piece)
+            if large:  # the disk begins with it: less is left to wait for at the end
+                os.posix_fadvise(out, offset, chunk.size, os.POSIX_FADV_DONTNEED)
+        offset += chunk.size
         yield chunk
 
 

@@ -154,13 +154,15 @@ class Gate:
         """Return the job; given a ``version``, wait for another one, or for the end."""
         job = self._job(job_id)
         view = self._seen(job)
-        end = self.clock.monotonic() + wait_s
+        begun = self.clock.monotonic()
+        end = begun + wait_s
         pause = 0.004
         while view.version == version and not JobState(view.state).terminal:
             left = end - self.clock.monotonic()
             if left <= 0 or self.pause(min(pause, left)):
                 break
-            pause = min(pause * 1.3, 0.5)
+            waited = self.clock.monotonic() - begun
+            pause = min(pause * 1.3, max(0.02, 0.04 * waited), 0.5)
             view = self._seen(self._job(job_id))
         return view
 
