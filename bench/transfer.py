@@ -3,36 +3,37 @@
 `./dev bench transfer [--json] [--mib 1024] [--quick]`
 
 Every figure of ours is a whole job, from the submission to the acknowledged result, over TLS and
-through the broker; `rsync -a` over ssh beside it is one copy on the same loopback.
+through the broker. Beside it, on the same loopback, is one copy by `rsync -a` over ssh, by `curl`
+to a bare server, and as base64 in JSON. Each is measured next to ours, so that what else the
+machine does meets both; told are medians. "Changed": one place in a hundredth of a file's MiB.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import random
 import re
 import shutil
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
+from bench.contents import change_places, insert_lines, random_file, small_files, text_file
+from bench.plain import Plain, plain
 from bench.process import Server, end_as_interrupted
 from bench.report import Figure, Table, conclude, note
 from bench.world import SITE, USER, World, world
 from sekisho.adapters.logging_setup import set_up_logging
-from tests.sshd import Sshd, ordinary_user
 
 _MIB: Final = 1 << 20
 _SECONDS: Final = 3600.0
 _EDITS: Final = 100
+_AT_ONCE: Final = 4
+_GIB_MIB: Final = 1024
 _MANIFEST: Final = f"""\
 schema = 1
 site = "{SITE}"
@@ -61,11 +62,12 @@ max_files = 100000
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One job: its time, the time of its inputs alone, and what crossed the line to the broker."""
+    """One job: its time, the time of its inputs alone, what crossed the line, and whose work."""
 
     total_s: float
     sent_s: float
     bytes_in: float
+    cpu_s: tuple[float, float, float]  #: of client, broker, agent
 
 
 @dataclass(slots=True)
@@ -73,16 +75,15 @@ class Bench:
     """The world, the plain tools beside it, and what was found so far."""
 
     here: World
-    sshd: Sshd
+    plain: Plain
     broker: Server
     agent: Server
     mib: int
     files: int
     times: int
-    table: Table = field(default_factory=lambda: Table("", "sekisho", "rsync -a", "ratio"))
+    table: Table = field(default_factory=lambda: Table("", "sekisho", "beside it", "ratio"))
     figures: dict[str, Figure] = field(default_factory=dict)
     client_mb: float = 0.0
-    copies: int = 0
 
     @property
     def prepared(self) -> Path:
@@ -90,32 +91,48 @@ class Bench:
 
     def job(self, command: str, source: Path | None = None, settings: Path | None = None) -> Sent:
         """Run one job in a process of its own."""
-        into = self.here.root / "result"
-        words = [str(settings or self.here.config), command, str(into)]
-        before = self._bytes_in()
-        done = subprocess.run(
+        return self.jobs(command, [source], settings)
+
+    def jobs(
+        self, command: str, sources: Sequence[Path | None], settings: Path | None = None
+    ) -> Sent:
+        """Run jobs at once, each in a process of its own; the time is that of the last."""
+        before, worked = self._bytes_in(), self._worked()
+        running = [self._start(command, n, source, settings) for n, source in enumerate(sources)]
+        told = [self._told(process) for process in running]
+        broker, agent = (now - then for now, then in zip(self._worked(), worked, strict=True))
+        for number in range(len(sources)):
+            shutil.rmtree(self._into(number), ignore_errors=True)
+        self.client_mb = max(self.client_mb, *(one["rss_mb"] for one in told))
+        cpu = (sum(one["cpu_s"] for one in told), broker, agent)
+        total, sent = (max(one[key] for one in told) for key in ("total_s", "sent_s"))
+        return Sent(total, sent, self._bytes_in() - before, cpu)
+
+    def _start(
+        self, command: str, number: int, source: Path | None, settings: Path | None
+    ) -> subprocess.Popen[str]:
+        words = [str(settings or self.here.config), command, str(self._into(number))]
+        return subprocess.Popen(
             [sys.executable, "-m", "bench.sender", *words, *([str(source)] if source else [])],
             env=self.here.environ(self.here.user_dir) | {"PYTHONPATH": str(Path.cwd())},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=_SECONDS,
-            check=False,
         )
-        if done.returncode:
-            raise SystemExit(done.stderr)
-        told: dict[str, Any] = json.loads(done.stdout)
-        shutil.rmtree(into, ignore_errors=True)
-        self.client_mb = max(self.client_mb, told["rss_mb"])
-        return Sent(told["total_s"], told["sent_s"], self._bytes_in() - before)
 
-    def rsync(self, source: Path) -> float:
-        """Return the seconds of one copy to a new place, over ssh."""
-        self.copies += 1
-        config = self.here.root / "ssh.conf"
-        to = f"far:{self.sshd.open_place}/files/{self.copies}/"
-        begun = time.perf_counter()
-        subprocess.run(["rsync", "-a", "-e", f"ssh -F {config}", str(source), to], check=True)
-        return time.perf_counter() - begun
+    @staticmethod
+    def _told(process: subprocess.Popen[str]) -> dict[str, Any]:
+        out, said = process.communicate(timeout=_SECONDS)
+        if process.returncode:
+            raise SystemExit(said)
+        told: dict[str, Any] = json.loads(out)
+        return told
+
+    def _into(self, number: int) -> Path:
+        return self.here.root / f"result-{number}"
+
+    def _worked(self) -> tuple[float, float]:
+        return self.broker.cpu_seconds(), self.agent.cpu_seconds()
 
     def _bytes_in(self) -> float:
         text = self.here.metrics()
@@ -129,69 +146,59 @@ class Bench:
             self.figures[key] = ratio
 
 
-# ----------------------------------------------------------------------------------- contents
-
-
-def random_file(path: Path, mib: int) -> Path:
-    """Write ``mib`` MiB that nothing can pack."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        for _ in range(mib):
-            file.write(os.urandom(_MIB))
-    return path
-
-
-def text_file(path: Path, mib: int) -> Path:
-    """Write ``mib`` MiB of a solver's mesh: numbered nodes with three coordinates."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    dice, number = random.Random(time.time_ns()), 0  # noqa: S311 (a mesh, not a secret)
-    with path.open("w", encoding="ascii") as file:
-        while file.tell() < mib * _MIB:
-            lines = []
-            for _ in range(20_000):
-                number += 1
-                x, y, z = (dice.uniform(-50, 50) for _ in range(3))
-                lines.append(f"{number:8d}, {x:14.6e}, {y:14.6e}, {z:14.6e}\n")
-            file.write("".join(lines))
-        file.truncate(mib * _MIB)
-    return path
-
-
 # ----------------------------------------------------------------------------------- measures
 
 
 def cold(bench: Bench, kind: str, make: Callable[[Path, int], Path]) -> None:
     """Measure contents that nobody has seen, in and out."""
-    into, out, theirs = [], [], []
+    into: list[Sent] = []
+    out: list[Sent] = []
+    others: dict[str, list[float]] = {"rsync -a": [], "curl": [], "base64": []}
     for _ in range(bench.times):
         note(f"{bench.mib} MiB of {kind}, in and out")
         source = bench.here.user_dir / kind
-        make(source / "data", bench.mib)
-        into.append(bench.job("take", source).total_s)
-        theirs.append(bench.rsync(source))
+        file = make(source / "data", bench.mib)
+        into.append(bench.job("take", source))
+        others["rsync -a"].append(bench.plain.rsync(source))
+        others["curl"].append(bench.plain.curl(file))
+        others["base64"].append(bench.plain.base64(file))
         shutil.rmtree(bench.prepared, ignore_errors=True)
         make(bench.prepared / "data", bench.mib)
-        out.append(bench.job("give").total_s)
-    copy = statistics.median(theirs)
-    bench.row(f"{kind}, in", statistics.median(into), copy, f"cold_{kind}_ratio_rsync")
-    bench.row(f"{kind}, out", statistics.median(out), copy, f"cold_{kind}_out_ratio_rsync")
+        out.append(bench.job("give"))
+    there, back = (median(job.total_s for job in jobs) for jobs in (into, out))
+    for tool, seconds in others.items():
+        key = f"cold_{kind}_ratio_{tool.split()[0]}"
+        bench.row(f"{kind}, in, beside {tool}", there, median(seconds), key)
+    copy = median(others["rsync -a"])
+    bench.row(f"{kind}, out, beside rsync -a", back, copy, f"cold_{kind}_out_ratio_rsync")
+    _work(bench, f"{kind}, in", f"cold_{kind}", into)
+    _work(bench, f"{kind}, out", f"cold_{kind}_out", out)
+
+
+def _work(bench: Bench, name: str, key: str, jobs: Sequence[Sent]) -> None:
+    """Tell of the processors' seconds for each GiB, by party."""
+    cells = []
+    for number, party in enumerate(("client", "broker", "agent")):
+        spent = median(job.cpu_s[number] for job in jobs) * _GIB_MIB / bench.mib
+        bench.figures[f"{key}_cpu_s_gib_{party}"] = spent
+        cells.append(f"{party} {spent:.2f}")
+    bench.table.add(f"{name}: CPU s/GiB", *cells)
 
 
 def again(bench: Bench) -> None:
-    """Measure what is there already, and what has changed in a hundredth of its places."""
+    """Measure what is there already, and what has changed in a hundredth of its MiB."""
+    note("the same again, and changed")
     source = bench.here.user_dir / "again"
     data = random_file(source / "data", bench.mib)
     first = bench.job("take", source).total_s
-    repeated = statistics.median(bench.job("take", source).total_s for _ in range(bench.times))
+    bench.job("take", source)  # of a file that changed just now nothing is remembered
+    repeated = median(bench.job("take", source).total_s for _ in range(bench.times))
     bench.figures["repeated_speedup"] = first / repeated
     bench.table.add("the same again", f"{repeated:.2f} s", "", f"{first / repeated:.1f} times cold")
     size = data.stat().st_size
-    with data.open("r+b") as file:
-        for _ in range(max(1, bench.mib // _EDITS)):
-            file.seek(random.randrange(size - 100))  # noqa: S311 (a place, not a secret)
-            file.write(os.urandom(100))
+    change_places(data, max(1, bench.mib // _EDITS))
     _changed(bench, source, size, "scattered")
-    data.write_bytes(b"ten lines at the top\n" * 10 + data.read_bytes())
+    insert_lines(data)
     _changed(bench, source, size, "inserted")
 
 
@@ -204,15 +211,25 @@ def _changed(bench: Bench, source: Path, size: int, how: str) -> None:
 
 def small(bench: Bench) -> None:
     """Measure many files of 10 KiB."""
-    note(f"{bench.files} files of 10 KiB")
+    ours, theirs = [], []
     source = bench.here.user_dir / "small"
-    for number in range(bench.files):
-        folder = source / f"{number // 100:03}"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number}").write_bytes(os.urandom(10 << 10))
-    ours, theirs = bench.job("take", source).total_s, bench.rsync(source)
-    bench.row(f"{bench.files} files of 10 KiB", ours, theirs)
-    bench.figures["small_files_ratio_rsync"] = ours / theirs
+    for _ in range(bench.times):
+        note(f"{bench.files} files of 10 KiB")
+        small_files(source, bench.files)
+        ours.append(bench.job("take", source).total_s)
+        theirs.append(bench.plain.rsync(source))
+    bench.row(f"{bench.files} files of 10 KiB, beside rsync -a", median(ours), median(theirs))
+    bench.figures["small_files_ratio_rsync"] = median(ours) / median(theirs)
+
+
+def at_once(bench: Bench) -> None:
+    """Measure several jobs at once, as many copies beside them."""
+    note(f"{_AT_ONCE} jobs at once")
+    sources = [bench.here.user_dir / f"at-once-{n}" for n in range(_AT_ONCE)]
+    for source in sources:
+        random_file(source / "data", max(1, bench.mib // _AT_ONCE))
+    ours, theirs = bench.jobs("take", sources).total_s, bench.plain.rsync(*sources)
+    bench.row(f"{_AT_ONCE} jobs at once, beside rsync -a", ours, theirs, "at_once_ratio_rsync")
 
 
 def shaped(bench: Bench, key: str, mbit: float, round_trip_ms: float, mib: int) -> None:
@@ -243,8 +260,6 @@ def peaks(bench: Bench) -> None:
         "peak_rss_broker_mb": broker,
         "peak_rss_agent_mb": agent,
         "peak_rss_client_mb": bench.client_mb,
-        "cpu_s_broker": bench.broker.cpu_seconds(),
-        "cpu_s_agent": bench.agent.cpu_seconds(),
     }
     bench.table.add("peak memory", f"broker {broker:.0f}, agent {agent:.0f} MiB")
     bench.table.add("", f"client {bench.client_mb:.0f} MiB")
@@ -253,23 +268,6 @@ def peaks(bench: Bench) -> None:
 def _peak_mb(pid: int) -> float:
     found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text("ascii"))
     return int(found[1]) / 1024 if found else 0.0
-
-
-@contextmanager
-def _far(place: Path) -> Iterator[Sshd]:
-    """Give a running sshd with a place for files."""
-    sshd = Sshd(place / "sshd", ordinary_user())
-    sshd.prepare()
-    sshd.trust()
-    (sshd.open_place / "files").mkdir()
-    shutil.chown(sshd.open_place / "files", sshd.user)
-    (place / "ssh.conf").write_text(sshd.alias("far"))
-    sshd.start()
-    try:
-        yield sshd
-    finally:
-        sshd.stop()
-        shutil.rmtree(sshd.open_place, ignore_errors=True)
 
 
 def main() -> int:
@@ -283,14 +281,15 @@ def main() -> int:
     files, times = (1000, 1) if given.quick else (10_000, 3)
     set_up_logging("warning")
     end_as_interrupted()
-    with world() as here, _far(here.root) as sshd:
+    with world() as here, plain(here) as others:
         manifest = _MANIFEST.replace("@prepared@", str(here.site_dir / "prepared"))
         (here.site_dir / "manifest.toml").write_text(manifest, encoding="utf-8")
-        bench = Bench(here, sshd, here.serve(), here.start_agent(), mib, files, times)
+        bench = Bench(here, others, here.serve(), here.start_agent(), mib, files, times)
         cold(bench, "random", random_file)
         cold(bench, "text", text_file)
         again(bench)
         small(bench)
+        at_once(bench)
         shaped(bench, "wan100_link_ratio", 100, 50, min(mib, 256))
         shaped(bench, "wan1000_link_ratio", 1000, 20, mib)
         peaks(bench)

@@ -168,7 +168,7 @@ def test_parts_grow_while_the_line_is_quick(world: World, large: LocalTree, tmp_
     world.server.max_body = 1 << 30
     round_trip(world, large, tmp_path / "out")
     assert puts(world)[0] <= MAX_PART_BYTES
-    assert 4 * MIB < max(puts(world)) <= LONGEST_BYTES
+    assert 2 * MIB < max(puts(world)) <= LONGEST_BYTES
     assert len(puts(world)) < 12
 
 

@@ -6,6 +6,8 @@ broker; what deploy/ ships on top of that only spares a disk.
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import socket
 import subprocess
@@ -17,6 +19,7 @@ import pytest
 
 from examples.demo.certificate import make_certificates
 from sekisho.domain.limits import MIB
+from tests.cutter import cutter
 from tests.faults.trio import Trio, a_trio, make_template
 from tests.proxy import HOST
 
@@ -90,3 +93,58 @@ def test_thirty_mebibytes_go_in_and_out_through_nginx_as_delivered(trio: Trio) -
     assert 1 <= answered.count(("PUT", "413")) <= 4
     assert {status for _, status in answered} <= {"200", "201", "204", "413"}
     assert len([1 for method, _ in answered if method == "PUT"]) >= 60
+
+
+def peak_mb(pid: int) -> float:
+    found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text("ascii"))
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def sparse(file: Path, size: int, *, noise: int, pieces: int) -> Path:
+    """Make a file of ``size`` bytes of which ``noise`` are there, in so many pieces."""
+    with file.open("wb") as opened:
+        for number in range(pieces):
+            opened.seek(number * size // pieces)
+            for _ in range(noise // pieces // MIB):
+                opened.write(os.urandom(MIB))
+        opened.truncate(size)
+    return file
+
+
+#: Gives other noise back, and as much of nothing.
+SPARSE = "mkdir out && head -c {noise} /dev/urandom > out/turned && truncate -s {size} out/turned"
+
+
+def test_a_sparse_gibibyte_that_is_cut_sends_hardly_more_than_it_holds(trio: Trio) -> None:
+    noise, size = 240 * MIB, 1024 * MIB
+    given = sparse(trio.home / "given", size, noise=noise, pieces=4)
+    (trio.home / "work.sh").write_text(SPARSE.format(noise=noise, size=size))
+    manifest = trio.site / "manifest.toml"
+    manifest.write_text(manifest.read_text().replace('"128 MiB"', '"2 GiB"'))
+    config = trio.broker_config
+    config.write_text(config.read_text().replace("# prefix =", "prefix ="))
+    trio.start_broker()
+    # every byte crosses the wire twice each way: client and agent send, agent and client receive
+    # and each of the two that send tries once whether a part of 2 MiB is let through
+    cuts = [noise // 3, noise + noise // 2]
+    with (
+        nginx(trio.home / "nginx", trio.proxy.upstream) as port,
+        cutter(port, list(cuts), list(cuts)) as wire,
+    ):
+        ca = trio.home / "nginx" / "broker-ca.pem"
+        trio.point_at(f"https://{HOST}:{wire.port}/sekisho", ca)
+        trio.start_agent()
+        with trio.connect() as client:
+            job = client.submit(trio.spec("one", source=given))
+            result = job.result(trio.home / "got", timeout=480)
+        assert result.state == "succeeded"
+        peaks = {name: peak_mb(one.pid) for name, one in (("b", trio.broker), ("a", trio.agent))}
+        trio.agent.kill()
+    turned = trio.home / "got/out/turned"
+    assert turned.stat().st_size == size
+    assert turned.stat().st_blocks * 512 <= noise + MIB
+    assert wire.cuts == 2 * len(cuts)
+    assert 2 * noise < wire.up <= 1.02 * 2 * noise, wire.up / noise
+    assert 2 * noise < wire.down <= 1.02 * 2 * noise, wire.down / noise
+    assert max(peaks.values()) < 150, peaks

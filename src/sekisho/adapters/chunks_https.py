@@ -31,7 +31,8 @@ from sekisho.wire.frames import (
     unpack_digests,
 )
 
-_CONNECTIONS: Final = 2
+#: Enough to keep a line busy while others wait for its far end, and for the broker's disk.
+_CONNECTIONS: Final = 4
 _Piece = tuple[Chunk, Frame]
 
 
@@ -64,11 +65,13 @@ class HttpsChunks:
 
     def _parts(self, pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
         part: list[_Piece] = []
-        size = 0
+        size = limit = 0
         for piece in pieces:
-            if part and size + len(piece[1]) > self._line.part_size.bytes:
+            if part and size + len(piece[1]) > limit:
                 yield part
                 part, size = [], 0
+            if not part:
+                limit = self._line.part_size.begin()
             part.append(piece)
             size += len(piece[1])
         if part:

@@ -1,6 +1,7 @@
 """How long a body the way to a broker bears: short at first, longer for as long as it goes well.
 
-Every proxy has its limit, and few tell it. What was once too long is not tried again.
+Every proxy has its limit, and few tell it. What was once too long is not tried again, and what was
+never borne is tried on one connection, while the others keep to what was.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from typing import Final
 
 from sekisho.domain.limits import MAX_PART_BYTES, MIB
 
-LONGEST_BYTES: Final = 8 * MIB
+LONGEST_BYTES: Final = 4 * MIB
 #: Longer parts gain nothing where one takes longer than this, and a cut would lose more.
 _QUICK_SECONDS: Final = 1.0
+#: So many parts are begun before a length is tried again of which nothing was heard.
+_PARTS_BETWEEN: Final = 16
 
 
 class PartSize:
@@ -23,15 +26,28 @@ class PartSize:
         self._now = MAX_PART_BYTES
         self._most = LONGEST_BYTES
         self._borne = 0
+        self._waiting = 0  #: until a length that was never borne may be tried again
 
     @property
     def bytes(self) -> int:
         return self._now
 
+    def begin(self) -> int:
+        """Return how long a part that is begun now may become."""
+        with self._guard:
+            if self._now <= max(self._borne, MAX_PART_BYTES):
+                return self._now
+            if self._waiting:
+                self._waiting -= 1
+                return max(self._borne, min(self._now, MAX_PART_BYTES))
+            self._waiting = _PARTS_BETWEEN
+            return self._now
+
     def bore(self, size: int, seconds: float) -> None:
         """Note that a body of ``size`` bytes got through."""
         with self._guard:
-            self._borne = max(self._borne, size)
+            if size > self._borne:
+                self._borne, self._waiting = size, 0
             if seconds < _QUICK_SECONDS and size > self._now // 2:
                 self._now = min(2 * self._now, self._most)
 
