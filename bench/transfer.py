@@ -1,6 +1,6 @@
 """How fast files go in and out, how much is sent again, and what memory it takes.
 
-`./dev bench transfer [--json] [--mib 1024] [--quick]`
+`./dev bench transfer [--json] [--mib 1024] [--quick] [--large GIB]`
 
 Every figure of ours is a whole job, from the submission to the acknowledged result, over TLS and
 through the broker. Beside it, on the same loopback, is one copy by `rsync -a` over ssh, by `curl`
@@ -23,6 +23,7 @@ from statistics import median
 from typing import Any, Final
 
 from bench.contents import change_places, insert_lines, random_file, small_files, text_file
+from bench.large import large
 from bench.plain import Plain, plain
 from bench.process import Server, end_as_interrupted
 from bench.report import Figure, Table, conclude, note
@@ -253,21 +254,34 @@ def shaped(bench: Bench, key: str, mbit: float, round_trip_ms: float, mib: int) 
         bench.table.add(f"{kind}, {mbit:.0f} Mbit/s", f"{done.sent_s:.2f} s", "", f"{ratio:.2f}")
 
 
-def peaks(bench: Bench) -> None:
-    """Take the peak memory of all three parties."""
+def peaks(bench: Bench, when: str = "") -> None:
+    """Take the peak memory of all three parties so far."""
     broker, agent = (_peak_mb(server.pid) for server in (bench.broker, bench.agent))
     bench.figures |= {
-        "peak_rss_broker_mb": broker,
-        "peak_rss_agent_mb": agent,
-        "peak_rss_client_mb": bench.client_mb,
+        f"peak_rss{when}_broker_mb": broker,
+        f"peak_rss{when}_agent_mb": agent,
+        f"peak_rss{when}_client_mb": bench.client_mb,
     }
-    bench.table.add("peak memory", f"broker {broker:.0f}, agent {agent:.0f} MiB")
-    bench.table.add("", f"client {bench.client_mb:.0f} MiB")
+    cells = (f"broker {broker:.0f}", f"agent {agent:.0f}", f"client {bench.client_mb:.0f}")
+    bench.table.add(f"peak memory, MiB{when.replace('_', ' ')}", *cells)
 
 
 def _peak_mb(pid: int) -> float:
     found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{pid}/status").read_text("ascii"))
     return int(found[1]) / 1024 if found else 0.0
+
+
+def everything(bench: Bench) -> None:
+    """Measure all of it, one after the other."""
+    cold(bench, "random", random_file)
+    cold(bench, "text", text_file)
+    again(bench)
+    small(bench)
+    shaped(bench, "wan100_link_ratio", 100, 50, min(bench.mib, 256))
+    shaped(bench, "wan1000_link_ratio", 1000, 20, bench.mib)
+    peaks(bench)
+    at_once(bench)
+    peaks(bench, "_at_once")
 
 
 def main() -> int:
@@ -276,6 +290,7 @@ def main() -> int:
     line.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     line.add_argument("--mib", type=int, default=1024, metavar="N", help="size of the large files")
     line.add_argument("--quick", action="store_true", help="a glance: small sizes, once")
+    line.add_argument("--large", type=int, metavar="GIB", help="instead: one file, nginx, 20 cuts")
     given = line.parse_args()
     mib = min(given.mib, 64) if given.quick else given.mib
     files, times = (1000, 1) if given.quick else (10_000, 3)
@@ -285,14 +300,11 @@ def main() -> int:
         manifest = _MANIFEST.replace("@prepared@", str(here.site_dir / "prepared"))
         (here.site_dir / "manifest.toml").write_text(manifest, encoding="utf-8")
         bench = Bench(here, others, here.serve(), here.start_agent(), mib, files, times)
-        cold(bench, "random", random_file)
-        cold(bench, "text", text_file)
-        again(bench)
-        small(bench)
-        at_once(bench)
-        shaped(bench, "wan100_link_ratio", 100, 50, min(mib, 256))
-        shaped(bench, "wan1000_link_ratio", 1000, 20, mib)
-        peaks(bench)
+        if given.large:
+            large(bench, given.large)
+            peaks(bench)
+        else:
+            everything(bench)
         conclude(bench.table, bench.figures, as_json=given.json)
     return 0
 
