@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from sekisho.adapters.gate_keys import line_for
 from sekisho.adapters.hosts.ssh import SshAddress, SshHost
 from sekisho.adapters.lane_gate import GateLane
 from sekisho.adapters.patience import Patience
 from sekisho.client.client import Client
+from sekisho.domain.errors import SekishoError
 from tests.sshd import Sshd, connected_as, make_key, serving
 
 SITE = "kobe"
@@ -213,13 +215,39 @@ def until(true: Callable[[], object], *, within_s: float = 20.0) -> None:
         time.sleep(0.02)
 
 
-def gate_process(site: GatedSite, user: str = USER) -> subprocess.Popen[bytes]:
+@dataclass
+class Local:
+    """A gate without an ssh around it."""
+
+    stdin: IO[bytes]
+    stdout: IO[bytes]
+    process: subprocess.Popen[bytes]
+
+    def fault(self) -> SekishoError | None:
+        return None
+
+    def close(self) -> None:
+        for stream in (self.stdin, self.stdout):
+            with suppress(OSError):
+                stream.close()
+        self.process.wait(20)
+
+
+def local_gate(home: Path, user: str = USER) -> Local:
+    """Open the gate of the site in ``home`` as a session."""
+    process = gate_process(home, user)
+    assert process.stdin
+    assert process.stdout
+    return Local(process.stdin, process.stdout, process)
+
+
+def gate_process(home: Path, user: str = USER) -> subprocess.Popen[bytes]:
     """Start the gate as sshd would, with its streams in our hands."""
-    argv = [sys.executable, "-I", "-m", "sekisho.cli.gate", "--dir", str(site.home)]
+    argv = [sys.executable, "-I", "-m", "sekisho.cli.gate", "--dir", str(home)]
     return subprocess.Popen(
         [*argv, "--submitter", user],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         env={},
     )

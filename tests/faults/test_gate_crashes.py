@@ -12,10 +12,9 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import pytest
 
@@ -25,31 +24,12 @@ from sekisho.adapters.patience import Patience
 from sekisho.adapters.sitelog_directory import verify_log
 from sekisho.client.client import Client, new_job_id
 from sekisho.client.spec import JobSpec
-from sekisho.domain.errors import SekishoError
-from tests.gated import SITE, USER, GatedSite, gated_site
+from tests.gated import SITE, USER, GatedSite, Local, gated_site
 
 #: As the gate's own program, but armed: that one empties its environment before it looks.
 ARMED = "import sys, sekisho.adapters.durable; from sekisho.cli.gate import run; run()"
 STEPS = (1, 2, 3, 5, 8, 12)
 RANDOM_SECONDS = 12
-
-
-@dataclass
-class Local:
-    """A gate without an ssh around it."""
-
-    stdin: IO[bytes]
-    stdout: IO[bytes]
-    process: subprocess.Popen[bytes]
-
-    def fault(self) -> SekishoError | None:
-        return None
-
-    def close(self) -> None:
-        for stream in (self.stdin, self.stdout):
-            with suppress(OSError):
-                stream.close()
-        self.process.wait(20)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 from sekisho.adapters.hosts.bare import BareHost
 from sekisho.adapters.hosts.rsync import Rsync
 from sekisho.adapters.hosts.ssh import Completed, SshAddress, SshHost
+from sekisho.adapters.hosts.talk import MAX_HEARD_BYTES
 from sekisho.client.spec import JobSpec
-from sekisho.domain.errors import SekishoError
+from sekisho.domain.errors import SekishoError, TooLarge
 from sekisho.domain.limits import MAX_FILES
 from tests.bare_site import SITE, BareWorld, bare_world
 
@@ -157,6 +159,19 @@ def test_a_sender_that_cheats_gets_nothing_outside_of_the_result(
     assert not [p for p in found if p.is_file() and b"root:" in p.read_bytes()]
     assert {p.name for p in tmp_path.iterdir()} - before <= {"base", "state"}
     assert outcome in {"failed", "bare.rsync", "job.goes_on", "tree.too_large"}
+
+
+def test_a_list_of_files_without_end_is_not_held_in_memory(evil: BareWorld) -> None:
+    tool = evil.place / "tools" / "find"
+    tool.write_text("#!/bin/sh\nyes '1 name' | tr '\\n' '\\000'\n")
+    tool.chmod(0o755)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with evil.client() as client:
+        job = client.submit(JobSpec(site=SITE, command="out"))
+        with pytest.raises(TooLarge):
+            job.wait(120)
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown_kib < 3 * MAX_HEARD_BYTES >> 10
 
 
 def test_a_sender_that_says_nothing_is_given_up(evil: BareWorld, tmp_path: Path) -> None:

@@ -837,3 +837,12 @@ def tampered(staging: Path, where: str, secret: Path) -> None:
         if told == where:
             file.unlink()
             file.symlink_to(secret)
+
+
+def test_there_are_more_than_a_hundred_and_twenty_attempts_each_of_its_own() -> None:
+    commands = [*MAKE, *PRINT, *ANSWER, *NO_ANSWER]
+    with_control = [*MAKE[:-2], *PRINT, *ANSWER[:-1], *ENVIRONMENT, *FORWARDINGS]
+    others = [*TERMINAL, *GARBLED, *REFUSED]
+    assert len(set(commands)) == len(commands)
+    assert len(with_control) > 80
+    assert len(commands) + len(ENVIRONMENT) + len(FORWARDINGS) + len(others) > 160

@@ -30,6 +30,7 @@ from typing import IO, Final, Self
 from sekisho.adapters.hosts.quote import quoted
 from sekisho.adapters.hosts.ssh_cipher import cipher_options
 from sekisho.adapters.hosts.ssh_fault import SSH_FAULT, fault_of
+from sekisho.adapters.hosts.talk import talk
 from sekisho.domain.errors import ConfigError, SekishoError, Unavailable, Unreachable, UsageError
 
 HOST_PATTERN: Final = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*@)?[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -258,9 +259,7 @@ class SshHost:
         argv = [*self.command(), "--", self.address.host, line]
         with self.room:
             try:
-                ended = subprocess.run(
-                    argv, input=stdin, capture_output=True, check=False, timeout=timeout_s
-                )
+                ended = talk(argv, stdin, timeout_s)
             except subprocess.TimeoutExpired as error:
                 raise Unreachable("ssh.unreachable", host=self.address.host, said="") from error
         if ended.returncode == SSH_FAULT or ended.returncode < 0:
