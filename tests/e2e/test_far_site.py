@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from sekisho.domain.egress import STDOUT_NAME
-from tests.e2e.own_site import Hall, Place, a_hall
-from tests.farhost import Far, far_host
+from tests.e2e.far_site import GATE, FarSite, a_far_site, an_open_hall
+from tests.e2e.own_site import Hall
+from tests.farhost import far_host
 
 COMMANDS = """
 [[command]]
@@ -34,15 +32,6 @@ max_files = 2
 release = true
 
 [[command]]
-name = "gate"
-host = "ssh:far"
-argv = ["/bin/sh", "-c", "echo run >> {gate}.count; cat {gate} > passed.txt"]
-time_limit_s = 600
-max_running = 50
-[[command.output]]
-path = "passed.txt"
-
-[[command]]
 name = "stubborn"
 host = "ssh:far"
 argv = ["/bin/sh", "-c", "trap '' TERM; echo $$ > {gate}.pid; while :; do sleep 1; done"]
@@ -50,28 +39,9 @@ time_limit_s = 600
 """
 
 
-@dataclass
-class FarSite:
-    """A site on a gateway, and its computing host."""
-
-    place: Place
-    far: Far
-    base: Path
-
-    def gate(self, suffix: str = "") -> Path:
-        return self.far.home / f"gate{suffix}"
-
-    def lines(self, suffix: str) -> list[str]:
-        file = self.gate(suffix)
-        return file.read_text().splitlines() if file.exists() else []
-
-
 @pytest.fixture(scope="module")
 def hall(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hall]:
-    home = tmp_path_factory.mktemp("hall")
-    environ = {"PATH": os.environ["PATH"], "HOME": str(home), "LC_ALL": "C.UTF-8"}
-    environ["PYTHONPATH"] = os.pathsep.join(sys.path)
-    with a_hall(home, environ) as made:
+    with an_open_hall(tmp_path_factory.mktemp("hall")) as made:
         yield made
 
 
@@ -79,20 +49,8 @@ def hall(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hall]:
 def site(request: pytest.FixtureRequest, hall: Hall, tmp_path: Path) -> Iterator[FarSite]:
     kind = request.param
     with far_host(tmp_path, noisy=kind == "noisy", busybox=kind == "busybox") as far:
-        yield a_far_site(hall, far, tmp_path)
-
-
-def a_far_site(hall: Hall, far: Far, tmp_path: Path, commands: str = COMMANDS) -> FarSite:
-    room = far.room()
-    far.home.chmod(0o777)
-    place = hall.joined(commands=commands.replace("{gate}", str(far.home / "gate")))
-    os.mkfifo(far.home / "gate")
-    (far.home / "gate").chmod(0o666)
-    settings = place.home / "agent.toml"
-    table = {"base": f"{room}/jobs", "ssh_config": f"{tmp_path}/ssh_config"}
-    lines = "".join(f'{key} = "{value}"\n' for key, value in table.items())
-    settings.write_text(f"{settings.read_text()}\n[host.far]\n{lines}logins_per_minute = 600\n")
-    return FarSite(place, far, room / "jobs")
+        commands = COMMANDS + GATE.replace("SCHEDULER", "local")
+        yield a_far_site(hall, far, tmp_path / "ssh_config", commands)
 
 
 def test_a_job_runs_there_with_its_inputs_and_only_what_may_leave_comes_back(
@@ -104,7 +62,7 @@ def test_a_job_runs_there_with_its_inputs_and_only_what_may_leave_comes_back(
     with site.place.agent():
         done = site.place.run("count", "--input", tmp_path / "in", "--output", "*.txt")
     assert done.status == 0, done.err
-    results = site.place.home.with_suffix(".results")
+    results = site.results
     assert (results / "all.txt").read_text().split() == ["3000000", "more"]
     uid, work = (results / STDOUT_NAME).read_text().split()
     assert uid == str(site.far.uid)
@@ -121,7 +79,7 @@ def test_a_killed_agent_finds_its_running_job_again(site: FarSite) -> None:
     with site.place.agent():
         site.gate().write_text("through\n")
         assert site.place.wait(job).status == 0
-    assert (site.place.home.with_suffix(".results") / "passed.txt").read_text() == "through\n"
+    assert (site.results / "passed.txt").read_text() == "through\n"
     assert site.lines(".count") == ["run"]
 
 

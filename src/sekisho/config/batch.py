@@ -180,9 +180,12 @@ def venue_faults(entry: dict[str, Any], document: dict[str, Any], at: KeyPath) -
         yield (*at, "sandbox"), "manifest.sandbox (host)"
     if name == LOCAL and "resources" in entry:
         yield (*at, "resources"), "manifest.resource (local)"
-    licence = entry.get("licence")
-    if isinstance(licence, list) and licence and not str(licence[0]).startswith("/"):
-        yield (*at, "licence"), "manifest.argv (absolute)"
+    step_keys = (("before", "argv"), ("after", "argv"))
+    tables = [(entry.get(name), (name, key)) for name, key in step_keys]
+    vectors = [(t.get("argv"), where) for t, where in tables if isinstance(t, dict)]
+    for vector, where in [(entry.get("licence"), ("licence",)), *vectors]:
+        if isinstance(vector, list) and vector and not str(vector[0]).startswith("/"):
+            yield (*at, *where), "manifest.argv (absolute)"
 
 
 def resource_faults(entry: dict[str, Any], at: KeyPath) -> Faults:

@@ -37,7 +37,7 @@ from sekisho.domain.errors import SekishoError, UsageError
 from sekisho.domain.files import Pattern
 from sekisho.domain.ids import COMMAND_PATTERN, SITE_PATTERN, USER_PATTERN
 from sekisho.domain.launch import LaunchLimits, Sandbox, check_variable
-from sekisho.domain.manifest import ArgTemplate, Command, InputRule, Manifest
+from sekisho.domain.manifest import ArgTemplate, Command, InputRule, Manifest, Step
 from sekisho.domain.resources import LOCAL, Venue
 
 T = TypeVar("T")
@@ -99,6 +99,13 @@ class DescriptionTable(Table, frozen=True, kw_only=True):
     ja: str = ""
 
 
+class StepTable(Table, frozen=True, kw_only=True):
+    """What is done beside a command, on its host."""
+
+    argv: Annotated[list[Argument], Meta(min_length=1)]
+    time_limit_s: Seconds
+
+
 class CommandTable(Table, frozen=True, kw_only=True):
     name: Annotated[str, Meta(pattern=rf"^{COMMAND_PATTERN}\Z")]
     argv: Annotated[list[str | list[str]], Meta(min_length=1)]
@@ -116,6 +123,8 @@ class CommandTable(Table, frozen=True, kw_only=True):
     host: HostName | None = None
     scheduler: SchedulerName = LOCAL
     resources: ResourcesTable = ResourcesTable()
+    before: StepTable | None = None
+    after: StepTable | None = None
     licence: list[Argument] = []
     max_running: Annotated[int, Meta(ge=1, le=10_000)] = 1
     idempotent: bool = False
@@ -281,6 +290,8 @@ def _command(entry: CommandTable, host: str) -> Command:
         sandbox=None if entry.sandbox is None else _sandbox(entry.sandbox),
         venue=Venue(host=entry.host or host, scheduler=entry.scheduler),
         resources=resource_rule(entry.resources),
+        before=_step(entry.before),
+        after=_step(entry.after),
         licence=tuple(entry.licence),
         time_limit=timedelta(seconds=entry.time_limit_s),
         max_running=entry.max_running,
@@ -291,6 +302,12 @@ def _command(entry: CommandTable, host: str) -> Command:
         mint_command=entry.mint_command,
         description=msgspec.structs.asdict(entry.description),
     )
+
+
+def _step(table: StepTable | None) -> Step | None:
+    if table is None:
+        return None
+    return Step(argv=tuple(table.argv), time_limit=timedelta(seconds=table.time_limit_s))
 
 
 def _limits(table: LimitsTable) -> LaunchLimits:

@@ -118,6 +118,10 @@ default = "World"
 # # A program that exits with 0 when a licence is free; until then the job waits here.
 # # ライセンスが空いていれば 0 で終わるプログラム。空くまで計算は拠点で待ちます。
 # licence = ["/opt/solver/bin/licence-free"]
+# # Done on its host before it, and after it when it ended well, once each.
+# # 同じホストで、コマンドの前と、正常終了した後に 1 回ずつ行います。
+# before = { argv = ["/opt/solver/bin/mesh"], time_limit_s = 600 }
+# after = { argv = ["/opt/solver/bin/table"], time_limit_s = 600 }
 #
 # # What the solver prints may name secrets: it stays here. / 出力には機密が含まれうるため出しません
 # stdout = { release = false }

@@ -41,6 +41,14 @@ class InputRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What the site has done beside a command: a fixed vector, without a submitter's word in it."""
+
+    argv: tuple[str, ...]
+    time_limit: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """One registered command. Sizes in bytes; ``argv[0]`` is an absolute path."""
 
@@ -61,6 +69,8 @@ class Command:
     retention: timedelta = timedelta(days=30)
     venue: Venue = field(default_factory=Venue)
     resources: ResourceRule = field(default_factory=ResourceRule)
+    before: Step | None = None  #: in the work directory, with the inputs; then the command
+    after: Step | None = None  #: when the command ended well; then its outputs are looked at
     licence: tuple[str, ...] = ()  #: a program that exits with 0 when a licence is free
     submitters: Submitters | None = None  #: None: those of the site
     enabled: bool = True

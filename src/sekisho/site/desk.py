@@ -51,6 +51,12 @@ def no_host(name: str) -> Host:
     raise Unavailable("host.unknown", host=name)
 
 
+class NotNow(SekishoError):
+    """A run waits for something that takes long, and nobody wants to wait for it now."""
+
+    code = "run.not_now"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
     """The ports of one site."""
@@ -161,14 +167,14 @@ async def at_workplace(run: Run, function: Callable[..., T], *arguments: Any) ->
     return await to_thread.run_sync(function, *arguments, limiter=limiter)
 
 
-_LIMITER: RunVar[CapacityLimiter] = RunVar("workplaces")
+FAR_THREADS: RunVar[CapacityLimiter] = RunVar("workplaces")
 
 
 def _limiter() -> CapacityLimiter:
-    limiter = _LIMITER.get(None)
+    limiter = FAR_THREADS.get(None)
     if limiter is None:
         limiter = CapacityLimiter(_WORKPLACE_THREADS)
-        _LIMITER.set(limiter)
+        FAR_THREADS.set(limiter)
     return limiter
 
 

@@ -22,7 +22,7 @@ from sekisho.domain.manifest import Admission, environment
 from sekisho.domain.resources import LOCAL, Venue
 from sekisho.domain.run import Run, Stage, Stop, advance
 from sekisho.domain.sitelog import Kind
-from sekisho.site.desk import Control, Desk, at_workplace, first_of
+from sekisho.site.desk import Control, Desk, NotNow, at_workplace, first_of
 from sekisho.site.intake import Intake
 from sekisho.site.licence import HOLD_SECONDS, Licences
 from sekisho.site.outcome import KILLED, fate
@@ -36,6 +36,7 @@ from sekisho.site.scheduler import (
     Running,
     Ticket,
 )
+from sekisho.site.steps import Steps
 
 GRACE_SECONDS: Final = 10.0
 MAX_ATTEMPTS: Final = 3
@@ -43,12 +44,6 @@ MAX_ATTEMPTS: Final = 3
 LOOK_SECONDS: Final = 30.0
 #: A job that ends within this time is reported as started and ended in one message.
 ANNOUNCE_SECONDS: Final = 0.05
-
-
-class NotNow(SekishoError):
-    """A run waits for something that takes long, and nobody wants to wait for it now."""
-
-    code = "run.not_now"
 
 
 class Launch:
@@ -59,6 +54,7 @@ class Launch:
         self._intake = intake
         self._release = release
         self._licences = Licences(desk)
+        self._steps = Steps(desk)
         self._running: defaultdict[str, set[str]] = defaultdict(set)  #: jobs by command
         self._freed = anyio.Event()
 
@@ -94,10 +90,21 @@ class Launch:
             await first_of(control, self._freed.wait, partial(self._desk.sleep, wait))
         if admission.command.venue.host != run.venue.host:
             return await self._moved(run, admission.command.venue)
+        return await self._begun(run, admission, control)
+
+    async def _begun(self, run: Run, admission: Admission, control: Control) -> Run:
+        """Have done what comes before the command, then record the intent to start it."""
         grants = admission.command.sandbox
         if grants is not None and (faults := self._desk.sandbox.faults(grants)):
             return await self._release.close(run, Stage.FAILED, faults[0])
         self._running[run.command].add(run.job)
+        if admission.command.before is not None:
+            run = await self._desk.save(run)  # staged for good: there is a latch from now on
+        fault = await self._steps.run(run, admission.command, "before", control)
+        if control.stop is not None:
+            return await self._closed(run, Stage.CANCELLED, None)
+        if fault is not None:
+            return await self._closed(run, Stage.FAILED, fault)
         return await self._intended(run, admission, control)
 
     async def _moved(self, run: Run, venue: Venue) -> Run:

@@ -19,6 +19,7 @@ from sekisho.site.desk import Control, Desk, at_workplace, hold_of
 from sekisho.site.mailbox import LastWord, Step
 from sekisho.site.outcome import COPY_DAMAGED, DISK_FULL, envelope, reason_of, verdict_of, went_well
 from sekisho.site.shown import Shown
+from sekisho.site.steps import Steps
 from sekisho.site.workplace import Collected, Staged
 from sekisho.wire.envelope import open_request, seal
 
@@ -41,10 +42,12 @@ class _Copy:
     collected: Collected
     decision: Decision
     staged: Staged
+    step: Fault | None = None  #: what went wrong after the command
 
     @property
     def faults(self) -> tuple[Fault, ...]:
-        return self.collected.faults + self.decision.faults + self.staged.faults
+        first = () if self.step is None else (self.step,)
+        return first + self.collected.faults + self.decision.faults + self.staged.faults
 
     @property
     def withheld(self) -> tuple[Withheld, ...]:
@@ -56,6 +59,7 @@ class Release:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
+        self._steps = Steps(desk)
 
     async def close(self, run: Run, stage: Stage, fault: Fault | None) -> Run:
         """End ``run`` without outputs: refused, unable, cancelled, lost. Logged, then journaled."""
@@ -86,23 +90,31 @@ class Release:
         """Copy what may leave out of the job's reach, and record the decision."""
         control.over = True
         async with control.looking:
-            return await self._collect(run)
+            return await self._collect(run, control)
 
-    async def _collect(self, run: Run) -> Run:
+    async def _collect(self, run: Run, control: Control) -> Run:
         if run.stop is Stop.CANCEL and run.exit is not None and run.exit.code != 0:
             return await self.close(run, Stage.CANCELLED, None)
-        collected = await at_workplace(run, self._collected, run)
+        fault = await self._finished(run, control)
+        collected = await at_workplace(run, self._collected, run, fault)
         return collected or await self.close(run, Stage.FAILED, DISK_FULL)
 
-    def _collected(self, run: Run) -> Run | None:
+    def _collected(self, run: Run, fault: Fault | None) -> Run | None:
         """Copy, decide, record; None when there is no room for the copy."""
         try:
-            copy = self._copy(run)
+            copy = self._copy(run, fault)
         except StorageFull:
             return None
         return self._decided(advance(run, Stage.COLLECTED), copy)
 
-    def _copy(self, run: Run) -> _Copy:
+    async def _finished(self, run: Run, control: Control) -> Fault | None:
+        """Have done what comes after a command that ended well; return what went wrong."""
+        command = self._desk.word().command(run)
+        if command is None or run.exit is None or run.exit.code != 0:
+            return None
+        return await self._steps.run(run, command, "after", control)
+
+    def _copy(self, run: Run, fault: Fault | None) -> _Copy:
         """Walk, decide, copy. A command that the manifest no longer has may release nothing."""
         place, workplace = self._desk.place(run), self._desk.workplace(run)
         collected = workplace.collect(place)
@@ -115,7 +127,7 @@ class Release:
         logs = (command.stdout, command.stderr) if command else None
         released = set(decision.release)
         files = [file for file in collected.found if file.path in released]
-        return _Copy(collected, decision, workplace.stage(place, files, logs))
+        return _Copy(collected, decision, workplace.stage(place, files, logs), fault)
 
     def _decided(self, run: Run, copy: _Copy) -> Run:
         """Log what leaves, by digest; remember and return ``run`` with the outcome to be told."""
@@ -152,7 +164,8 @@ class Release:
             return await self.close(run, Stage.FAILED, COPY_DAMAGED)
         if control.damaged > 1:
             raise Corrupt("site.staging_changed", job=run.job)
-        return await at_workplace(run, lambda: self._decided(run, self._copy(run)))
+        fault = await self._finished(run, control)
+        return await at_workplace(run, lambda: self._decided(run, self._copy(run, fault)))
 
     def _restage(self, run: Run) -> Staged:
         """Return the staged copy, if it is still the one that the log says was released."""

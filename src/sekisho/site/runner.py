@@ -17,9 +17,9 @@ from sekisho.domain.backoff import delay
 from sekisho.domain.errors import InvalidTransition, SekishoError, StaleEpoch, SyncFailed
 from sekisho.domain.run import Run, Stage, advance
 from sekisho.domain.sitelog import Kind
-from sekisho.site.desk import Control, Desk, first_of, together
+from sekisho.site.desk import Control, Desk, NotNow, first_of, together
 from sekisho.site.intake import Intake
-from sekisho.site.launch import Launch, NotNow
+from sekisho.site.launch import Launch
 from sekisho.site.publish import Publisher
 from sekisho.site.release import Release
 from sekisho.wire.v1 import Offer

@@ -1,0 +1,78 @@
+"""The gateway's story: agent, ssh, Slurm; each of them real."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.far_site import GATE, FarSite, a_far_site, an_open_hall
+from tests.farhost import far_host
+from tests.slurm import Slurm, a_slurm
+
+SCHEDULER = """
+[scheduler.trial]
+dialect = "slurm"
+environment = { SLURM_CONF = "@conf@" }
+poll_s = 0.2
+poll_max_s = 1
+settle_s = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Slurm]:
+    with tempfile.TemporaryDirectory(prefix="slurm-") as base:
+        Path(base).chmod(0o755)
+        with a_slurm(Path(base) / "s") as slurm:
+            yield slurm
+
+
+@pytest.fixture(scope="module")
+def site(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarSite]:
+    place = tmp_path_factory.mktemp("far")
+    home = tmp_path_factory.mktemp("hall")
+    with far_host(place, noisy=True) as far, an_open_hall(home) as hall:
+        commands = GATE.replace("SCHEDULER", "trial") + SCHEDULER.replace("@conf@", str(slurm.conf))
+        yield a_far_site(hall, far, place / "ssh_config", commands)
+
+
+def test_a_job_goes_through_a_queue_behind_ssh(site: FarSite, slurm: Slurm) -> None:
+    with site.place.agent() as agent:
+        job = site.place.submit("gate", "--output", "passed.txt")
+        agent.event("run_moved", job=job, stage="running")
+        assert "main" in slurm.told("squeue", "--noheader", "--user", site.user)
+        site.gate().write_text("through\n")
+        assert site.place.wait(job).status == 0
+    assert (site.results / "passed.txt").read_text() == "through\n"
+    assert site.lines(".count") == ["run"]
+
+
+def test_agent_line_and_controller_die_and_the_job_has_started_once(
+    site: FarSite, slurm: Slurm
+) -> None:
+    before = len(site.lines(".count"))
+    with site.place.agent() as agent:
+        job = site.place.submit("gate", "--output", "passed.txt")
+        agent.event("run_moved", job=job, stage="running")
+        agent.send(signal.SIGKILL)
+    site.far.server.cut()
+    slurm.kill("slurmctld")
+    with site.place.agent() as agent:
+        agent.event("run_adopted", job=job)
+        slurm.start_controller()
+        site.gate().write_text("again\n")
+        assert site.place.wait(job).status == 0
+    assert len(site.lines(".count")) - before == 1
+
+
+def test_a_cancel_reaches_the_queue(site: FarSite, slurm: Slurm) -> None:
+    with site.place.agent() as agent:
+        job = site.place.submit("gate")
+        agent.event("run_moved", job=job, stage="running")
+        site.place.hall.must("cancel", job)
+        assert site.place.wait(job).json["state"] == "cancelled"
+    assert "RUNNING" not in slurm.told("squeue", "--noheader", "--format=%T", "--user", site.user)
