@@ -95,6 +95,9 @@ def test_an_unknown_host_is_told_first(house: GatedHouse, tmp_path: Path, runtim
     assert faults(told) == [("login", "ssh.host_key")]
 
 
+SOUND = "echo 'rsync  version v3.4.1'"
+
+
 @pytest.mark.parametrize(
     ("programs", "expected"),
     [
@@ -112,6 +115,14 @@ def test_an_unknown_host_is_told_first(house: GatedHouse, tmp_path: Path, runtim
             {"date": "echo 1000000000", "rsync": "echo 'rsync  version v3.4.1'"},
             [("clock", "check.site_clock")],
         ),
+        (  # a base that cannot be written to
+            {"date": "exec /bin/date +%s", "rsync": SOUND, "mktemp": "exit 1"},
+            [("work", "bare.storage")],
+        ),
+        (
+            {"date": "exec /bin/date +%s", "rsync": SOUND, "df": "echo /dev/x 9 9 9000 99% /"},
+            [("work", "check.disk_full")],
+        ),
     ],
 )
 def test_what_a_bare_site_lacks_is_told(
@@ -120,7 +131,8 @@ def test_what_a_bare_site_lacks_is_told(
     path = tmp_path / "bin"
     path.mkdir()
     for name in TOOLS:
-        (path / name).symlink_to(shutil.which(name) or name)
+        if name not in programs:
+            (path / name).symlink_to(shutil.which(name) or name)
     for name, text in programs.items():
         (path / name).write_text(f"#!/bin/sh\n{text}\n")
         (path / name).chmod(0o755)

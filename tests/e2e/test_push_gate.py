@@ -8,13 +8,14 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sekisho.client.client import Client, new_job_id
-from sekisho.client.errors import JobRefused
+from sekisho.client.errors import JobExpired, JobRefused
 from sekisho.client.spec import JobSpec
 from sekisho.domain.errors import NotFound
 from tests.gated import GatedHouse, gate_client, gated_house, until
@@ -166,6 +167,20 @@ def _cwd(pid: str) -> str:
         return os.readlink(f"/proc/{pid}/cwd")  # noqa: PTH115 (it names no file)
     except OSError:
         return ""
+
+
+def test_a_job_that_finds_no_room_in_its_time_ends_expired_and_never_starts(
+    house: GatedHouse, client: Client, tmp_path: Path
+) -> None:
+    """The manifest lets eight run at once; the ninth is willing to wait for a second."""
+    held = [client.submit(JobSpec(site="kobe", command="wait")) for _ in range(8)]
+    until(lambda: house.site.starts() == len(held), within_s=60)
+    spec = JobSpec(site="kobe", command="wait", queue_limit=timedelta(seconds=1))
+    with pytest.raises(JobExpired):
+        client.submit(spec).result(tmp_path / "late")
+    house.site.go.touch()
+    assert {job.wait().state for job in held} == {"succeeded"}
+    assert house.site.starts() == len(held)
 
 
 def test_the_sites_people_see_pushed_jobs_beside_those_of_the_broker(
