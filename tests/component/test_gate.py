@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from sekisho.domain.errors import (
     NotFound,
     SekishoError,
     StorageFull,
+    Unreachable,
 )
 from sekisho.domain.run import Stage, Stop
 from sekisho.site.gate import Gate
@@ -368,6 +369,20 @@ def test_half_a_frame_is_an_error(gate: Gate, cut: int) -> None:
     with pytest.raises(IntegrityError):
         gate.put(job, [frame(chunk.digest, data)[:cut]])
     assert gate.missing(job, [chunk]) == [chunk.digest]
+
+
+def test_what_came_before_the_line_was_cut_is_kept(gate: Gate) -> None:
+    job = gate.submit(a_submission(has_inputs=True)).id
+    (first, data), (second, more) = a_chunk("first"), a_chunk("second")
+
+    def pieces() -> Iterator[bytes]:
+        yield frame(first.digest, data)
+        yield frame(second.digest, more)[:-1]
+        raise Unreachable(why="cut")
+
+    with pytest.raises(Unreachable):
+        gate.put(job, pieces())
+    assert gate.missing(job, [first, second]) == [second.digest]
 
 
 def test_bytes_under_a_wrong_name_are_not_kept(gate: Gate) -> None:

@@ -178,6 +178,18 @@ def test_a_pack_grows_for_a_day_and_to_a_size(root: Path, monkeypatch: pytest.Mo
     assert len(files(root, "pack")) == len(files(root, "list")) == 2
 
 
+@pytest.mark.parametrize("kind", ["list", "pack"])
+def test_half_of_what_a_crash_left_is_dropped_in_time(
+    root: Path, packs: DirectoryShelf, kind: str
+) -> None:
+    put(packs)
+    files(root, kind)[0].unlink()
+    packs.drop(SPACE, datetime.now(UTC))
+    assert len(files(root, "list")) + len(files(root, "pack")) == 1
+    packs.drop(SPACE, datetime.now(UTC) + 2 * DAY)
+    assert files(root, "list") == files(root, "pack") == []
+
+
 def test_many_at_once_put_into_packs_of_their_own(root: Path) -> None:
     def one(n: int) -> str:
         return put(DirectoryShelf(root), f"chunk {n % 50}")

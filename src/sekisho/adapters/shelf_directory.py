@@ -110,9 +110,9 @@ class DirectoryShelf:
 
     def drop(self, space: str, before: datetime) -> None:
         with _os_errors():
-            for pack in self._packs(space):
-                if _made_at(pack) + _PACK_AGE < before:
-                    _drop(pack)
+            for file in self._place(space).glob("*-*.*"):  # a crash may have left half of a pair
+                if _made_at(file) + _PACK_AGE < before:
+                    _drop(file.with_suffix(_PACK))
 
     def free_bytes(self) -> int:
         with _os_errors():
@@ -122,12 +122,11 @@ class DirectoryShelf:
 
     def _packs(self, space: str) -> list[Path]:
         """Return the packs of a space that have a list, the newest first."""
-        place = self._root / digest_of(space.encode())
-        try:
-            lists = sorted(place.glob(f"*{_LIST}"), reverse=True)
-        except FileNotFoundError:
-            return []
+        lists = sorted(self._place(space).glob(f"*{_LIST}"), reverse=True)
         return [file.with_suffix(_PACK) for file in lists]
+
+    def _place(self, space: str) -> Path:
+        return self._root / digest_of(space.encode())
 
     @contextmanager
     def _opened(self, space: str) -> Iterator[_Pack]:
@@ -154,7 +153,7 @@ class DirectoryShelf:
         return None
 
     def _new(self, space: str) -> _Pack:
-        place = self._root / digest_of(space.encode())
+        place = self._place(space)
         if not place.is_dir():
             durable.make_directory(self._root)
             durable.make_directory(place)
