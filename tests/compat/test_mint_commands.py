@@ -325,8 +325,9 @@ def test_a_failure_shows_the_log_of_the_other_side(world: BareWorld, tmp_path: P
     status, _, err = pushed(world, work, str(world.place / "fail.sh"), "")[:3]
     assert status == 1
     lines = err.splitlines()
-    begin = next(n for n, line in enumerate(lines) if "remote side log" in line)
-    assert lines[begin + 1] == "the reason"
+    rule = "---------- remote side log ----------------"
+    begin = lines.index(rule)
+    assert lines[begin : begin + 3] == [rule, "the reason", rule]
 
 
 def test_a_line_for_a_shell_is_refused(tmp_path: Path) -> None:

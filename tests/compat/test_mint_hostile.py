@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -149,6 +150,30 @@ def test_a_text_of_a_megabyte_is_no_command(workflow: OldWorkflow, place: str) -
     body = a_calc()
     body["calc-info"][place] = b64encode(b"a" * (1 << 20)).decode()
     assert said(workflow.line.post("add-calcinfo", json=body))[0] in (202, 400)
+
+
+def test_what_no_disk_holds_is_refused_and_not_registered() -> None:
+    """Kills: filling the broker's disk by a body that it only passes on."""
+    with old_world() as small:
+        workflow, policy = small.workflow(), small.http.world.policy
+        policy.value = replace(policy.value, free_floor_bytes=1 << 40)
+        answer = workflow.line.post("add-calcinfo", json=a_calc(files={"a": bytes(10_000)}))
+        assert said(answer) == (507, 507)
+        assert workflow.line.get("get-calcinfo").json() == {}
+        policy.value = replace(policy.value, free_floor_bytes=0)
+        assert workflow.add()
+
+
+def test_who_has_a_users_share_of_jobs_is_refused() -> None:
+    with old_world() as small:
+        workflow, policy = small.workflow(), small.http.world.policy
+        quota = replace(policy.value.submitter, live_jobs=1)
+        policy.value = replace(policy.value, submitter=quota)
+        assert workflow.add()
+        refused = workflow.line.post("add-calcinfo", json=a_calc())
+        assert refused.status_code >= 400
+        assert first(refused)["reason"] == "quota.jobs"
+        assert small.workflow("bob").add()
 
 
 BAD_BASE64 = ("%%%%", "QQ", "QQ=", "Q===", "QQ==QQ==", "あああ", "QQ==\0", "QQ-_", "=" * 4000)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,11 @@ from tests.compat.old_programs import (
     a_calc,
     a_house,
     first,
+    said,
     text_of,
 )
 from tests.faults.trio import private
-from tests.integration.http_process import failing, sekisho
+from tests.integration.http_process import SEKISHO, failing, sekisho
 
 MANIFEST = """\
 schema = 1
@@ -300,3 +303,76 @@ def test_the_operator_sees_when_the_old_paths_were_used_last(
     assert sites["old-site"]["mint_last_at"]
     status = json.loads(sekisho("broker", "status", "--json", "--config", house.config))
     assert "old-site" in status["mint_last_at"]
+
+
+# ------------------------------------------------------------------------- stopping
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline
+
+
+def test_what_an_old_workflow_deletes_by_force_is_stopped_at_a_new_agent(
+    house: House, workflow: OldWorkflow, client: Client
+) -> None:
+    script = house.place / "solve.sh"
+    before = script.read_text()
+    script.write_text("echo $$ > $CALC_DIR/pid; exec sleep 3600\n")
+    try:
+        accept_id = workflow.ready(site="new-site", files={"in.txt": b"42"}, results=["out.txt"])
+        with agent_process(house):
+            until(lambda: workflow.progress(accept_id) == "running")
+            stopped(house, workflow, client, accept_id)
+    finally:
+        script.write_text(before)
+
+
+@contextmanager
+def agent_process(house: House) -> Iterator[None]:
+    """Let the new agent run beside the block."""
+    argv = [*SEKISHO, "agent", "--dir", str(house.place / "site")]
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+def stopped(house: House, workflow: OldWorkflow, client: Client, accept_id: str) -> None:
+    """Delete the running calculation, and see it die."""
+    (pid,) = (int(file.read_text()) for file in (house.place / "site").rglob("pid"))
+    assert Path(f"/proc/{pid}").exists()
+    assert said(workflow.cancel(accept_id)) == (400, 401)
+    assert said(workflow.cancel(accept_id, delete="force")) == (200, 200)
+    assert not workflow.known(accept_id)
+    job = client.job(job_id_of(accept_id))
+    until(lambda: job.refresh().state == "cancelled")
+    until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_what_a_new_client_cancels_ends_at_an_old_agents_next_word(
+    client: Client, agent: OldAgent
+) -> None:
+    job = client.submit(JobSpec(site="old-site", command="solve"))
+    accept_id = agent.ask()
+    assert accept_id is not None
+    assert "calc-info" in agent.params(accept_id).json()
+    agent.step("calc-params-complete", accept_id)
+    agent.step("calc-start", accept_id)
+    job.cancel()
+    assert job.refresh().state == "running"  # nobody has seen it dead yet
+    assert said(agent.tell("calc-end", accept_id, result="calc end")) == (400, 400)
+    assert job.refresh().state == "cancelled"
+
+
+def test_a_new_client_may_look_after_what_an_old_one_registered(
+    client: Client, workflow: OldWorkflow, agent: OldAgent, tmp_path: Path
+) -> None:
+    accept_id = workflow.ready(files={"in.txt": b"42"}, results=["out.txt"])
+    assert agent.work("cp in.txt out.txt")
+    job = client.job(job_id_of(accept_id))
+    assert job.result(tmp_path / "results").state == "succeeded"
+    assert (tmp_path / "results" / "out.txt").read_text() == "42"
+    assert text_of(workflow.result(accept_id)["out.txt"]) == "42"

@@ -48,7 +48,7 @@ def test_a_failed_programs_log_is_shown_between_two_lines(world: BareWorld) -> N
     lines = err.splitlines()
     begin = next(n for n, line in enumerate(lines) if "remote side log" in line)
     assert lines[begin + 1] == "the reason"
-    assert set(lines[begin + 2]) == {"-"}
+    assert lines[begin + 2] == lines[begin]
     assert process.returncode == 4
 
 

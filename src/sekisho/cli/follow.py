@@ -132,6 +132,8 @@ def finish(session: Session, result: Result) -> int:
     return result.exit_status
 
 
+#: Around a remote log, in every language: scripts of old installations look for it.
+_LOG_RULE: Final = "---------- remote side log ----------------"
 _DESCRIBED: Final = (
     *("job", "site", "state", "exit_code", "signal", "code", "started_at", "ended_at"),
     *("receipt", "lost_by"),
@@ -146,8 +148,7 @@ def _show_log(session: Session, result: Result) -> None:
     with log.open("rb") as stream:
         stream.seek(max(0, log.stat().st_size - _LOG_BYTES))
         text = stream.read().decode("utf-8", "replace")
-    rule = f"{'-' * 10} {session.say('remote_log')} {'-' * 16}"
-    for line in (rule, text.rstrip("\n"), "-" * len(rule)):
+    for line in (_LOG_RULE, text.rstrip("\n"), _LOG_RULE):
         output.note(session, line)
 
 
