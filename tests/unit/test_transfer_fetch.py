@@ -254,7 +254,7 @@ def test_a_list_that_is_not_there_is_not_found(tree: Tree) -> None:
 def test_a_tree_larger_than_the_disk_is_refused_before_it_is_fetched(tmp_path: Path) -> None:
     room = os.statvfs(tmp_path)
     chunks = (Chunk("0" * 64, MAX_CHUNK_BYTES),) * (
-        room.f_bavail * room.f_frsize // MAX_CHUNK_BYTES + 2
+        2 * room.f_bavail * room.f_frsize // MAX_CHUNK_BYTES + 2
     )
     size = MAX_CHUNK_BYTES * len(chunks)
     files = (TreeFile(RelPath.parse("huge"), executable=False, size=size, chunks=chunks),)
