@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -20,12 +21,14 @@ HANG_SECONDS: Final = 3.0
 _ME: Final = Path(__file__)
 
 
-def install(home: Path, *behaviour: str) -> dict[str, list[str]]:
+def install(home: Path, *behaviour: str, dialect: str = "slurm") -> dict[str, list[str]]:
     """Make the commands below ``home`` and return them as the manifest's keys have them."""
     (home / "jobs").mkdir(parents=True)
     (home / "behaviour").write_text("".join(f"{line}\n" for line in behaviour))
     words = [sys.executable, "-I", "-S", str(_ME), str(home)]
-    return dict(zip(("submit", "status", "cancel"), ([*words, c] for c in COMMANDS), strict=True))
+    kin = (f"{dialect}:submit", f"{dialect}:status", f"{dialect}:cancel")
+    names = COMMANDS if dialect == "slurm" else kin
+    return dict(zip(("submit", "status", "cancel"), ([*words, n] for n in names), strict=True))
 
 
 def submitted(home: Path) -> int:
@@ -157,10 +160,15 @@ def _start(home: Path, words: Sequence[str]) -> int:
     assert options["--export"] == "NIL", words
     assert "--no-requeue" in words
     place = options["--chdir"]
+    return _job(home, options["--job-name"], Path(place, words[-1]), place, "SLURM_SUBMIT_DIR")
+
+
+def _job(home: Path, name: str, script: Path, place: str, variable: str) -> int:
+    """Start ``script``; it finds out by ``variable`` where it was submitted."""
     job = subprocess.Popen(
-        ["/bin/sh", str(Path(place, words[-1]))],
-        cwd=place,
-        env={"SLURM_SUBMIT_DIR": place, "PATH": "/usr/bin:/bin"},
+        ["/bin/sh", str(script)],
+        cwd=place if variable == "SLURM_SUBMIT_DIR" else "/",
+        env={variable: place, "PATH": "/usr/bin:/bin"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -168,7 +176,7 @@ def _start(home: Path, words: Sequence[str]) -> int:
     )
     number = 1000 + job.pid
     made = home / "jobs" / f"{number}.new"
-    made.write_text(json.dumps({"name": options["--job-name"], "pid": job.pid}))
+    made.write_text(json.dumps({"name": name, "pid": job.pid}))
     made.rename(home / "jobs" / str(number))
     return number
 
@@ -205,6 +213,62 @@ def _scancel(home: Path, words: Sequence[str]) -> int:
     return 0
 
 
+# ------------------------------------------------------------------- the other dialects
+
+
+_VARIABLE: Final = {
+    "pbs": "PBS_O_WORKDIR",
+    "torque": "PBS_O_WORKDIR",
+    "sge": "SGE_O_WORKDIR",
+    "pjsub": "PJM_O_WORKDIR",
+}
+_SAID: Final = {
+    "pbs": "{}.server",
+    "torque": "{}.server",
+    "sge": "{}",
+    "pjsub": "[INFO] PJM 0000 pjsub Job {} submitted.",
+}
+
+
+def _submit_kin(dialect: str, home: Path, words: Sequence[str]) -> int:
+    assert ("-r", "n") in pairwise(words) or "--norestart" in words
+    script = Path(words[-1])
+    name = words[list(words).index("-N") + 1]
+    number = _job(home, name, script, str(script.parent), _VARIABLE[dialect])
+    return _say(_SAID[dialect].format(number))
+
+
+def _status_kin(dialect: str, home: Path, words: Sequence[str]) -> int:
+    jobs = {file.name: json.loads(file.read_text()) for file in (home / "jobs").iterdir()}
+    living = {number: job["name"] for number, job in jobs.items() if _alive(job["pid"])}
+    if dialect == "sge":
+        _say("<?xml version='1.0'?>\n<job_info>")
+        for number, name in living.items():
+            _say(f'<job_list state="running"><JB_job_number>{number}</JB_job_number>')
+            _say(f"<JB_name>{name}</JB_name><state>r</state></job_list>")
+        return _say("</job_info>")
+    if dialect == "pjsub":
+        _say("H,JOB_ID,JOB_NAME,ST")
+        for number, name in living.items():
+            _say(f",{number},{name},RUN")
+        return 0
+    asked = [word.removesuffix(".server") for word in words if word != "-f"]
+    for number in asked or living:
+        if number in living:
+            _say(f"Job Id: {number}.server\n    Job_Name = {living[number]}\n    job_state = R\n")
+    if set(asked) - living.keys():
+        os.write(2, b"qstat: Unknown Job Id\n")
+        return 153
+    return 0
+
+
+def _kin(command: str, home: Path, words: Sequence[str]) -> int:
+    dialect, _, kind = command.partition(":")
+    if kind == "cancel":
+        return _scancel(home, [word.removesuffix(".server") for word in words])
+    return (_submit_kin if kind == "submit" else _status_kin)(dialect, home, words)
+
+
 def _alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -214,4 +278,6 @@ def _alive(pid: int) -> bool:
 
 if __name__ == "__main__":
     does = {"sbatch": _sbatch, "squeue": _squeue, "scancel": _scancel}
+    if ":" in sys.argv[2]:
+        sys.exit(_kin(sys.argv[2], Path(sys.argv[1]), sys.argv[3:]))
     sys.exit(does[sys.argv[2]](Path(sys.argv[1]), sys.argv[3:]))

@@ -20,9 +20,9 @@ from sekisho.adapters.schedulers.batch import BatchScheduler
 from sekisho.adapters.schedulers.dialects import DIALECTS
 from sekisho.domain.resources import BatchSystem, Venue
 from sekisho.site.host import Answer
-from sekisho.site.scheduler import LaunchSpec, Ticket
+from sekisho.site.scheduler import LaunchSpec, NotStarted, Ticket
 from tests.fake_batch import install, submitted, working
-from tests.launching import until
+from tests.launching import a_launch, until
 from tests.site_world import RESULT, Crash, Effects, World, a_command, a_manifest
 
 pytestmark = pytest.mark.anyio
@@ -97,7 +97,9 @@ class DyingScheduler(BatchScheduler):
 class BatchWorld(World):
     """A site whose one command is started by the fake batch system."""
 
-    def __init__(self, base: Path, *behaviour: str, pause: str = ":") -> None:
+    def __init__(
+        self, base: Path, *behaviour: str, pause: str = ":", dialect: str = "slurm"
+    ) -> None:
         program = base / "solve"
         program.write_text(
             f"#!/bin/sh\necho ran >>{base}/witness\n{pause}\nprintf '{RESULT.decode().strip()}\\n' "
@@ -107,10 +109,11 @@ class BatchWorld(World):
         command = a_command(argv=(str(program), "{n}"), venue=Venue(scheduler="trial"))
         super().__init__(base, a_manifest(command))
         self.fake = base / "fake"
-        keys = {key: tuple(words) for key, words in install(self.fake, *behaviour).items()}
+        made = install(self.fake, *behaviour, dialect=dialect)
+        keys = {key: tuple(words) for key, words in made.items()}
         self.system = BatchSystem(
             name="trial",
-            dialect="slurm",
+            dialect=dialect,
             poll_s=0.1,
             poll_max_s=0.5,
             settle_s=0.5,
@@ -125,7 +128,7 @@ class BatchWorld(World):
         self.effects = Effects()
         host = DyingHost()
         host.dying = moment == "during"
-        scheduler = DyingScheduler(host, DIALECTS["slurm"], self.system)
+        scheduler = DyingScheduler(host, DIALECTS[self.system.dialect], self.system)
         scheduler.dies = moment
         self.scheduler = scheduler  # type: ignore[assignment]
 
@@ -197,6 +200,46 @@ async def test_a_busy_site_asks_once_in_an_interval_for_all_its_jobs(tmp_path: P
     asked = world.called("squeue")
     assert world.starts() == world.called("sbatch") == 20
     assert asked < 60  # each of 20 jobs asking by itself, every 0.5 s at best, would be over 120
+
+
+@pytest.mark.parametrize("dialect", ["pbs", "torque", "sge", "pjsub"])
+async def test_a_job_goes_through_every_dialect_and_can_be_cancelled(
+    tmp_path: Path, dialect: str
+) -> None:
+    """Fake commands that answer as the manuals say; no site has confirmed them yet."""
+    world = BatchWorld(tmp_path, pause='[ "$1" = 1 ] || sleep 60', dialect=dialect)
+    async with world.serving():
+        short = world.submit(n=1)
+        assert await ended(world, short) == "succeeded"
+        assert world.outputs(short)["result.txt"] == RESULT
+        long = world.submit(n=2)
+        await until(lambda: world.starts() == 2)
+        world.cancel(long)
+        assert await ended(world, long) == "cancelled"
+    assert (world.starts(), submitted(world.fake)) == (2, 2)
+
+
+async def test_a_number_that_is_somebody_elses_by_now_is_neither_believed_nor_cancelled(
+    tmp_path: Path,
+) -> None:
+    world = BatchWorld(tmp_path, pause="sleep 60")
+    async with world.serving():
+        job = world.submit()
+        await until(lambda: world.starts() == 1)
+        (other,) = (file.name for file in (world.fake / "jobs").iterdir())
+        spec = a_launch(tmp_path, "/bin/true")
+        ticket = Ticket(
+            token=spec.token,
+            work_dir=spec.work_dir,
+            control_dir=spec.control_dir,
+            reference=other,
+        )
+        await world.scheduler.cancel(ticket, force=True)
+        assert await world.scheduler.observe([ticket]) == {ticket: NotStarted()}
+        assert working(world.fake)  # the control: by its own ticket it is ended
+        world.cancel(job)
+        assert await ended(world, job) == "cancelled"
+        assert not working(world.fake)
 
 
 async def ended(world: World, job: str) -> str:

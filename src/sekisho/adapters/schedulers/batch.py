@@ -220,15 +220,18 @@ class BatchScheduler:
     # ------------------------------------------------------------------ stopping
 
     async def cancel(self, ticket: Ticket, *, force: bool) -> None:
-        """Have the batch system end it. TERM first, KILL after a while: that is its own habit."""
+        """Have the batch system end it. TERM first, KILL after a while: that is its own habit.
+
+        Only what bears its name is ended: its number may be somebody else's by now.
+        """
         now = anyio.current_time()
         if now - self._cancelled.get(ticket, -CANCEL_SECONDS) < CANCEL_SECONDS and not force:
             return
-        self._cancelled[ticket] = now
         self._board.hurry()
         look = await self._board.sight([ticket])
-        ids = sorted({row.id for row in look.alive(ticket)} or {ticket.reference} - {UNKNOWN_ID})
+        ids = sorted(row.id for row in look.alive(ticket))
         if ids:
+            self._cancelled[ticket] = now
             answer = await self._ask((*self._cancel, *ids))
             fault = complaint(self._dialect, answer) if answer.code != 0 else None
             if fault is not None:
