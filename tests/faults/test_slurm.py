@@ -261,3 +261,23 @@ def test_two_hundred_jobs_pass_a_queue_that_holds_ten(still: Trio) -> None:
             assert {job.wait(timeout=SECONDS).state for job in jobs} == {"succeeded"}
     assert 5 <= most <= 10
     assert still.starts() == {f"job-{n}": 1 for n in range(count)}
+
+
+def test_a_failed_node_leaves_an_unknown_fate_and_nothing_is_guessed(still: Trio) -> None:
+    """Whether a node that does not answer still computes, nobody outside can know."""
+    with (
+        tempfile.TemporaryDirectory(prefix="slurm-") as base,
+        a_slurm(Path(base) / "s", node_timeout_s=10) as slurm,
+    ):
+        through(still, slurm.environment)
+        still.start_broker()
+        still.start_agent()
+        with still.connect() as client:
+            job = client.submit(still.spec("one", "gate"))
+            number = running(slurm, still)
+            slurm.kill("slurmd")
+            assert job.wait(timeout=SECONDS).state == "lost"
+            assert queue(slurm)[number] == "NODE_FAIL"
+            still.open_gate()
+            slurm.start_node()
+    assert still.starts() == {"one": 1}

@@ -75,10 +75,6 @@ class Board(Generic[T]):
         await anyio.sleep(max(0.0, wait))
         return await self._since(began + self._interval)
 
-    async def fresh(self) -> T:
-        """Return a look that begins only now."""
-        return await self._since(anyio.current_time())
-
     def forget(self, ticket: Ticket) -> None:
         """Stop looking at ``ticket``: it is over."""
         self._asked.pop(ticket, None)
