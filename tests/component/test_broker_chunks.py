@@ -61,6 +61,32 @@ def test_only_declared_chunks_are_stored(world: World) -> None:
     assert world.blobs.missing("one/alice", [a_chunk("not declared")[0].digest])
 
 
+def test_frames_in_another_order_or_doubled_are_what_they_are(world: World) -> None:
+    job = world.submit(has_inputs=True)
+    texts = ("one", "two", "three")
+    chunks = [a_chunk(text) for text in texts]
+    world.desk.chunks.missing(ALICE, job.id, [chunk for chunk, _ in chunks])
+    frames = [Frame(chunk.digest, data) for chunk, data in chunks]
+    world.desk.chunks.store(job, [*reversed(frames), frames[0], frames[0]])
+    _, sent = world.desk.chunks.fetch(job, [chunk.digest for chunk, _ in chunks])
+    assert [frame.payload for frame in sent] == [text.encode() for text in texts]
+
+
+def test_a_frame_that_another_declared_is_foreign_and_takes_its_company_down(world: World) -> None:
+    theirs = world.submit("bob", has_inputs=True)
+    foreign, ours = a_chunk("foreign"), a_chunk("ours")
+    world.desk.chunks.missing(BOB, theirs.id, [foreign[0]])
+    job = world.submit(has_inputs=True)
+    world.desk.chunks.missing(ALICE, job.id, [ours[0]])
+    frames = [Frame(chunk.digest, data) for chunk, data in (ours, foreign)]
+    with pytest.raises(IntegrityError, match="undeclared"):
+        world.desk.chunks.store(job, frames)
+    for space in ("one/alice", "one/bob"):
+        assert len(world.blobs.missing(space, [f.digest for f in frames])) == 2, space
+    world.desk.chunks.store(job, frames[:1])  # without it all is well
+    assert world.desk.chunks.missing(ALICE, job.id, [ours[0]]) == []
+
+
 def test_a_chunk_of_another_job_does_not_exist(world: World) -> None:
     world.draft("secret")
     other = world.draft("public")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from sekisho.adapters.chunks_memory import MemoryChunks
-from sekisho.domain.errors import TooLarge, UsageError
+from sekisho.domain.errors import StorageFull, TooLarge, UsageError
 from sekisho.domain.limits import MIB
 from sekisho.transfer.cut import cut
 from sekisho.transfer.fetch import Caps, fetch_files, fetch_tree
@@ -117,3 +118,17 @@ def test_a_file_system_without_holes_has_data_everywhere(
         found = list(cut(opened.fileno(), 0, 3 * MIB))
     assert b"".join(bytes(piece) for piece in found) == file.read_bytes()
     assert all(isinstance(piece, memoryview) for piece in found)
+
+
+def test_a_hole_beyond_what_the_disk_can_name_is_an_end_not_an_endless_trial(
+    tmp_path: Path,
+) -> None:
+    local = LocalTree(scan([("file", sparse(tmp_path / "file", 64 * GIB))]))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (GIB, hard))
+    try:
+        with pytest.raises(StorageFull, match=r"fetch\.disk_full"):
+            fetch_files(local.tree, MemoryChunks(), tmp_path / "there")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not (tmp_path / "there" / "file").exists()

@@ -66,6 +66,6 @@ def translated() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageFull("fetch.disk_full") from error
         raise Unavailable("fetch.io", why=errno.errorcode.get(error.errno or 0, "")) from error
