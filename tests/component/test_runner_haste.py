@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from anyio import to_thread
 
 from sekisho.adapters.scheduler_memory import Play
 from sekisho.domain.errors import Conflict, SekishoError, StorageFull, Unavailable
@@ -90,6 +92,30 @@ def test_a_ticket_that_could_not_be_kept_is_kept_at_the_next_look(tmp_path: Path
             return run.stage
 
     assert simulate(world.clock, story) is Stage.RUNNING
+
+
+def test_offers_are_taken_side_by_side(tmp_path: Path) -> None:
+    """Kills: one after the other. Each waits for three syncs, of which several could share one."""
+    world = a_world(tmp_path, 0.01)
+    second = threading.Event()
+    seen: list[bool] = []
+
+    def watch(label: str) -> None:
+        if label == "journal.knew" and world.effects.calls.count(label) == 2:
+            second.set()
+        if label == "journal.append" and not second.is_set():
+            seen.append(second.wait(30))
+
+    world.effects.fault = watch
+    jobs = [world.submit(), world.submit()]
+
+    async def story() -> list[str]:
+        to_thread.current_default_thread_limiter().total_tokens = 4
+        async with world.serving():
+            return [await world.ended(job) for job in jobs]
+
+    assert simulate(world.clock, story) == ["succeeded", "succeeded"]
+    assert False not in seen
 
 
 def test_directories_are_made_once_while_the_broker_is_asked(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Final, Self, TypeVar
 
 import httpx2
 import msgspec
-from anyio import to_thread
+from anyio import CapacityLimiter, to_thread
 
 from sekisho import __version__
 from sekisho.adapters.chunk_cache import ChunkCache
@@ -39,6 +39,8 @@ T = TypeVar("T")
 #: How much longer than the poll itself the answer may take.
 POLL_SLACK_SECONDS: Final = 15.0
 MESSAGE_SECONDS: Final = 30.0
+#: So many messages are under way at once: the pool asks every idle connection at every request.
+_MESSAGES: Final = 8
 _NO_CONTENT: Final = 204
 
 
@@ -51,6 +53,7 @@ class HttpsMailbox:
         self._http = async_http_client(address)
         self._line = HttpLine(http_client(address), Patience(limit_s=0), address.max_mbit_s)
         self._longest = POLL_SECONDS
+        self._turns = CapacityLimiter(_MESSAGES)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -135,7 +138,8 @@ class HttpsMailbox:
 
     async def _say(self, hold: Hold, what: str, message: Message) -> None:
         path = f"v1/site/jobs/{hold.job}/{what}"
-        _, body = await self._post(path, message, MESSAGE_SECONDS)
+        async with self._turns:
+            _, body = await self._post(path, message, MESSAGE_SECONDS)
         decoded(body, Done)
 
     async def _post(self, path: str, message: Message, read_s: float) -> tuple[int, bytes]:

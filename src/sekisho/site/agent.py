@@ -199,26 +199,36 @@ class Agent:
                 control.cancel()
 
     async def _take_all(self, group: TaskGroup, answer: PollAnswer, *, patient: bool) -> bool:
-        """Take what is offered; say whether nothing stood in the way of any of it."""
-        good = True
-        for offer in answer.offers:
-            if control := self._controls.get(offer.job):
-                log.info("offer_in_hand", job=offer.job, epoch=offer.epoch)
-                control.offered = offer.epoch
-                control.wake()
-                continue
-            if offer.job in self._moving:
-                good = False  # it is being purged: the broker will offer again
-                continue
-            with self._moved(offer.job):
-                taken, run = await self._take(offer)
-            good = good and taken
-            if run is not None:
-                log.info("offer_taken", job=run.job, epoch=run.epoch, stage=run.stage.value)
-                control = Control(patient=patient)
-                self._runs[run.job], self._controls[run.job] = run, control
-                group.start_soon(self._carry, run, control)
-        return good
+        """Take what is offered, side by side: they share the disk's syncs.
+
+        Say whether nothing stood in the way of any of it.
+        """
+        good: list[bool] = []
+
+        async def one(offer: Offer) -> None:
+            good.append(await self._take_one(group, offer, patient=patient))
+
+        async with together() as taking:
+            for offer in answer.offers:
+                taking.start_soon(one, offer)
+        return all(good)
+
+    async def _take_one(self, group: TaskGroup, offer: Offer, *, patient: bool) -> bool:
+        if control := self._controls.get(offer.job):
+            log.info("offer_in_hand", job=offer.job, epoch=offer.epoch)
+            control.offered = offer.epoch
+            control.wake()
+            return True
+        if offer.job in self._moving:
+            return False  # it is being purged: the broker will offer again
+        with self._moved(offer.job):
+            taken, run = await self._take(offer)
+        if run is not None:
+            log.info("offer_taken", job=run.job, epoch=run.epoch, stage=run.stage.value)
+            control = Control(patient=patient)
+            self._runs[run.job], self._controls[run.job] = run, control
+            group.start_soon(self._carry, run, control)
+        return taken
 
     async def _take(self, offer: Offer) -> tuple[bool, Run | None]:
         """Return whether the offer was dealt with, and the run that is to be carried."""
