@@ -61,6 +61,12 @@ class Author:
         argv = ("run", SITE, command, *input_words(), *words, "--json")
         return refusal_of(self._type(*argv, expect=None, hidden=input_words()))
 
+    def seen(self, command: str) -> str:
+        """Run a command that pries; return how many files it could read."""
+        asked = ("-o", "seen.txt", "--into", command, "--json")
+        self._type("run", SITE, command, *asked)
+        return (self._places.workflow / command / "seen.txt").read_text("utf-8").strip()
+
     def life(self) -> LifeFound:
         """Compute the fatigue life from what came back: the workflow's next module."""
         argv = ["python", str(PROGRAMS / "fatigue_life.py")]

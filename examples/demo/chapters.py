@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from examples.demo import proof
+from examples.demo import confinement, proof
 from examples.demo.author import OUTPUTS, Answer, Author, LifeFound
 from examples.demo.engineer import Engineer
 from examples.demo.places import Places
@@ -57,6 +57,18 @@ class Chapters:
             self.expect_refusal(name, code, self.author.refused(*words))
         refused = self.author.refused(command="shell")
         self.expect_refusal("refuse_command", "command.unknown", refused)
+        self.pry()
+
+    def pry(self) -> None:
+        """Let a program at the site look around: confined as the solver is, and free."""
+        if not confinement.possible():
+            self.screen.say("no_confinement")
+            return
+        tried = len(confinement.TRIED)
+        confined = self.author.seen(confinement.CONFINED)
+        self.screen.check("confined", ok=confined == f"0 of {tried}", seen=confined)
+        free = self.author.seen(confinement.FREE)
+        self.screen.check("not_confined", ok=free == f"{tried} of {tried}", seen=free)
 
     def expect_refusal(self, name: str, code: str, got: tuple[int, str]) -> None:
         """Check that a job was refused with ``code``."""

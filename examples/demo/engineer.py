@@ -8,8 +8,9 @@ import sys
 import time
 from string import Template
 
+from examples.demo import confinement
 from examples.demo.operator import SITE, USER
-from examples.demo.places import PROGRAMS, Places
+from examples.demo.places import PROGRAMS, REPOSITORY, Places
 from examples.demo.shell import DemoFault, Ended, Person, Shell
 
 _CONNECT_SECONDS = 30.0
@@ -66,7 +67,8 @@ max_bytes = "5 MiB"
 path = "summary.json"
 max_bytes = "64 KiB"
 required = true
-""")
+
+$sandbox$more""")
 
 
 SLURM = Template("""
@@ -153,6 +155,8 @@ class Engineer:
             python=sys.executable,
             program=PROGRAMS / "site_program.py",
             secrets=self._places.secrets,
+            sandbox=confinement.sandbox(REPOSITORY, self._places.secrets),
+            more=confinement.commands(self._places),
         )
         if self._places.slurm_conf is not None:
             limit = "time_limit_s = 120\n"

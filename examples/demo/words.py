@@ -22,8 +22,8 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
         "拠点には秘匿データ (メッシュと材料モデル) があり、何を許すかを登録簿に書きます",
     ),
     "manifest": (
-        "the manifest allows one command, two typed parameters, three inputs, three outputs",
-        "登録簿が許すもの: 登録コマンド 1 つ、型付きパラメータ 2 つ、入力 3 つ、出力 3 つ",
+        "the manifest allows one computation: two typed parameters, three inputs, three outputs",
+        "登録簿が許す計算: 型付きパラメータ 2 つ、入力 3 つ、出力 3 つ",
     ),
     "workflow": (
         "The workflow sends three property files and gets a stress distribution back",
@@ -65,6 +65,18 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "refuse_command": (
         "a command that the manifest does not have: refused ({code}, status {status})",
         "登録簿にないコマンド: 拒否 ({code}、終了コード {status})",
+    ),
+    "confined": (
+        "a program confined as the solver is read {seen} of the site's other files",
+        "ソルバーと同じく閉じ込めたプログラムが読めた拠点のほかのファイル: {seen}",
+    ),
+    "not_confined": (
+        "the same program, not confined, read {seen}",
+        "同じプログラムを閉じ込めないと読めたファイル: {seen}",
+    ),
+    "no_confinement": (
+        "this machine's kernel cannot confine programs (Landlock): left out",
+        "この計算機のカーネルはプログラムを閉じ込められません (Landlock): 省きます",
     ),
     "broker_saw": ("What the broker saw of the job", "中継サーバーから見えたもの"),
     "broker_knows": (

@@ -157,6 +157,7 @@ def test_an_invitation_cannot_be_used_twice(hall: Hall, tmp_path: Path) -> None:
     done = hall.call("site", "join", "--dir", second, "--invitation-file", invitation)
     assert (done.status, "site.invitation_refused" in done.err) == (77, True)
     assert not (second / "token").exists()
+    assert not list((second / "state").glob("joining-*"))
 
 
 def test_what_is_no_invitation_is_not_sent(hall: Hall, tmp_path: Path) -> None:
@@ -174,6 +175,7 @@ def test_a_site_in_order_is_told_with_its_manifest(hall: Hall, lang: str) -> Non
     told = hall.must("--lang", lang, "site", "check", "--quick", "--dir", place.home)
     assert "/bin/echo Hello, {name}" in told
     assert "passed.txt ≤ 1 GiB" in told
+    assert "manifest_" not in told  # a key of the catalogue that has no words
     assert (JAPANESE.search(told) is not None) == (lang == "ja")
     assert (place.home / "token").read_text().strip() not in told
 
@@ -454,6 +456,15 @@ def test_a_second_agent_of_a_site_is_refused(hall: Hall) -> None:
     with place.agent():
         done = hall.call("agent", "--dir", place.home)
         assert (done.status, "agent.running" in done.err) == (73, True)
+
+
+@pytest.mark.parametrize("words", [("agent",), ("site", "join"), ("site", "status")])
+def test_where_no_site_is_made_it_is_said_how_to_make_one(
+    hall: Hall, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    done = hall.call(*words, "--dir", tmp_path / "nowhere")
+    assert (done.status, "site.not_set_up" in done.err) == (78, True)
+    assert "sekisho site init" in done.err
 
 
 def test_an_agent_that_has_not_joined_says_so(hall: Hall, tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ CHECKS = {
     "refuse_range",
     "refuse_parameter",
     "refuse_command",
+    "confined",
+    "not_confined",
     "broker_knows",
     "log_tells",
     "log_verifies",

@@ -26,6 +26,8 @@ CHECKS = {
     "refuse_range",
     "refuse_parameter",
     "refuse_command",
+    "confined",
+    "not_confined",
     "one_login",
     "cut_survived",
     "key_shell",

@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct
 
 from sekisho.config.load import load
+from sekisho.domain.errors import ConfigError
 
 SETTINGS_NAME: Final = "agent.toml"
 MANIFEST_NAME: Final = "manifest.toml"
@@ -122,4 +123,6 @@ class SiteFiles:
 
 def load_site(home: Path, environ: dict[str, str] | None = None) -> SiteFiles:
     """Return the site in the directory ``home``; raise ConfigError with every fault."""
+    if not (home / SETTINGS_NAME).exists():
+        raise ConfigError("site.not_set_up", directory=str(home))
     return SiteFiles(home, load(home / SETTINGS_NAME, SiteSettings, environ=environ))
