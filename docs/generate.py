@@ -113,7 +113,6 @@ class Page:
         yield from _head(*(("終了コード", "意味") if self._ja else ("status", "meaning")))
         for status, meaning in statuses.table(self._lang):
             yield _row(status, meaning)
-        yield _row("128+n", text("exit", "128+n", self._lang))
 
     def fields(self, name: str) -> Iterator[str]:
         """Describe every field of a message or table: ``module.Struct``."""

@@ -314,6 +314,24 @@ def test_a_shell_can_be_taught_to_complete(house: House, shell: str) -> None:
     assert (done.status, "_SEKISHO_COMPLETE" in done.out) == (0, True)
 
 
+@pytest.mark.parametrize(
+    ("typed", "at", "offered"),
+    [
+        ("sekisho si", 1, {"site", "sites"}),
+        ("sekisho broker site r", 3, {"rotate"}),
+        ("sekisho run --in", 2, {"--input", "--into"}),
+        ("sekisho broker jobs --state lo", 4, {"lost"}),
+    ],
+)
+def test_a_shell_that_was_taught_completes(
+    house: House, typed: str, at: int, offered: set[str]
+) -> None:
+    asked = {"_SEKISHO_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(at)}
+    done = house.call(**asked)
+    assert (done.status, done.err) == (0, "")
+    assert {line.partition(",")[2] for line in done.out.splitlines()} == offered
+
+
 def test_nothing_heavy_is_loaded_to_say_the_version(house: House) -> None:
     code = (
         "import sys; from sekisho.cli.main import run; run(['--version']);"
