@@ -12,8 +12,13 @@ from sekisho.adapters.sandboxes import confine
 #: The version of the kernel's rules that knows TCP too.
 _WITH_TCP: Final = 4
 CONFINED, FREE = "pry-confined", "pry-free"
-#: What the prying program tries to read; the site's own settings and its credential among them.
-TRIED: Final = ("agent.toml", "manifest.toml", "secrets/material_model.toml", "state/instance")
+#: What the prying program tries to read: the site's own settings, and its secrets.
+TRIED: Final = (
+    "agent.toml",
+    "manifest.toml",
+    "secrets/material_model.toml",
+    "secrets/specimen.inp",
+)
 
 _COMMAND = Template("""
 [[command]]

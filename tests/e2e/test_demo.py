@@ -17,7 +17,7 @@ from examples.demo import proof
 from examples.demo.screen import Screen
 
 ROOT = Path(__file__).resolve().parents[2]
-SECONDS = 110
+SECONDS = 400
 SECRET = "canary-mesh-0123456789abcdef"
 CHECKS = {
     "came_back",

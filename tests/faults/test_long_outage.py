@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import msgspec
+import pytest
 
+from sekisho.api import new_job_id
 from sekisho.domain.errors import StorageFull
 from sekisho.domain.limits import CHUNK_BYTES, MIB
 from sekisho.wire.frames import Chunk, digest_of, frame, pack_chunks
@@ -31,6 +34,30 @@ def test_a_broker_that_is_away_kills_nothing_and_gets_the_result_afterwards(trio
         trio.start_broker()
         assert job.wait(timeout=60).state == "succeeded"
     assert trio.starts() == {"one": 1}
+
+
+@pytest.mark.parametrize("state", ["draft", *WHOLE_LIFE[1:-1]])
+def test_an_outage_of_seconds_in_any_state_costs_seconds(trio: Trio, state: str) -> None:
+    """P5: the broker dies as the job comes into ``state`` and stays away for several polls."""
+    given, job_id = trio.some_input(), new_job_id()
+    with trio.connect() as client, ThreadPoolExecutor(1) as user:
+        spec = trio.spec("one", "0.5", source=given)
+        ending = user.submit(
+            lambda: client.submit(spec, job_id=job_id).result(trio.home / "got", timeout=300)
+        )
+        trio.broker.event("job_changed", job=job_id, state=state)
+        trio.broker.kill()
+        away = len(trio.agent.lines)
+
+        def several_failed() -> bool:
+            told = [line.get("event") for line in trio.agent.lines[away:]]
+            return told.count("poll_failed") >= 3
+
+        assert trio.agent.eventually(several_failed, 120)
+        trio.start_broker()
+        assert ending.result(300).state == "succeeded"
+    assert trio.starts() == {"one": 1}
+    assert (trio.home / "got/out/in/given").read_bytes() == given.read_bytes()
 
 
 def test_an_agent_killed_while_the_broker_is_away_owes_the_result_still(trio: Trio) -> None:
