@@ -326,8 +326,7 @@ def test_a_shell_can_be_taught_to_complete(house: House, shell: str) -> None:
 def test_a_shell_that_was_taught_completes(
     house: House, typed: str, at: int, offered: set[str]
 ) -> None:
-    asked = {"_SEKISHO_COMPLETE": "bash_complete", "COMP_WORDS": typed, "COMP_CWORD": str(at)}
-    done = house.call(**asked)
+    done = house.call(_SEKISHO_COMPLETE="bash_complete", COMP_WORDS=typed, COMP_CWORD=str(at))
     assert (done.status, done.err) == (0, "")
     assert {line.partition(",")[2] for line in done.out.splitlines()} == offered
 
