@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,3 +93,41 @@ def test_a_cancel_ends_what_runs_there(site: FarSite) -> None:
     assert ended.json["state"] == "cancelled", ended
     pid = "".join(site.lines(".pid"))
     assert not pid or not Path(f"/proc/{pid}/environ").exists()
+
+
+@pytest.mark.parametrize(
+    ("language", "words"), [("en_US", "computing host"), ("ja_JP", "計算ホスト")]
+)
+def test_the_check_looks_at_the_computing_host(
+    hall: Hall, tmp_path: Path, language: str, words: str
+) -> None:
+    with far_host(tmp_path) as far:
+        site = a_far_site(hall, far, tmp_path / "ssh_config", COMMANDS)
+        said = site.place.site("check", "--quick", LC_ALL=f"{language}.UTF-8").out
+        assert f"{words}" in said
+        assert "far: rsync 3" in said
+        assert "far:/bin/sh" in said
+        far.server.authorize("# nobody")
+        far.server.cut()
+        checks = {c["check"]: c for c in _found(site)}
+        assert checks["host"]["code"] == "ssh.auth"
+
+
+def test_the_check_names_what_is_wrong_on_the_computing_host(hall: Hall, tmp_path: Path) -> None:
+    wrong = COMMANDS.replace('argv = ["/bin/sh", "-c", "trap', 'argv = ["/no/such", "-c", "trap')
+    with far_host(tmp_path) as far:
+        site = a_far_site(hall, far, tmp_path / "ssh_config", wrong)
+        (site.base.parent / "jobs").mkdir()
+        (site.base.parent / "jobs" / "something").touch()
+        far.give(site.base.parent)
+        found = [(c["check"], c["code"]) for c in _found(site)]
+        assert ("host", "site.work_base") in found
+        (site.base / "something").unlink()
+        found = [(c["check"], c["code"]) for c in _found(site)]
+        assert ("programs", "check.program_missing") in found
+        assert ("host", "site.work_base") not in found
+
+
+def _found(site: FarSite) -> list[dict[str, Any]]:
+    checks: list[dict[str, Any]] = site.place.site("check", "--quick", "--json").json["checks"]
+    return checks

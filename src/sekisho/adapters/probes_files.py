@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from sekisho.domain.manifest import Command, Manifest
+from sekisho.domain.resources import LOCAL
 from sekisho.site.check import Finding, found, judge_room, ok
 
 _OTHERS: Final = 0o077
@@ -41,9 +42,11 @@ def probe_manifest_file(file: Path) -> Iterator[Finding]:
 
 
 def probe_programs(manifest: Manifest) -> Iterator[Finding]:
-    """Look at the program of every command."""
+    """Look at the program of every command of this machine."""
     for command in manifest.commands.values():
-        file = _program(command)
+        if command.venue.host != LOCAL:
+            continue
+        file = program_of(command)
         if not Path(file).is_file():
             yield found("programs", "check.program_missing", command=command.name, file=file)
         elif not os.access(file, os.X_OK):
@@ -52,7 +55,8 @@ def probe_programs(manifest: Manifest) -> Iterator[Finding]:
             yield ok("programs", f"{command.name}: {file}")
 
 
-def _program(command: Command) -> str:
+def program_of(command: Command) -> str:
+    """Return the file of the program that ``command`` starts."""
     first = command.argv[0]
     return first if isinstance(first, str) else first[0]
 

@@ -18,6 +18,7 @@ from sekisho.adapters.journal_directory import DirectoryJournal
 from sekisho.adapters.patience import Patience
 from sekisho.adapters.probes_batch import probe_batch
 from sekisho.adapters.probes_broker import BrokerProbe
+from sekisho.adapters.probes_far import probe_far
 from sekisho.adapters.probes_files import (
     probe_directory,
     probe_home,
@@ -26,6 +27,8 @@ from sekisho.adapters.probes_files import (
 )
 from sekisho.adapters.probes_network import NetworkProbe, way_to
 from sekisho.adapters.token_file import read_token
+from sekisho.adapters.workplace_local import LocalWorkplace
+from sekisho.compose.hosts import Hosts
 from sekisho.compose.schedulers import batch_scheduler
 from sekisho.config.manifest import load_manifest
 from sekisho.config.site import MANIFEST_NAME, SiteFiles, load_site
@@ -84,8 +87,21 @@ class Diagnosis:
         yield from probe_directory("work", self._files.work_base)
         yield from probe_directory("state", self._files.state)
         yield from self._batch(self._files.work_base)
+        yield from self._hosts(self._files)
         owner = DirectoryJournal(self._files.state).owner()
         yield ok("agent", "-" if owner is None else f"pid {owner}")
+
+    def _hosts(self, files: SiteFiles) -> Iterator[Finding]:
+        """Look at every computing host that a command names."""
+        commands = list(self.manifest.commands.values()) if self.manifest else []
+        hosts = Hosts(files, LocalWorkplace(files.work_base))
+        for name in sorted({command.venue.host for command in commands} - {LOCAL}):
+            try:
+                far = hosts.far(name)
+            except SekishoError as error:
+                yield fault("host", error)
+                continue
+            yield from probe_far(far, [c for c in commands if c.venue.host == name])
 
     def _batch(self, base: Path) -> Iterator[Finding]:
         """Try every batch system here once for each way in which commands use it."""

@@ -71,6 +71,7 @@ CODES: Final[Mapping[str, tuple[Grade, Ask | None]]] = {
     "check.dns": (_F, _N),
     "check.file_system": (_F, _S),
     "check.home_open": (_W, _S),
+    "check.host_clock": (_W, _S),
     "check.idle_cut": (_F, _N),
     "check.idle_short": (_W, _N),
     "check.manifest_open": (_F, _S),

@@ -159,18 +159,22 @@ survey) # JOB ATTEMPT BYTES: names and sizes of plain files, and what is not pla
     }
     most=$3
     me=$(id -u)
-    of() {
+    line='
+'
+    of() { # a name of several lines is told as `?`: it could be taken for lines of ours
         printf 'is %s\n' "$1"
         shift
-        find . -xdev ! -name . "$@" -exec printf '%s\n' {} +
+        find . -xdev ! -name . ! -path "*$line*" "$@" -exec printf '%s\n' {} +
     }
+    printf 'is name\n'
+    find . -xdev -path "*$line*" -exec printf './?\n' \;
     of symlink -type l
     of special ! -type l ! -type d ! -type f
     of owner ! -type l ! -user "$me"
     of hard_link -type f ! -links 1
     of too_large -type f -size "+${most}c"
     printf 'is found\n'
-    find . -xdev -type f -links 1 -user "$me" ! -size "+${most}c" -exec $sized {} +
+    find . -xdev -type f ! -path "*$line*" -links 1 -user "$me" ! -size "+${most}c" -exec $sized {} +
     printf 'end\n'
     ;;
 copy) # JOB ATTEMPT NONCE; stdin: lines FOLDER SIZE NAME. A head, the bytes, and why not

@@ -123,7 +123,7 @@ def read_find(view: View, lines: Sequence[str]) -> None:
             about = rest
         elif about != "found" and line.startswith("./"):
             view.withheld(line[2:], about)
-        elif (counted := _COUNTED.fullmatch(line)) is not None:
+        elif about == "found" and (counted := _COUNTED.fullmatch(line)) is not None:
             view.found(counted[2], int(counted[1]))
         elif not re.fullmatch(r" *\d+ total", line):
             view.withheld(line, Why.NAME)
