@@ -1,4 +1,5 @@
 """The batch scheduler with a real Slurm, through its own commands and through Torque's."""
+# ruff: noqa: ASYNC240 - a test may block its own loop for a small local file
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from sekisho.adapters.hosts.host_local import LocalHost
 from sekisho.adapters.schedulers.batch import BatchScheduler
 from sekisho.adapters.schedulers.dialects import DIALECTS
 from sekisho.domain.resources import BatchSystem
-from sekisho.site.scheduler import Gone, LaunchSpec, Observation, Scheduler, Ticket
+from sekisho.site.scheduler import Exited, Gone, LaunchSpec, Observation, Scheduler, Ticket
 from tests.contract.test_scheduler import IGNORE_TERM, SchedulerContract
 from tests.launching import SHELL, a_gate, a_launch, filled, over
 from tests.slurm import Slurm, a_slurm
@@ -53,6 +54,17 @@ class TestSlurm(SchedulerContract):
             control_dir=spec.control_dir,
             reference="999999",
         )
+
+    async def test_a_job_has_the_environment_that_it_was_given_and_no_other(
+        self, scheduler: Scheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("LD_PRELOAD", "SBATCH_PARTITION", "SLURM_JOB_NAME", "PYTHONPATH", "BASH_ENV"):
+            monkeypatch.setenv(name, "/hostile")
+        env = {"CALC_DIR": "/w", "PATH": "/usr/bin:/bin", "N": "a 'b' $(id)\n#SBATCH --uid=0"}
+        spec = a_launch(tmp_path, "/usr/bin/env", "-0", env=env)
+        assert isinstance(await over(scheduler, await scheduler.submit(spec)), Exited)
+        told = Path(spec.control_dir, "stdout").read_text().split("\0")[:-1]
+        assert dict(entry.split("=", 1) for entry in told) == env
 
 
 class TestTorqueCommandsOfSlurm(TestSlurm):
