@@ -33,6 +33,16 @@ max_files = 2
 release = true
 
 [[command]]
+name = "around"
+host = "ssh:far"
+argv = ["/bin/sh", "-c", "cat first >middle"]
+time_limit_s = 600
+before = { argv = ["/bin/sh", "-c", "echo begun | tee first >>{gate}.steps"], time_limit_s = 60 }
+after = { argv = ["/bin/sh", "-c", "cp middle last; echo done >>{gate}.steps"], time_limit_s = 60 }
+[[command.output]]
+path = "last"
+
+[[command]]
 name = "stubborn"
 host = "ssh:far"
 argv = ["/bin/sh", "-c", "trap '' TERM; echo $$ > {gate}.pid; while :; do sleep 1; done"]
@@ -69,6 +79,14 @@ def test_a_job_runs_there_with_its_inputs_and_only_what_may_leave_comes_back(
     assert uid == str(site.far.uid)
     assert Path(work).is_relative_to(site.base)
     assert sorted(p.name for p in results.iterdir()) == sorted(["all.txt", STDOUT_NAME, "sum.txt"])
+
+
+def test_what_is_done_before_and_after_is_done_there(site: FarSite) -> None:
+    with site.place.agent():
+        done = site.place.run("around", "--output", "last")
+    assert done.status == 0, done.err
+    assert (site.results / "last").read_text() == "begun\n"
+    assert site.lines(".steps") == ["begun", "done"]
 
 
 def test_a_killed_agent_finds_its_running_job_again(site: FarSite) -> None:
