@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -133,6 +134,19 @@ class Slurm:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+
+        for step in self._steps():
+            os.kill(step, signal.SIGKILL)
+
+    def _steps(self) -> list[int]:
+        """Return the processes that still look after a job of this very Slurm."""
+        ours = f"SLURM_CONF={self.conf}\0".encode()
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if (process / "comm").read_text() == "slurmstepd\n":
+                    found += [int(process.name)] * (ours in (process / "environ").read_bytes())
+        return found
 
     def told(self, *argv: str, timeout_s: float = 20) -> str:
         """Return what one of Slurm's commands says; nothing when it does not answer."""
