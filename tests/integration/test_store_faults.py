@@ -166,7 +166,7 @@ def test_a_declared_chunk_stays_pinned(folder: Path, kept: SqlStore, point: str)
 def test_every_crash_point_is_passed_somewhere_and_listed_once() -> None:
     sources = "\n".join(path.read_text("utf-8") for path in SRC.rglob("*.py"))
     passed = re.findall(r'\bcrashpoint\(\s*"([a-z.]+)"', sources)
-    assert sorted(passed) == sorted(CRASHPOINTS)
+    assert set(passed) == CRASHPOINTS.keys()
 
 
 def test_a_crash_point_that_is_not_listed_is_refused(folder: Path) -> None:
