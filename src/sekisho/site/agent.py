@@ -208,17 +208,24 @@ class Agent:
         async def one(offer: Offer) -> None:
             good.append(await self._take_one(group, offer, patient=patient))
 
+        # what is in hand hears of it before it goes on, and would speak under its old epoch
+        fresh = [offer for offer in answer.offers if not self._in_hand(offer)]
         async with together() as taking:
-            for offer in answer.offers:
+            for offer in fresh:
                 taking.start_soon(one, offer)
         return all(good)
 
+    def _in_hand(self, offer: Offer) -> bool:
+        """Tell a run that is being carried of its new epoch; say whether there is one."""
+        control = self._controls.get(offer.job)
+        if control is None:
+            return False
+        log.info("offer_in_hand", job=offer.job, epoch=offer.epoch)
+        control.offered = offer.epoch
+        control.wake()
+        return True
+
     async def _take_one(self, group: TaskGroup, offer: Offer, *, patient: bool) -> bool:
-        if control := self._controls.get(offer.job):
-            log.info("offer_in_hand", job=offer.job, epoch=offer.epoch)
-            control.offered = offer.epoch
-            control.wake()
-            return True
         if offer.job in self._moving:
             return False  # it is being purged: the broker will offer again
         with self._moved(offer.job):
