@@ -1,8 +1,9 @@
-"""A host that counts logins and kills what is old: a hundred jobs, each once, and few logins."""
+"""Hosts that count logins and kill what is old; lines, servers, agents that die at any moment."""
 
 from __future__ import annotations
 
 import os
+import random
 import signal
 import threading
 import time
@@ -81,12 +82,7 @@ def test_a_hundred_jobs_on_a_host_that_counts_logins_and_kills_what_is_old(tmp_p
             sekisho.connect(hall.environ["SEKISHO_CONFIG"]) as client,
             ThreadPoolExecutor(JOBS) as pool,
         ):
-            specs = [
-                sekisho.JobSpec(
-                    site=site.place.name, command="mark", parameters={"n": n}, outputs=["out.txt"]
-                )
-                for n in range(JOBS)
-            ]
+            specs = [a_mark(site.place.name, n) for n in range(JOBS)]
             jobs = [client.submit(spec) for spec in specs]
             ends = list(pool.map(lambda job: job.wait(500).state, jobs))
         minutes = (time.monotonic() - began) / 60
@@ -94,3 +90,30 @@ def test_a_hundred_jobs_on_a_host_that_counts_logins_and_kills_what_is_old(tmp_p
         assert sorted(map(int, site.lines(".witness"))) == list(range(JOBS))
         assert killed
         assert far.server.logins <= LOGINS_PER_MINUTE * (minutes + 1)
+
+
+def test_whatever_is_killed_at_any_moment_every_job_starts_once(tmp_path: Path) -> None:
+    """Kills agents, and what serves their connections, at moments that nobody chose."""
+    home = tmp_path / "hall"
+    home.mkdir()
+    moments = random.Random(7)
+    pause = threading.Event()
+    with far_host(tmp_path) as far, an_open_hall(home) as hall:
+        site = a_far_site(hall, far, tmp_path / "ssh_config", COMMANDS)
+        with sekisho.connect(hall.environ["SEKISHO_CONFIG"]) as client:
+            jobs = [client.submit(a_mark(site.place.name, n)) for n in range(12)]
+            for _ in range(5):
+                with site.place.agent() as agent:
+                    for _ in range(3):
+                        pause.wait(moments.uniform(0.1, 1.0))
+                        far.server.cut()
+                    agent.send(signal.SIGKILL)
+            with site.place.agent():
+                ends = [job.wait(200).state for job in jobs]
+        assert ends == ["succeeded"] * len(jobs)
+        assert sorted(map(int, site.lines(".witness"))) == list(range(len(jobs)))
+
+
+def a_mark(site: str, n: int) -> sekisho.JobSpec:
+    """Return a job that leaves its number with the witness, and in its output."""
+    return sekisho.JobSpec(site=site, command="mark", parameters={"n": n}, outputs=["out.txt"])
