@@ -9,6 +9,7 @@ import subprocess
 import sysconfig
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,8 +82,15 @@ class Shell:
         return Ended(done.returncode, out, err, time.monotonic() - begun)
 
     def start(self, who: Person, argv: Sequence[str], log: Path) -> int:
-        """Show and start a server whose output goes to the file ``log``; return its process id."""
+        """Show and start a server whose output goes to the file ``log``; return its process id.
+
+        In a thread, which no signal interrupts: whatever was started is known to `stop`.
+        """
         self._screen.command(who.name, f"{shlex.join(argv)} &")
+        with ThreadPoolExecutor(1) as starter:
+            return starter.submit(self._begin, who, argv, log).result()
+
+    def _begin(self, who: Person, argv: Sequence[str], log: Path) -> int:
         with log.open("wb") as file:
             server = subprocess.Popen(
                 argv,
