@@ -90,6 +90,8 @@ def test_a_flipped_bit_is_found_and_named_with_its_job(kept: Kept) -> None:
     kept.file(DIGESTS[1]).write_bytes(b"twO")
     status, told, said = kept.scrub()
     assert (status, told["chunks"]) == (IntegrityError.exit_status, 2)
+    assert told["code"] == "store.chunks_damaged"
+    assert "chunk_damaged" in said
     assert told["damage"] == [
         {
             "what": "damaged",
@@ -99,7 +101,6 @@ def test_a_flipped_bit_is_found_and_named_with_its_job(kept: Kept) -> None:
             "jobs": [kept.job.id],
         }
     ]
-    assert "store.chunks_damaged" in said
 
 
 def test_a_chunk_that_is_gone_is_found(kept: Kept) -> None:

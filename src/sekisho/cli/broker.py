@@ -125,7 +125,7 @@ def backup(session: Session, destination: Path, config: Path) -> None:
 @config_option
 @json_option
 @click.pass_obj
-def scrub(session: Session, config: Path) -> None:
+def scrub(session: Session, config: Path) -> int:
     """Read and verify every stored chunk; name what is damaged, and the jobs that need it."""
     with open_desk(config) as desk:
         pass_ = Scrub(desk.ports.store, desk.ports.blobs)
@@ -134,10 +134,16 @@ def scrub(session: Session, config: Path) -> None:
             damage.append(one)
             if not session.json:
                 show(f"{one.what} {one.digest} {one.site} {one.submitter} {' '.join(one.jobs)}")
+    fault = IntegrityError("store.chunks_damaged", count=len(damage)) if damage else None
     row = {"chunks": pass_.chunks, "chunk_bytes": pass_.bytes, "damage": len(damage)}
-    show_record(session, row | {"damage": damage} if session.json else row)
-    if damage:
-        raise IntegrityError("store.chunks_damaged", count=len(damage))
+    if session.json:  # one object tells all of it
+        code = {"code": fault.code} if fault else {}
+        show_record(session, row | {"damage": damage} | code)
+        return fault.exit_status if fault else 0
+    show_record(session, row)
+    if fault:
+        raise fault
+    return 0
 
 
 @broker.command()
