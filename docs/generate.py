@@ -21,6 +21,7 @@ from sekisho.config import batch as batch_config
 from sekisho.config import broker as broker_config
 from sekisho.config import client as client_config
 from sekisho.config import manifest as manifest_config
+from sekisho.config import parameter as parameter_config
 from sekisho.config import publish as publish_config
 from sekisho.config import site as agent_config
 from sekisho.domain import egress
@@ -37,6 +38,7 @@ LANGUAGES: Final = ("en", "ja")
 MODULES: Final = {
     "manifest": manifest_config,
     "batch": batch_config,
+    "parameter": parameter_config,
     "publish": publish_config,
     "agent": agent_config,
     "broker": broker_config,

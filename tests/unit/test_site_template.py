@@ -12,6 +12,7 @@ import pytest
 from sekisho.config import manifest as tables
 from sekisho.config.load import parse
 from sekisho.config.manifest import ManifestTable, parse_manifest
+from sekisho.config.parameter import ParameterTable
 from sekisho.config.site import SiteSettings
 from sekisho.config.site_template import (
     UNNAMED,
@@ -67,7 +68,7 @@ def test_the_second_example_works_when_its_marks_are_taken_off() -> None:
     [
         ManifestTable,
         tables.CommandTable,
-        tables.ParameterTable,
+        ParameterTable,
         tables.InputTable,
         tables.OutputTable,
         tables.LogTable,

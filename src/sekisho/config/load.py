@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar, get_args, get_origin
 import msgspec
 
 from sekisho.config.locate import KeyPath, line_of
-from sekisho.domain.errors import ConfigError
+from sekisho.domain.errors import ConfigError, UsageError
 
 T = TypeVar("T", bound=msgspec.Struct)
 Faults = Iterator[tuple[KeyPath, str]]
@@ -44,6 +44,28 @@ def invalid(faults: Sequence[Fault]) -> ConfigError:
 def fault_at(text: str, file: str, where: KeyPath, why: str) -> Fault:
     """Return a fault of the value at ``where`` in ``text``; for rules beyond types."""
     return Fault(file, line_of(text, where), _dotted(where), why)
+
+
+def table_faults(
+    entry: Mapping[str, Any], at: KeyPath, key: str, kind: type[T], made: Callable[[T], object]
+) -> Faults:
+    """Find what keeps the table ``key`` of ``entry``, if it is there, from being ``made``."""
+    try:
+        if (given := entry.get(key)) is not None:
+            made(msgspec.convert(given, kind))
+    except msgspec.ValidationError:
+        return  # told already, with the key
+    except UsageError as error:
+        yield (*at, key), why_of(error)
+
+
+def why_of(error: Exception) -> str:
+    """Return what is told of ``error`` beside its place: its code and reason, or its text."""
+    code = getattr(error, "code", None)
+    if code is None:
+        return str(error)
+    why = getattr(error, "params", {}).get("why")
+    return f"{code} ({why})" if why else str(code)
 
 
 def read_text(path: Path) -> str:

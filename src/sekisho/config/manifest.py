@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -26,41 +26,34 @@ from sekisho.config.batch import (
     scheduler_faults,
     venue_faults,
 )
-from sekisho.config.load import Faults, examine, fault_at, invalid, read_text
+from sekisho.config.load import (
+    Faults,
+    examine,
+    fault_at,
+    invalid,
+    read_text,
+    table_faults,
+    why_of,
+)
 from sekisho.config.locate import KeyPath
-from sekisho.config.publish import PublishTable, publish_faults, publish_rule
+from sekisho.config.parameter import ParameterTable, parameter, parameter_faults
+from sekisho.config.publish import PublishTable, publish_rule
 from sekisho.config.size import Seconds, Size, size_of
-from sekisho.domain import parameter as parameters
 from sekisho.domain.access import Submitters
 from sekisho.domain.egress import LogRule, OutputRule
-from sekisho.domain.errors import SekishoError, UsageError
+from sekisho.domain.errors import UsageError
 from sekisho.domain.files import Pattern
 from sekisho.domain.ids import COMMAND_PATTERN, SITE_PATTERN, USER_PATTERN
 from sekisho.domain.launch import LaunchLimits, Sandbox, check_variable
 from sekisho.domain.manifest import ArgTemplate, Command, InputRule, Manifest, Step
 from sekisho.domain.resources import LOCAL, Venue
 
-T = TypeVar("T")
 User = Annotated[str, Meta(pattern=rf"^{USER_PATTERN}\Z")]
 ParameterName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}\Z")]
 
 
 class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every table of the file."""
-
-
-class ParameterTable(Table, frozen=True, kw_only=True):
-    """One parameter; which keys it needs depends on its type."""
-
-    type: Literal["integer", "number", "boolean", "text", "choice"]
-    minimum: int | float | None = None
-    maximum: int | float | None = None
-    pattern: str | None = None
-    max_length: Annotated[int, Meta(ge=1, le=4096)] | None = None
-    leading_dash: bool | None = None
-    values: list[Annotated[str, Meta(min_length=1, max_length=4096)]] | None = None
-    flag: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
-    default: int | float | bool | str | None = None
 
 
 class InputTable(Table, frozen=True, kw_only=True):
@@ -182,32 +175,19 @@ def _rule_faults(document: dict[str, Any]) -> Faults:
                 if text in texts:
                     yield (*at, key), "command.duplicate"
                 texts.add(text)
-        parameters = list(_parameter_faults(entry, at))
+        parameters = list(parameter_faults(entry, at))
         others = [
             *_pattern_faults(entry, at),
             *_variable_faults(entry, at),
-            *_limit_faults(entry, at),
-            *_sandbox_faults(entry, at),
+            *table_faults(entry, at, "limits", LimitsTable, _limits),
+            *table_faults(entry, at, "sandbox", SandboxTable, _sandbox),
             *venue_faults(entry, document, at),
-            *publish_faults(entry, at),
+            *table_faults(entry, at, "publish", PublishTable, publish_rule),
             *resource_faults(entry, at),
         ]
         yield from parameters + others
         if not parameters:
             yield from _argv_faults(entry, at, alone=bool(others))
-
-
-def _parameter_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
-    tables = entry.get("parameters")
-    for name, given in (tables if isinstance(tables, dict) else {}).items():
-        try:
-            table = msgspec.convert(given, ParameterTable)
-        except msgspec.ValidationError:
-            continue  # told already, with the key
-        try:
-            _parameter(name, table)
-        except (SekishoError, ValueError) as error:
-            yield (*at, "parameters", name), _why(error)
 
 
 def _pattern_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
@@ -219,7 +199,7 @@ def _pattern_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
                 if isinstance(path, str):
                     Pattern(path)
             except UsageError as error:
-                yield (*at, key, n, "path"), _why(error)
+                yield (*at, key, n, "path"), why_of(error)
 
 
 def _variable_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
@@ -228,27 +208,7 @@ def _variable_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
         try:
             check_variable(name)
         except UsageError as error:
-            yield (*at, "environment", name), _why(error)
-
-
-def _limit_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
-    try:
-        if (given := entry.get("limits")) is not None:
-            _limits(msgspec.convert(given, LimitsTable))
-    except msgspec.ValidationError:
-        return  # told already, with the key
-    except UsageError as error:
-        yield (*at, "limits"), _why(error)
-
-
-def _sandbox_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
-    try:
-        if (given := entry.get("sandbox")) is not None:
-            _sandbox(msgspec.convert(given, SandboxTable))
-    except msgspec.ValidationError:
-        return  # told already, with the key
-    except UsageError as error:
-        yield (*at, "sandbox"), _why(error)
+            yield (*at, "environment", name), why_of(error)
 
 
 def _argv_faults(entry: dict[str, Any], at: KeyPath, *, alone: bool) -> Faults:
@@ -260,7 +220,7 @@ def _argv_faults(entry: dict[str, Any], at: KeyPath, *, alone: bool) -> Faults:
         except msgspec.ValidationError:
             continue  # told already, with the key
         except UsageError as error:
-            yield (*at, "argv"), _why(error)
+            yield (*at, "argv"), why_of(error)
         return
 
 
@@ -268,7 +228,7 @@ def _command(entry: CommandTable, host: str) -> Command:
     return Command(
         name=entry.name,
         argv=tuple(_template(element) for element in entry.argv),
-        parameters={name: _parameter(name, p) for name, p in entry.parameters.items()},
+        parameters={name: parameter(name, p) for name, p in entry.parameters.items()},
         inputs=tuple(
             InputRule(path=Pattern(i.path), max_bytes=size_of(i.max_bytes), required=i.required)
             for i in entry.input
@@ -330,82 +290,3 @@ def _sandbox(table: SandboxTable) -> Sandbox:
 
 def _template(element: str | list[str]) -> ArgTemplate:
     return element if isinstance(element, str) else tuple(element)
-
-
-#: Which keys each type needs and allows, besides `type` and `default`.
-_KEYS: Final = {
-    "integer": ({"minimum", "maximum"}, set[str]()),
-    "number": ({"minimum", "maximum"}, set[str]()),
-    "boolean": (set[str](), {"flag"}),
-    "text": ({"pattern"}, {"max_length", "leading_dash"}),
-    "choice": ({"values"}, set[str]()),
-}
-
-
-def _parameter(name: str, table: ParameterTable) -> parameters.Parameter:
-    given = {
-        key: value
-        for key, value in msgspec.structs.asdict(table).items()
-        if value is not None and key not in ("type", "default")
-    }
-    needed, allowed = _KEYS[table.type]
-    if lacking := needed - given.keys():
-        raise ValueError(f"missing {min(lacking)}")
-    if extra := given.keys() - needed - allowed:
-        raise ValueError(f"{min(extra)} does not go with type {table.type}")
-    made = _made(table, given)
-    if made.default is not None:
-        made.render(name, made.default)
-    return made
-
-
-def _made(table: ParameterTable, given: dict[str, Any]) -> parameters.Parameter:
-    match table.type:
-        case "integer":
-            kind = int
-            low, high = _typed(given["minimum"], int), _typed(given["maximum"], int)
-            _ordered(low, high)
-            return parameters.Integer(
-                minimum=low, maximum=high, default=_default(table.default, kind)
-            )
-        case "number":
-            low_n, high_n = float(given["minimum"]), float(given["maximum"])
-            _ordered(low_n, high_n)
-            default = table.default
-            return parameters.Number(
-                minimum=low_n,
-                maximum=high_n,
-                default=None if default is None else float(_typed(default, float)),
-            )
-        case "boolean":
-            return parameters.Boolean(default=_default(table.default, bool), flag=table.flag)
-        case "text":
-            return parameters.Text(**given, default=_default(table.default, str))
-        case "choice":
-            values = tuple(given["values"])
-            return parameters.Choice(values=values, default=_default(table.default, str))
-
-
-def _ordered(low: float, high: float) -> None:
-    if low > high:
-        raise ValueError("minimum above maximum")
-
-
-def _default(value: Any, kind: type[T]) -> T | None:
-    return None if value is None else _typed(value, kind)
-
-
-def _typed(value: Any, kind: type[T]) -> T:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not kind:
-        raise ValueError(f"not of type {kind.__name__}")
-    return value
-
-
-def _why(error: Exception) -> str:
-    code = getattr(error, "code", None)
-    if code is None:
-        return str(error)
-    why = getattr(error, "params", {}).get("why")
-    return f"{code} ({why})" if why else str(code)

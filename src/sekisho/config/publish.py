@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 from msgspec import Meta, Struct
 
-from sekisho.config.load import Faults
-from sekisho.config.locate import KeyPath
 from sekisho.config.size import Seconds, Size, size_of
 from sekisho.domain.egress import OutputRule, PublishRule, check_publish
-from sekisho.domain.errors import UsageError
 from sekisho.domain.files import Pattern, RelPath
 from sekisho.domain.limits import MAX_SNAPSHOT_FILES
 
@@ -46,15 +42,3 @@ def publish_rule(table: PublishTable) -> PublishRule:
     progress = None if table.progress is None else RelPath.parse(table.progress)
     every = timedelta(seconds=table.every_s)
     return check_publish(PublishRule(every=every, files=files, progress=progress))
-
-
-def publish_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
-    """Find what is wrong with a command's table beyond types."""
-    try:
-        if (given := entry.get("publish")) is not None:
-            publish_rule(msgspec.convert(given, PublishTable))
-    except msgspec.ValidationError:
-        return  # told already, with the key
-    except UsageError as error:
-        why = error.params.get("why")
-        yield (*at, "publish"), f"{error.code} ({why})" if why else error.code
