@@ -17,6 +17,7 @@ from sekisho.adapters.hosts.spawn_local import LocalSpawner
 from sekisho.adapters.schedulers.local import LocalScheduler
 from sekisho.domain.launch import LaunchLimits
 from sekisho.site.scheduler import (
+    Exited,
     LaunchSpec,
     Observation,
     Pending,
@@ -58,6 +59,14 @@ async def over(scheduler: Scheduler, ticket: Ticket, within_s: float = 30) -> Ob
             if not isinstance(seen, Pending | Running):
                 return seen
             await scheduler.changed([ticket], within_s)
+
+
+async def output(scheduler: Scheduler, spec: LaunchSpec) -> bytes:
+    """Return what the program of ``spec`` printed, once it has ended well."""
+    seen = await over(scheduler, await scheduler.submit(spec))
+    assert isinstance(seen, Exited)
+    assert seen.exit.code == 0
+    return Path(spec.control_dir, "stdout").read_bytes()
 
 
 async def until(claim: Callable[[], object], within_s: float = 30) -> None:

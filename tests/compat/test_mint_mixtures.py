@@ -77,21 +77,6 @@ def prepared(house: House, url: str) -> None:
 
 
 @pytest.fixture
-def workflow(house: House) -> Iterator[OldWorkflow]:
-    with house.line() as line:
-        yield OldWorkflow(line)
-
-
-@pytest.fixture
-def agent(house: House, tmp_path: Path) -> Iterator[OldAgent]:
-    with house.line() as line:
-        agent = OldAgent(line, tmp_path / "calc")
-        while agent.ask():
-            pass
-        yield agent
-
-
-@pytest.fixture
 def client(house: House) -> Iterator[Client]:
     with connect(house.place / "client.toml") as client:
         yield client

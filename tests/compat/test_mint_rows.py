@@ -31,22 +31,6 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         yield serving
 
 
-@pytest.fixture
-def workflow(house: House) -> Iterator[OldWorkflow]:
-    with house.line() as line:
-        yield OldWorkflow(line)
-
-
-@pytest.fixture
-def agent(house: House, tmp_path: Path) -> Iterator[OldAgent]:
-    """An agent before which nothing of an earlier test waits."""
-    with house.line() as line:
-        agent = OldAgent(line, tmp_path / "calc")
-        while agent.ask():
-            pass
-        yield agent
-
-
 def held(workflow: OldWorkflow, agent: OldAgent, **what: Any) -> str:
     """Return a calculation whose inputs the agent has."""
     accept_id = workflow.ready(**what)

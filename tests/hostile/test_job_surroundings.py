@@ -15,16 +15,12 @@ from sekisho.adapters.hosts.spawn_local import LocalSpawner
 from sekisho.adapters.schedulers.local import LocalScheduler
 from sekisho.domain.errors import UsageError
 from sekisho.domain.launch import SHELL_NAMES, LaunchLimits
-from sekisho.site.scheduler import (
-    Exited,
-    LaunchSpec,
-)
 from tests.launching import (
     PYTHON,
     SweepingScheduler,
     a_launch,
     a_scheduler,
-    over,
+    output,
 )
 
 pytestmark = pytest.mark.anyio
@@ -54,13 +50,6 @@ async def scheduler() -> AsyncIterator[SweepingScheduler]:
 @pytest.fixture
 def spawner(scheduler: SweepingScheduler) -> LocalSpawner:
     return scheduler.spawner
-
-
-async def output(scheduler: LocalScheduler, spec: LaunchSpec) -> bytes:
-    seen = await over(scheduler, await scheduler.submit(spec))
-    assert isinstance(seen, Exited)
-    assert seen.exit.code == 0
-    return Path(spec.control_dir, "stdout").read_bytes()
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=["sh", "bash"])

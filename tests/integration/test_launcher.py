@@ -47,6 +47,7 @@ from tests.launching import (
     a_launch,
     a_scheduler,
     filled,
+    output,
     over,
     release,
     runs,
@@ -66,13 +67,6 @@ async def scheduler() -> AsyncIterator[SweepingScheduler]:
 @pytest.fixture
 def spawner(scheduler: SweepingScheduler) -> LocalSpawner:
     return scheduler.spawner
-
-
-async def output(scheduler: LocalScheduler, spec: LaunchSpec) -> bytes:
-    seen = await over(scheduler, await scheduler.submit(spec))
-    assert isinstance(seen, Exited)
-    assert seen.exit.code == 0
-    return Path(spec.control_dir, "stdout").read_bytes()
 
 
 # ------------------------------------------------------------------- what cannot start
