@@ -8,6 +8,7 @@ same file. Keys without a kind in their name are the bare site's, as in `mission
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shutil
 import statistics
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -52,6 +53,7 @@ class Bench:
     figures: dict[str, Figure] = field(default_factory=dict)
     costs: dict[str, list[Cost]] = field(default_factory=dict)
     ratios: dict[str, list[float]] = field(default_factory=dict)
+    _count: Iterator[int] = field(default_factory=itertools.count)
 
     # ------------------------------------------------------------------------ starts
 
@@ -102,8 +104,13 @@ class Bench:
         for kind in KINDS:
             shutil.copyfile(big, self.world.ready)
             self._ours("out", kind, lambda kind=kind: self.one(kind, "give"))  # type: ignore[misc]
-        there.unlink()
-        back.unlink()
+        for plain in (there, back):
+            plain.unlink()
+        shutil.rmtree(self._results)  # what removing takes is nobody's cost
+
+    @property
+    def _results(self) -> Path:
+        return self.world.place / "results"
 
     @property
     def _there(self) -> Path:
@@ -140,9 +147,8 @@ class Bench:
     def one(self, site: str, command: str, *inputs: Path, through: Client | None = None) -> None:
         """Run one job from its submission to its result on disk."""
         spec = JobSpec(site=site, command=command, inputs=list(inputs), outputs=_OUTPUTS[command])
-        into = self.world.place / "result"
+        into = self._results / str(next(self._count))  # what is there already is not fetched
         (through or self.client).submit(spec).result(into)
-        shutil.rmtree(into, ignore_errors=True)  # what is there already would not be fetched
 
     # ---------------------------------------------------------------- changes, slow lines
 

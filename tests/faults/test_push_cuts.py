@@ -214,8 +214,11 @@ SHARES = (0.45, 0.7, 0.95)
 
 
 @contextmanager
-def cut_at(line: Wire, count: Callable[[], int]) -> Iterator[list[int]]:
+def cut_at(
+    line: Wire, count: Callable[[], int], cut: Callable[[], object] | None = None
+) -> Iterator[list[int]]:
     """Cut the line whenever ``count`` has come to the next share of the whole; tell where."""
+    cut = cut or line.cut
     over = threading.Event()
     cuts: list[int] = []
     start = count()
@@ -226,7 +229,7 @@ def cut_at(line: Wire, count: Callable[[], int]) -> Iterator[list[int]]:
                 if over.wait(0.005):
                     return
             cuts.append(count() - start)
-            line.cut()
+            cut()
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -255,6 +258,28 @@ def test_what_had_arrived_before_a_cut_is_not_sent_again(
         assert line.back - before < SIZE + len(cuts) * UNDER_WAY
     assert (tmp_path / "r" / "out.txt").read_bytes() == content
     assert sites.house.site.starts() == 1
+
+
+def test_a_killed_rsync_leaves_nothing_in_the_result_and_is_gone_on_from(
+    line: Wire, sites: TwoSites, tmp_path: Path
+) -> None:
+    """Killed without a chance to keep its half of a file under a name that the next one knows."""
+    content = random.Random(SIZE).randbytes(SIZE)
+    sites.house.site.go.touch()
+    with sites.client() as client:
+        job = client.submit(a_slow(tmp_path, BARE, content))
+        before = line.back
+        with cut_at(line, lambda: line.back, lambda: kill(rsyncs(sites))) as cuts:
+            result = job.result(tmp_path / "r")
+    assert len(cuts) == len(SHARES)
+    assert line.back - before < SIZE + len(cuts) * UNDER_WAY
+    assert [file.name for file in result.files] == ["out.txt"]
+    assert [file.name for file in (tmp_path / "r").rglob("*")] == ["out.txt"]
+    assert (tmp_path / "r" / "out.txt").read_bytes() == content
+
+
+def rsyncs(sites: TwoSites) -> list[int]:
+    return [p for p in programs(sites) if Path(f"/proc/{p}/comm").read_bytes() == b"rsync\n"]
 
 
 def test_what_one_submitter_sent_through_a_gate_is_no_cache_for_another(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sekisho.adapters.hosts.bare import BareHost
-from sekisho.adapters.hosts.rsync import Rsync
+from sekisho.adapters.hosts.rsync import Landing, Rsync
 from sekisho.adapters.hosts.ssh import Completed, SshAddress, SshHost
 from sekisho.adapters.hosts.talk import MAX_HEARD_BYTES
 from sekisho.client.spec import JobSpec
@@ -180,8 +180,9 @@ def test_a_sender_that_says_nothing_is_given_up(evil: BareWorld, tmp_path: Path)
         client.submit(JobSpec(site=SITE, command="out"))
         address = SshAddress(host=SITE, config_file=evil.place / "ssh_config")
         host = SshHost(address, evil.runtime)
+        landing = Landing(place=tmp_path, passing=tmp_path, max_bytes=1)
         with pytest.raises(SekishoError) as given_up:
-            Rsync(host, stall_s=0.5).pull("/tmp", ["x"], tmp_path, lambda _n: None, max_bytes=1)
+            Rsync(host, stall_s=0.5).pull("/tmp", ["x"], landing, lambda _n: None)
         host.disconnect()
     assert given_up.value.code == "ssh.unreachable"
 

@@ -18,9 +18,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from sekisho.adapters.arrival import Arrivals, name_of
 from sekisho.adapters.durable import write_file
 from sekisho.adapters.hosts.bare import Left
-from sekisho.adapters.hosts.rsync import Rsync
+from sekisho.adapters.hosts.rsync import Landing, Rsync
 from sekisho.adapters.staging import collisions
 from sekisho.adapters.walk import survey
 from sekisho.domain.egress import Fault
@@ -30,7 +31,7 @@ from sekisho.domain.limits import MAX_DEPTH, MAX_FILES, MAX_TREE_BYTES, MIB
 from sekisho.site.workplace import CollectCaps
 from sekisho.transfer.port import Given
 from sekisho.transfer.progress import Progress, unseen
-from sekisho.transfer.remembered import Look
+from sekisho.transfer.remembered import Forgetful, Look, Remembered
 from sekisho.transfer.source import LocalTree, Source
 from sekisho.transfer.tree import Tree
 from sekisho.wire.frames import Chunk
@@ -39,6 +40,7 @@ LOG_NAME: Final = RelPath.parse("remote_program_exec.log")
 #: A log up to this size comes with one question; a longer one as a file.
 SHORT_LOG_BYTES: Final = 128 << 10
 _SPARE_BYTES: Final = 16 * MIB
+_FORGETFUL: Final = Forgetful()
 _CAPS: Final = CollectCaps(
     max_entries=2 * MAX_FILES,
     max_depth=MAX_DEPTH,
@@ -60,10 +62,13 @@ class Back:
     def tree(self) -> Tree:
         return self.local.tree
 
-    def lacking(self, wanted: Sequence[RelPath]) -> Back:
-        """Return this with a fault for each file that was announced and then did not come."""
-        here = {file.path for file in self.tree.files}
-        gone = [path for path in wanted if path not in here]
+    def lacking(self, wanted: Sequence[tuple[RelPath, int]]) -> Back:
+        """Return this with a fault for each file that was announced and did not come, or not all.
+
+        What an interrupted transfer has left lies under the file's own name.
+        """
+        here = {file.path: file.size for file in self.tree.files}
+        gone = [path for path, size in wanted if here.get(path, -1) < size]
         faults = [Fault("output.changed", (("output", str(path)),)) for path in gone]
         return replace(self, faults=(*self.faults, *faults))
 
@@ -85,6 +90,11 @@ class Quarantine:
         return self.place / "work"
 
     @property
+    def passing(self) -> Path:
+        """Where a file is while it comes."""
+        return self.place / "coming"
+
+    @property
     def log(self) -> Path:
         return self.place / "control" / "stdout"
 
@@ -99,17 +109,33 @@ class Quarantine:
         finally:
             os.close(fd)
 
+    def prepare(self, wanted: Sequence[tuple[RelPath, int]]) -> None:
+        """Make room for what comes. What a killed rsync had of a file is where rsync goes on."""
+        self.work.mkdir(mode=0o700, exist_ok=True)
+        self.passing.mkdir(mode=0o700, exist_ok=True)
+        for left in self.passing.iterdir():
+            named = [path for path, _ in wanted if path.parts[-1] == name_of(left.name)]
+            place = self.work.joinpath(*named[0].parts) if len(named) == 1 else None
+            if place is None or place.exists():
+                left.unlink()
+            else:
+                place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                left.rename(place)
+
     def drop(self) -> None:
         """Remove what came back; the result is where the submitter wanted it."""
         if not self.place.exists():
             return
         with self.held():
-            for folder in (self.work, self.log.parent):
+            for folder in (self.work, self.passing, self.log.parent):
                 with suppress(FileNotFoundError):
                     shutil.rmtree(folder)
 
-    def look(self, faults: Sequence[Fault] = ()) -> Back:
-        """Return the plain files of the quarantine as a tree; other things stay behind."""
+    def look(self, faults: Sequence[Fault] = (), known: Remembered = _FORGETFUL) -> Back:
+        """Return the plain files of the quarantine as a tree; other things stay behind.
+
+        What is ``known`` of a file is not read again.
+        """
         sources: list[Source] = []
         if self.work.is_dir():
             root = os.open(self.work, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -124,7 +150,7 @@ class Quarantine:
         if self.log.is_file() and LOG_NAME.key not in taken:
             sources.append(Source(LOG_NAME, self.log))
         looks = {source.path: Look.of(source.file.stat()) for source in sources}
-        return Back(LocalTree(sources), tuple(faults), looks)
+        return Back(LocalTree(sources, known), tuple(faults), looks)
 
 
 def choose(left: Left, requested: Sequence[Pattern]) -> list[tuple[RelPath, int]]:
@@ -143,10 +169,11 @@ def missing(left: Left, requested: Sequence[Pattern]) -> list[Fault]:
 
 def bring(
     rsync: Rsync, source: str, left: Left, wanted: Sequence[tuple[RelPath, int]], to: Quarantine
-) -> None:
+) -> Remembered:
     """Bring the ``wanted`` files and a long log into the quarantine; raise StorageFull.
 
-    May be repeated after any error; what has arrived is not sent again.
+    May be repeated after any error; what has arrived is not sent again. Return what is known of
+    the files by then.
     """
     names = [f"work/{path}" for path, _ in wanted]
     size = sum(n for _, n in wanted)
@@ -154,14 +181,17 @@ def bring(
         names.append("control/stdout")
         size += left.log_bytes
     if not names:
-        return
+        return _FORGETFUL
     free = shutil.disk_usage(to.place).free
     if size + _SPARE_BYTES > free:
         raise StorageFull("fetch.disk_full", needed=size, free=free)
-    to.work.mkdir(mode=0o700, exist_ok=True)
+    to.prepare(wanted)
     most = size + size // 8 + _SPARE_BYTES
-    rsync.pull(source, names, to.place, rising(size, to.progress), max_bytes=most)
+    landing = Landing(place=to.place, passing=to.passing, max_bytes=most)
+    with Arrivals(to.passing, [(path.parts[-1], n) for path, n in wanted]) as arrivals:
+        rsync.pull(source, names, landing, rising(size, to.progress))
     to.progress(size, size)
+    return arrivals
 
 
 def rising(total: int, progress: Progress) -> Callable[[int], None]:

@@ -291,22 +291,22 @@ class BareLane:
             done = self._outcome(job_id)
             if done is not None:
                 return done
-            back = self._brought(known, quarantine)
+            back = self._brought(known.record.job, quarantine)
             with self._guard:
                 self._backs[job_id] = back
             return self._closed(known, outcome_of(seen, end, back))
 
-    def _brought(self, known: _Known, quarantine: Quarantine) -> Back:
-        job_id = known.record.job.id
-        wishes = [Pattern(text) for text in open_request(known.record.job.request).outputs]
+    def _brought(self, job: SubmitJob, quarantine: Quarantine) -> Back:
+        job_id = job.id
+        wishes = [Pattern(text) for text in open_request(job.request).outputs]
         left = self._host.left(job_id)
         wanted = choose(left, wishes)
         place = self._host.place(job_id)
-        bring(self._rsync, place, left, wanted, quarantine)
+        known = bring(self._rsync, place, left, wanted, quarantine)
         if 0 < left.log_bytes <= SHORT_LOG_BYTES:
             keep_log(quarantine, self._host.tail(job_id, SHORT_LOG_BYTES))
-        back = quarantine.look(missing(left, wishes))
-        return back.lacking([path for path, _ in wanted])
+        back = quarantine.look(missing(left, wishes), known)
+        return back.lacking(wanted)
 
     def _back(self, job_id: str) -> Back:
         """Return the files of an ended job, as they came or as they are here now."""
@@ -321,8 +321,8 @@ class BareLane:
         with quarantine.held():
             back = quarantine.look()
             if outcome is None or outcome.outputs != back.tree.ref():
-                known = self._known(job_id)
-                back = self._repeat(lambda: self._brought(known, quarantine))
+                job = self._known(job_id).record.job
+                back = self._repeat(lambda: self._brought(job, quarantine))
         with self._guard:
             self._backs[job_id] = back
         return back

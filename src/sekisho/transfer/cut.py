@@ -9,7 +9,8 @@ too, but shares no chunk with ours: another rule is a new version of the list (`
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Final
 
 from pyfastcdc import FastCDC
@@ -27,6 +28,8 @@ _LARGE_LEAST_BYTES: Final = 256 << 10
 _LARGE_USUAL_BYTES: Final = 512 << 10
 #: So much of a file is in memory at a time.
 _WINDOW_BYTES: Final = 4 * MIB
+#: Gives the bytes at an offset: a length of them, or fewer where they end.
+Read = Callable[[int, int], bytes]
 _ZEROS: Final = digest_of(bytes(MAX_CHUNK_BYTES))
 
 
@@ -36,18 +39,20 @@ def cut(fd: int, start: int, size: int) -> Iterator[memoryview | int]:
     Fewer when the file ends before: whoever promised a size compares. The boundaries depend on
     nothing but these bytes, their number, and the holes.
     """
-    least, usual = LEAST_BYTES, _USUAL_BYTES
-    if size >= LARGE_FILE_BYTES:
-        least, usual = _LARGE_LEAST_BYTES, _LARGE_USUAL_BYTES
-    cutter = FastCDC(usual, min_size=least, max_size=MAX_CHUNK_BYTES, normalized_chunking=2)
+    cutter = _cutter(size)
     end = min(start + size, os.fstat(fd).st_size)
     for first, after in extents(fd, start, end):
         if first > start:
             yield first - start
-        yield from _chunks(cutter, fd, first, after - first)
+        yield from _chunks(cutter, partial(_read, fd), first, after - first)
         start = after
     if start < end:
         yield end - start
+
+
+def cut_solid(size: int, read: Read) -> Iterator[memoryview]:
+    """Return the chunks of ``size`` bytes without holes, as far as ``read`` gives them."""
+    return _chunks(_cutter(size), read, 0, size)
 
 
 def as_chunk(piece: memoryview | int) -> Chunk:
@@ -58,12 +63,20 @@ def as_chunk(piece: memoryview | int) -> Chunk:
     return Chunk("" if digest == _ZEROS else digest, len(piece))
 
 
-def _chunks(cutter: FastCDC, fd: int, start: int, size: int) -> Iterator[memoryview]:
+def _cutter(size: int) -> FastCDC:
+    """Return what cuts a file of ``size`` bytes."""
+    least, usual = LEAST_BYTES, _USUAL_BYTES
+    if size >= LARGE_FILE_BYTES:
+        least, usual = _LARGE_LEAST_BYTES, _LARGE_USUAL_BYTES
+    return FastCDC(usual, min_size=least, max_size=MAX_CHUNK_BYTES, normalized_chunking=2)
+
+
+def _chunks(cutter: FastCDC, read: Read, start: int, size: int) -> Iterator[memoryview]:
     rest = b""
-    while window := rest + _read(fd, start, min(size, _WINDOW_BYTES - len(rest))):
-        read = len(window) - len(rest)
-        start, size = start + read, size - read
-        last = not size or not read
+    while window := rest + read(start, min(size, _WINDOW_BYTES - len(rest))):
+        fresh = len(window) - len(rest)
+        start, size = start + fresh, size - fresh
+        last = not size or not fresh
         used = 0
         for chunk in cutter.cut_buf(window):
             if not last and len(window) - chunk.offset < MAX_CHUNK_BYTES:

@@ -46,6 +46,19 @@ _LINE_BROKE: Final = frozenset({10, 12, 30, 35, SSH_FAULT})
 _PARTIAL: Final = frozenset({23, 24})
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Landing:
+    """Where files arrive: in ``place``, at most ``max_bytes`` of them.
+
+    While one comes it is in the folder ``passing``, of the same file system; what is left there is
+    what a killed rsync has left.
+    """
+
+    place: Path
+    passing: Path
+    max_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Rsync:
     """Transfers with one host. ``report`` is told the bytes moved so far."""
@@ -75,20 +88,19 @@ class Rsync:
         self,
         source: str,
         names: Sequence[str],
-        place: Path,
+        to: Landing,
         report: Callable[[int], None],
-        *,
-        max_bytes: int,
     ) -> None:
-        """Copy the files ``names`` below ``source`` into ``place``; those that are gone are not.
+        """Copy the files ``names`` below ``source``; those that are gone are not.
 
-        Raise TooLarge when more than ``max_bytes`` arrive.
+        Raise TooLarge when more arrive than there is room for.
         """
         if any(name.count("/") > MAX_DEPTH + 1 or "\0" in name for name in names):
             raise UsageError("path.invalid", path="", why="depth")
         argv = [*self._argv(), "--from0", "--files-from=-", "--no-links", "--ignore-missing-args"]
-        argv += ["--", f"{self.host.address.host}:{source}/", f"{place}/"]
-        self._run(argv, b"".join(n.encode() + b"\0" for n in names), report, max_bytes)
+        argv += [f"--temp-dir={to.passing}"]
+        argv += ["--", f"{self.host.address.host}:{source}/", f"{to.place}/"]
+        self._run(argv, b"".join(n.encode() + b"\0" for n in names), report, to.max_bytes)
 
     def _argv(self) -> list[str]:
         return ["rsync", *_SHAPE, "--info=progress2", "--no-inc-recursive", "-e", self._shell()]
