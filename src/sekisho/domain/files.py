@@ -14,7 +14,13 @@ from typing import Final
 from sekisho.domain.errors import UsageError
 from sekisho.domain.limits import MAX_DEPTH, MAX_NAME_BYTES, MAX_PATH_BYTES
 
-_DEVICE: Final = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
+_RESERVED: Final = r"(?i:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?"
+_DEVICE: Final = re.compile(_RESERVED)
+_DRIVE: Final = re.compile(r"[A-Za-z]:")
+#: A component as nearly all are, right beyond doubt: only others are looked at more closely.
+_PLAIN: Final = re.compile(
+    rf"(?!{_RESERVED}\Z)[A-Za-z0-9_.+-]{{0,{MAX_NAME_BYTES - 1}}}[A-Za-z0-9_+-]"
+)
 #: Control, format (bidi, zero width), surrogate, private use, unassigned; line and paragraph end.
 _UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
@@ -40,7 +46,12 @@ class RelPath:
     @property
     def key(self) -> str:
         """What two names must not share, also on file systems that fold case."""
-        return unicodedata.normalize("NFC", str(self).casefold())
+        return key_of(self.parts)
+
+
+def key_of(parts: tuple[str, ...]) -> str:
+    """Return the `RelPath.key` of ``parts``, which are those of a path or of a folder above it."""
+    return unicodedata.normalize("NFC", "/".join(parts).casefold())
 
 
 def _fault_of(parts: tuple[str, ...]) -> str | None:
@@ -48,15 +59,16 @@ def _fault_of(parts: tuple[str, ...]) -> str | None:
         return "component"
     if len(parts) > MAX_DEPTH:
         return "depth"
-    if sum(len(p.encode("utf-8", "surrogatepass")) + 1 for p in parts) > MAX_PATH_BYTES:
+    if len("/".join(parts).encode("utf-8", "surrogatepass")) >= MAX_PATH_BYTES:
         return "length"
-    return next((fault for part in parts if (fault := _part_fault(part))), None)
+    unusual = (part for part in parts if not _PLAIN.fullmatch(part))
+    return next((fault for part in unusual if (fault := _part_fault(part))), None)
 
 
 def _part_fault(part: str) -> str | None:
     if part in ("", ".", "..") or "/" in part:
         return "component"
-    if "\\" in part or re.match(r"[A-Za-z]:", part):
+    if "\\" in part or _DRIVE.match(part):
         return "separator"
     if part != unicodedata.normalize("NFC", part):
         return "normalisation"

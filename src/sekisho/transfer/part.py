@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, Self
 
 from sekisho.domain.errors import Conflict, SyncFailed
 from sekisho.domain.files import RelPath
+from sekisho.transfer.flush import at_once, flush
 from sekisho.transfer.holes import empty
 from sekisho.transfer.pipeline import mapped
 from sekisho.transfer.place import locked, rename, translated, walked
@@ -131,31 +132,43 @@ class Part:
         Nothing is read back: what was written was verified before, and only we can write here.
         """
         with translated():
-            side_by_side = min(_SIDE_BY_SIDE, len(self._there))
-            syncs = mapped(
-                self._sync,
-                sorted(self._there),
-                threads=side_by_side,
-                ahead=side_by_side,
-                settle=True,
-            )
-            for _ in syncs:
-                pass
+            if at_once(self._folder, len(self._there)):
+                self._flush()
+            else:
+                width = min(_SIDE_BY_SIDE, len(self._there))
+                there = sorted(self._there)
+                for _ in mapped(self._sync, there, threads=width, ahead=width, settle=True):
+                    pass
         return list(self._owed)
 
     def publish(self) -> None:
         """Give every settled file its name, and remove the folder."""
         with translated():
-            for parts, numbers in self._by_folder().items():
+            folders = self._by_folder()
+            once = at_once(self._root, len(folders))
+            for parts, numbers in folders.items():
                 here = walked(self._root, parts)
                 try:
                     for number in numbers:
                         rename(number, self._folder, self._files[number].path, here)
-                    os.fsync(here)
+                    if not once:
+                        os.fsync(here)
                 finally:
                     os.close(here)
             os.rmdir(self._name, dir_fd=self._root)
-            os.fsync(self._root)
+            if once:
+                flush(self._root)
+            else:
+                os.fsync(self._root)
+
+    def _flush(self) -> None:
+        """Sync all parts; when that fails nobody knows which are on disk: all are given up."""
+        try:
+            flush(self._folder)
+        except OSError as error:
+            for number in self._there:
+                os.unlink(str(number), dir_fd=self._folder)
+            raise SyncFailed from error
 
     def _sync(self, number: int) -> None:
         """Sync a part; when that fails nobody knows what the disk holds, so it is given up."""
@@ -237,8 +250,9 @@ class Part:
             flags |= os.O_CREAT | os.O_EXCL
         mode = 0o755 if file.executable else 0o644
         fd = os.open(str(number), flags, mode, dir_fd=self._folder)
+        if number in self._there or not file.shared:  # what is shared is written as a whole
+            os.ftruncate(fd, file.size)
         self._there.add(number)
-        os.ftruncate(fd, file.size)
         return fd
 
     def _given(self, number: int) -> Given:

@@ -6,7 +6,8 @@ see the same files speak of the same tree, whatever the times, owners and order 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Final
@@ -15,7 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sekisho.domain.errors import IntegrityError, UsageError
-from sekisho.domain.files import RelPath
+from sekisho.domain.files import RelPath, key_of
 from sekisho.domain.limits import CHUNK_BYTES, MAX_CHUNK_BYTES, MAX_FILES
 from sekisho.wire.envelope import ChunkRef, TreeRef
 from sekisho.wire.frames import Chunk, digest_of
@@ -95,13 +96,13 @@ class Tree:
     def __post_init__(self) -> None:
         if len(self.files) > MAX_FILES:
             raise UsageError("tree.invalid", why="count")
-        if any(a.path >= b.path for a, b in zip(self.files, self.files[1:], strict=False)):
+        names = [f.path.parts for f in self.files]
+        if any(a >= b for a, b in itertools.pairwise(names)):
             raise UsageError("tree.invalid", why="order")
-        keys = {f.path.key for f in self.files}
-        folders = {
-            RelPath(f.path.parts[:n]).key for f in self.files for n in range(1, len(f.path.parts))
-        }
-        if len(keys) != len(self.files) or keys & folders:
+        keys = {key_of(parts) for parts in names}
+        above = {parts[:-1] for parts in names}
+        folders = {key_of(parts[:n]) for parts in above for n in range(1, len(parts) + 1)}
+        if len(keys) != len(names) or keys & folders:
             raise UsageError("tree.invalid", why="collision")
         if sum(len(numbers) for _, numbers in self.packs) != sum(f.shared for f in self.files):
             raise UsageError("tree.invalid", why="pack")
@@ -113,19 +114,20 @@ class Tree:
         Raise UsageError for files that overlap in a chunk, or leave a part of it to nobody.
         """
         done: list[tuple[Chunk, tuple[int, ...]]] = []
-        begun: dict[Chunk, list[int]] = {}
-        ends: dict[Chunk, int] = {}
+        begun: dict[Chunk, tuple[int, list[int]]] = {}
         for number, file in enumerate(self.files):
             if not file.shared:
                 continue
             chunk = file.chunks[0]
-            if file.offset != ends.get(chunk, 0):
+            end, numbers = begun.pop(chunk, (0, []))
+            if file.offset != end:
                 raise UsageError("tree.invalid", why="pack")
-            begun.setdefault(chunk, []).append(number)
-            ends[chunk] = file.offset + file.size
-            if ends[chunk] == chunk.size:
-                done.append((chunk, tuple(begun.pop(chunk))))
-                del ends[chunk]
+            end += file.size
+            numbers.append(number)
+            if end == chunk.size:
+                done.append((chunk, tuple(numbers)))
+            else:
+                begun[chunk] = end, numbers
         return done
 
     @property
@@ -181,12 +183,22 @@ def read_tree(text: bytes, ref: TreeRef) -> Tree:
         lines = [msgspec.json.decode(x, type=_Line) for x in text[len(_HEADER) :].splitlines()]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError("tree.invalid", why="form") from error
-    tree = Tree(tuple(_file(line) for line in lines))
+    tree = Tree(tuple(_files(lines)))
     if tree.text != text or (len(tree.files), tree.size) != (ref.files, ref.size):
         raise UsageError("tree.invalid", why="canonical")
     return tree
 
 
-def _file(line: _Line) -> TreeFile:
-    chunks = tuple(Chunk(c.digest, c.size) for c in line.chunks)
-    return TreeFile(RelPath.parse(line.path), line.executable, line.size, chunks, line.offset)
+class _Chunks(dict[_Piece, Chunk]):
+    """The chunks of a list: each is one object, however many files it holds."""
+
+    def __missing__(self, piece: _Piece) -> Chunk:
+        self[piece] = chunk = Chunk(piece.digest, piece.size)
+        return chunk
+
+
+def _files(lines: Iterable[_Line]) -> Iterator[TreeFile]:
+    chunks = _Chunks()
+    for line in lines:
+        pieces = tuple(chunks[piece] for piece in line.chunks)
+        yield TreeFile(RelPath.parse(line.path), line.executable, line.size, pieces, line.offset)
