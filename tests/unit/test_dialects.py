@@ -1,7 +1,7 @@
 """What batch systems are told, and what their answers mean, by transcripts.
 
-Slurm's and those of its Torque commands were recorded from version 22.05; the others follow the
-forms in their manuals and wait for a site to confirm them.
+Those of Slurm 22.05 and its Torque commands were recorded, and Grid Engine 8.1 is as it answered;
+the others follow the forms in their manuals and wait for a site to confirm them.
 """
 
 from __future__ import annotations

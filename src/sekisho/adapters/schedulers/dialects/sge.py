@@ -1,4 +1,4 @@
-"""Grid Engine and its kin: `qsub -terse`, `qstat -xml`, `qdel`. Written for version 8.1."""
+"""Grid Engine and its kin: `qsub -terse`, `qstat -xml`, `qdel`. Tried with Grid Engine 8.1."""
 
 from __future__ import annotations
 
