@@ -20,7 +20,14 @@ from sekisho.transfer.cut import LEAST_BYTES
 from sekisho.transfer.fetch import fetch_tree
 from sekisho.transfer.send import send_tree
 from sekisho.transfer.source import LocalTree, scan
-from sekisho.wire.frames import Chunk, FrameReader, frame, unpack_chunks, unpack_digests
+from sekisho.wire.frames import (
+    Chunk,
+    FrameReader,
+    digest_of,
+    frame,
+    unpack_chunks,
+    unpack_digests,
+)
 
 Fault = Callable[[httpx2.Request, httpx2.Response], httpx2.Response]
 
@@ -45,6 +52,7 @@ class ChunkServer(httpx2.BaseTransport):
         self.port = MemoryChunks()
         self.max_body = 1 << 20
         self.requests: list[tuple[str, str, int]] = []
+        self.questions: list[tuple[str, str, int]] = []  #: path, query, bytes
         self.faults: list[Fault] = []
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -57,6 +65,7 @@ class ChunkServer(httpx2.BaseTransport):
     def _handle(self, request: httpx2.Request) -> httpx2.Response:
         body = request.read()
         self.requests.append((request.method, request.url.path, len(body)))
+        self.questions.append((request.url.path, request.url.query.decode(), len(body)))
         if len(body) > self.max_body:
             return httpx2.Response(413, text="<html>too large</html>")
         assert request.headers["Content-Length"] == str(len(body))
@@ -240,18 +249,82 @@ def test_a_stream_cut_anywhere_goes_on_with_what_is_owed(
     assert asked[index] >= asked[index + 1] >= asked[index + 2]
 
 
+def passed(_request: httpx2.Request, answer: httpx2.Response) -> httpx2.Response:
+    return answer
+
+
+def spoil(_request: httpx2.Request, answer: httpx2.Response) -> httpx2.Response:
+    data = bytearray(answer.read())
+    data[-1] ^= 1
+    return httpx2.Response(200, content=bytes(data))
+
+
+def asked(world: World) -> list[tuple[str, int]]:
+    return [
+        (query, size // 32)
+        for path, query, size in world.server.questions
+        if path.endswith("fetch")
+    ]
+
+
 def test_changed_bytes_are_refused_not_written(
     world: World, local: LocalTree, tmp_path: Path
 ) -> None:
-    def spoil(_request: httpx2.Request, answer: httpx2.Response) -> httpx2.Response:
-        data = bytearray(answer.read())
-        data[-1] ^= 1
-        return httpx2.Response(200, content=bytes(data))
+    ref = send_tree(local.tree, local.read, world.chunks)
+    world.server.faults = [passed, spoil, spoil]
+    with pytest.raises(IntegrityError, match=r"chunk\.digest"):
+        fetch_tree(ref, world.chunks, tmp_path / "out")
+    assert world.server.faults == []
+    spoilt = local.tree.chunks()[-1].digest
+    assert spoilt not in {digest_of(p.read_bytes()) for p in tmp_path.rglob("out/*/*")}
+
+
+def test_for_a_changed_bit_the_broker_is_asked_once_more_and_looks_first(
+    world: World, local: LocalTree, tmp_path: Path
+) -> None:
+    """Kills: giving a job up for a line that flips a bit; asking for all of it again."""
+    ref = send_tree(local.tree, local.read, world.chunks)
+    world.server.faults = [passed, spoil]
+    assert fetch_tree(ref, world.chunks, tmp_path / "out") == local.tree
+    assert asked(world)[-2:] == [
+        ("epoch=3", len(local.tree.chunks())),
+        ("epoch=3&verify=true", 1),
+    ]
+
+
+def test_damage_at_the_broker_has_the_name_that_the_broker_gives_it(
+    world: World, local: LocalTree, tmp_path: Path
+) -> None:
+    def damaged(_request: httpx2.Request, _answer: httpx2.Response) -> httpx2.Response:
+        problem = {"type": "x", "status": 422, "code": "chunk.damaged"}
+        return httpx2.Response(422, json=problem)
 
     ref = send_tree(local.tree, local.read, world.chunks)
-    world.server.faults = [lambda _request, answer: answer, spoil]
-    with pytest.raises(IntegrityError):
+    world.server.faults = [passed, spoil, damaged]
+    with pytest.raises(IntegrityError, match=r"chunk\.damaged"):
         fetch_tree(ref, world.chunks, tmp_path / "out")
+
+
+def test_a_large_tree_comes_on_several_connections_and_each_chunk_once(
+    world: World, large: LocalTree, tmp_path: Path
+) -> None:
+    world.server.max_body = 1 << 30
+    round_trip(world, large, tmp_path / "out")
+    answers = [number for _, number in asked(world)]
+    assert len(answers) > 3
+    assert sum(answers) == len(large.tree.chunks()) + len(large.tree.index())
+
+
+def test_when_one_connection_breaks_the_others_end_their_part_and_nothing_comes_twice(
+    world: World, large: LocalTree, tmp_path: Path
+) -> None:
+    world.server.max_body = 1 << 30
+    ref = send_tree(large.tree, large.read, world.chunks)
+    world.server.faults = [passed, cut(2 * MIB, loudly=True)]
+    assert fetch_tree(ref, world.chunks, tmp_path / "out") == large.tree
+    numbers = [number for _, number in asked(world)]
+    extra = sum(numbers) - len(large.tree.chunks()) - len(large.tree.index())
+    assert 0 < extra < numbers[1]
 
 
 def test_an_answer_about_other_chunks_is_no_answer(world: World) -> None:

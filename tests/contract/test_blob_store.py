@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,8 +15,13 @@ from sekisho.adapters.blobs_memory import MemoryBlobs
 from sekisho.adapters.durable import TEMPORARY
 from sekisho.broker.ports import BlobStore
 from sekisho.domain.errors import Corrupt, IntegrityError, NotFound, StorageFull, Unavailable
-from sekisho.wire.frames import Frame, digest_of, packed
+from sekisho.wire.frames import PACKED_MAGIC, Chunk, Frame, digest_of, packed
 from tests.world import DAY, a_chunk
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 SPACE = "one/alice"
 NEVER = digest_of(b"never stored")
@@ -145,6 +151,52 @@ def test_damage_is_never_read_and_is_healed_by_putting_again(root: Path, damage:
     assert caught.value.code == "chunk.damaged"
     put(blobs)
     assert blobs.read(SPACE, digest).payload == b"a chunk"
+
+
+NUMBERS = b"1.000000e+00, 2.500000e-01\n" * 2000
+
+
+@pytest.mark.parametrize(
+    ("content", "packs"),
+    [
+        pytest.param(NUMBERS, True, id="packed"),
+        pytest.param(NUMBERS, False, id="as it is"),
+        pytest.param(b"a chunk", True, id="packed, and longer by it"),
+        pytest.param(zstd.compress(b"a file that was packed before"), False, id="looks packed"),
+    ],
+)
+def test_what_is_taken_unseen_is_told_as_it_came(root: Path, content: bytes, packs: bool) -> None:
+    """Kills: the wrong word about a payload, with which nobody could ever unpack it."""
+    payload = zstd.compress(content) if packs else content
+    chunk = Chunk(digest_of(content), len(content))
+    blobs = BlobDirectory(root)
+    blobs.put(SPACE, [Frame(chunk.digest, payload, packed=packs)])
+    taken = blobs.take(SPACE, chunk)
+    assert (taken.payload, taken.packed) == (payload, packs)
+    assert taken.opened() == (chunk, content)
+
+
+def test_a_packed_chunk_as_long_as_its_content_is_told_as_packed(root: Path) -> None:
+    content = next(
+        data
+        for size in range(12, 200)
+        for data in [b"\0" * (size - 9) + bytes(range(1, 10))]
+        if len(zstd.compress(data)) == len(data)
+    )
+    blobs, chunk = BlobDirectory(root), Chunk(digest_of(content), len(content))
+    blobs.put(SPACE, [Frame(chunk.digest, zstd.compress(content), packed=True)])
+    assert blobs.take(SPACE, chunk).opened() == (chunk, content)
+
+
+@pytest.mark.parametrize("damage", [b"", b"a chunk and more", b"b chunk", PACKED_MAGIC + b"abc"])
+def test_damage_that_is_taken_unseen_shows_when_it_is_opened(root: Path, damage: bytes) -> None:
+    blobs = BlobDirectory(root)
+    digest = put(blobs)
+    file_of(root, digest).write_bytes(damage)
+    taken = blobs.take(SPACE, Chunk(digest, len(b"a chunk")))
+    assert taken.digest == digest
+    with pytest.raises(IntegrityError):
+        taken.opened()
 
 
 def test_no_path_tells_the_name_of_a_space(root: Path) -> None:

@@ -13,7 +13,7 @@ from sekisho.domain.access import SCOPES, Role, Scope
 from sekisho.domain.job import Job
 from sekisho.domain.token import hash_token, make_token
 from sekisho.http.call import Anything, Chunks, Digests, Frames, Row
-from sekisho.http.query import Hold
+from sekisho.http.query import HeldFetching, Hold
 from sekisho.wire import v1
 from sekisho.wire.frames import frame, pack_chunks, pack_digests
 from tests.component.broker_world import AGENT, World, a_submission
@@ -75,7 +75,7 @@ def job_for(world: World, row: Row) -> Job:
 
 
 async def call(http: httpx2.AsyncClient, row: Row, named: str, prefix: str = "") -> httpx2.Response:
-    query = HELD if row.query is Hold else {}
+    query = HELD if row.query in (Hold, HeldFetching) else {}
     path = prefix + row.path.replace("{id}", named)
     return await http.request(row.method, path, params=query, content=BODIES[row.takes]())
 

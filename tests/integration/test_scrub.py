@@ -119,6 +119,24 @@ def test_people_get_a_line_for_each(kept: Kept) -> None:
     assert "error[store.chunks_damaged]: 2 " in said
 
 
+def test_damage_is_named_to_whoever_has_seen_it_and_asks_again(kept: Kept) -> None:
+    """Kills: damage that every reader hears of as a bad line, and nobody can mend."""
+    kept.file(DIGESTS[1]).write_bytes(b"twO")
+    where, asked = f"{kept.base}/chunks/fetch", pack_digests(DIGESTS[1:2])
+    unseen = kept.http.post(where, content=asked)
+    assert unseen.content == frame(DIGESTS[1], b"twO")
+    told = kept.http.post(where, content=asked, params={"verify": "true"})
+    assert (told.status_code, told.json()["code"]) == (422, "chunk.damaged")
+    assert kept.http.post(where, content=asked).status_code == 404
+    assert kept.missing() == bytes.fromhex(DIGESTS[1])
+
+
+def test_what_is_sound_passes_the_look(kept: Kept) -> None:
+    where = f"{kept.base}/chunks/fetch"
+    seen = kept.http.post(where, content=pack_digests(DIGESTS), params={"verify": "true"})
+    assert seen.content == b"".join(frame(c.digest, d) for c, d in CHUNKS)
+
+
 def test_damage_is_not_delivered_and_is_asked_for_again(kept: Kept) -> None:
     """Kills: a damaged chunk that counts as stored, which nobody could ever mend."""
     kept.file(DIGESTS[1]).write_bytes(b"twO")

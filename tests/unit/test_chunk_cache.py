@@ -12,7 +12,7 @@ import pytest
 from sekisho.adapters.chunk_cache import ChunkCache
 from sekisho.adapters.durable import TEMPORARY
 from sekisho.domain.errors import Unreachable
-from sekisho.wire.frames import Chunk, digest_of
+from sekisho.wire.frames import Chunk, Sound, digest_of, verified
 from tests.world import a_chunk
 
 PLENTY = 1 << 20
@@ -27,13 +27,13 @@ class Line:
         self.breaks_after: int | None = None
         self.lock = threading.Lock()
 
-    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
+    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[Sound]:
         for number, chunk in enumerate(chunks):
             if number == self.breaks_after:
                 raise Unreachable(why="cut")
             with self.lock:
                 self.asked.append(chunk)
-            yield chunk, self.data[chunk]
+            yield verified((chunk, self.data[chunk]))
 
 
 def a_cache(root: Path, max_bytes: int = PLENTY, spare_bytes: int = 0) -> ChunkCache:

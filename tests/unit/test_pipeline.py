@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sekisho.transfer.pipeline import mapped
+from sekisho.transfer.pipeline import flowed, mapped
 
 
 def test_results_come_in_order_whoever_is_done_first() -> None:
@@ -94,3 +94,72 @@ def test_who_settles_returns_only_when_nothing_is_at_work() -> None:
     with pytest.raises(ValueError, match="0"):
         list(mapped(work, [0, 1], threads=2, ahead=2, settle=True))
     assert not at_work.is_set()
+
+
+def test_what_flows_comes_from_several_items_at_a_time() -> None:
+    """Kills: one item after the other."""
+    other = threading.Event()
+
+    def work(item: int) -> Iterator[tuple[int, int]]:
+        yield item, 0
+        if item == 0:
+            assert other.wait(30)
+        else:
+            other.set()
+        yield item, 1
+
+    came = list(flowed(work, range(4), threads=2, ahead=2))
+    assert sorted(came) == [(item, n) for item in range(4) for n in range(2)]
+    assert all(came.index((item, 0)) < came.index((item, 1)) for item in range(4))
+
+
+def test_no_more_flows_than_may_be_held() -> None:
+    given: list[int] = []
+
+    def work(item: int) -> Iterator[int]:
+        for n in range(100):
+            given.append(n)
+            yield item
+
+    for taken, _ in enumerate(flowed(work, range(2), threads=2, ahead=3)):
+        assert len(given) <= taken + 1 + 3 + 2  # taken, held, and one in each hand
+
+
+def test_after_a_failure_nothing_is_begun_and_what_was_begun_still_comes() -> None:
+    failed = threading.Event()
+    begun: list[int] = []
+
+    def work(item: int) -> Iterator[int]:
+        begun.append(item)
+        if item == 0:
+            yield item
+            failed.set()
+            raise KeyError("cut")
+        assert failed.wait(30)
+        yield from range(10, 15)
+
+    came: list[int] = []
+    with pytest.raises(KeyError, match="cut"):
+        came.extend(flowed(work, range(100), threads=2, ahead=2))
+    assert 0 in came
+    assert len(begun) < 10
+    assert came.count(14) == len(begun) - 1
+
+
+def test_whoever_leaves_a_flow_waits_for_nobody_and_leaves_no_thread_behind() -> None:
+    release, before = threading.Event(), set(threading.enumerate())
+
+    def work(item: int) -> Iterator[int]:
+        yield item
+        release.wait(30)
+        yield from range(100)
+
+    results = flowed(work, range(3), threads=3, ahead=3)
+    assert next(results) in range(3)
+    results.close()  # type: ignore[attr-defined]
+    workers = set(threading.enumerate()) - before
+    assert workers  # still at work
+    release.set()
+    for worker in workers:
+        worker.join(30)
+        assert not worker.is_alive()

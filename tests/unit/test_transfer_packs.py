@@ -17,7 +17,7 @@ from sekisho.transfer.pack import SMALL_BYTES
 from sekisho.transfer.send import send_tree
 from sekisho.transfer.source import LocalTree, scan
 from sekisho.transfer.tree import Tree, TreeFile, read_tree
-from sekisho.wire.frames import Chunk
+from sekisho.wire.frames import Chunk, Sound
 
 NUMBER = 500
 SIZE = 10 << 10
@@ -29,12 +29,12 @@ class CountingChunks(MemoryChunks):
         self.fetched: list[Chunk] = []
         self.allowance = 1_000_000
 
-    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
-        for chunk, data in super().fetch(chunks):
+    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[Sound]:
+        for sound in super().fetch(chunks):
             if len(self.fetched) >= self.allowance:
                 raise Unreachable(why="cut")
-            self.fetched.append(chunk)
-            yield chunk, data
+            self.fetched.append(sound[0])
+            yield sound
 
 
 def written(place: Path, number: int = NUMBER) -> dict[str, bytes]:

@@ -34,7 +34,7 @@ from sekisho.transfer.progress import Progress, unseen
 from sekisho.transfer.remembered import Forgetful, Look, Remembered
 from sekisho.transfer.source import LocalTree, Source
 from sekisho.transfer.tree import Tree
-from sekisho.wire.frames import Chunk
+from sekisho.wire.frames import Chunk, Sound
 
 LOG_NAME: Final = RelPath.parse("remote_program_exec.log")
 #: A log up to this size comes with one question; a longer one as a file.
@@ -251,14 +251,14 @@ class BareFiles:
             name.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             name.symlink_to(source.file.absolute())
 
-    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
+    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[Sound]:
         back = self._back()
         index = dict(back.tree.index())
         content = set(back.tree.chunks())
         for chunk in chunks:
             if chunk not in index and chunk not in content:
                 raise NotFound("chunk.not_found")
-            yield chunk, index[chunk] if chunk in index else self._read(chunk)
+            yield Sound((chunk, index[chunk] if chunk in index else self._read(chunk)))
 
     def _read(self, chunk: Chunk) -> bytes:
         try:

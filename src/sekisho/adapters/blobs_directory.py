@@ -1,9 +1,9 @@
 """Blobs as files: ``root/<hash of the space>/<first two digits>/<digest>``, packed as they came.
 
 A space's name never becomes a path; it stands in the file ``space`` of its directory. A file
-appears whole or not at all (`adapters.durable`), is verified when written and whenever read, and
-its modification time is the time of storing. What is damaged counts as missing once that was seen.
-Unfinished files of a crash, and damage that was set aside, are dropped by `older`.
+appears whole or not at all (`adapters.durable`), is verified when written and when it is read, not
+when it is taken, and its modification time is the time of storing. Damage counts as missing once it
+was seen. Unfinished files of a crash, and damage that was set aside, are dropped by `older`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import structlog
 
 from sekisho.adapters import durable
 from sekisho.domain.errors import Corrupt, IntegrityError, NotFound, TooLarge
-from sekisho.wire.frames import FRAME_HEAD_BYTES, Frame, digest_of
+from sekisho.wire.frames import FRAME_HEAD_BYTES, PACKED_MAGIC, Chunk, Frame, digest_of
 
 _SPACE_FILE: Final = "space"
 _DIGEST_LENGTH: Final = 64
@@ -58,6 +58,15 @@ class BlobDirectory:
             except FileNotFoundError as error:
                 raise NotFound("chunk.not_found") from error
         return sum(sizes) + FRAME_HEAD_BYTES * len(sizes)
+
+    def take(self, space: str, chunk: Chunk) -> Frame:
+        with _os_errors():
+            data = _content(self._path(space, chunk.digest))
+        if data is None:
+            raise NotFound("chunk.not_found")
+        if len(data) == chunk.size and data.startswith(PACKED_MAGIC):
+            return _sound(chunk.digest, data) or Frame(chunk.digest, data)  # only a look can tell
+        return Frame(chunk.digest, data, packed=len(data) != chunk.size)
 
     def read(self, space: str, digest: str) -> Frame:
         path = self._path(space, digest)

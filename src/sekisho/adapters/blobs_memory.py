@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from sekisho.domain.errors import NotFound, StorageFull
-from sekisho.wire.frames import Frame
+from sekisho.wire.frames import Chunk, Frame
 
 
 def _wall_clock() -> datetime:
@@ -38,6 +38,9 @@ class MemoryBlobs:
 
     def size(self, space: str, digests: Sequence[str]) -> int:
         return sum(len(self.read(space, digest)) for digest in digests)
+
+    def take(self, space: str, chunk: Chunk) -> Frame:
+        return self.read(space, chunk.digest)
 
     def read(self, space: str, digest: str) -> Frame:
         with self._lock:

@@ -24,7 +24,7 @@ from sekisho.adapters.durable import TEMPORARY
 from sekisho.domain.limits import MIB
 from sekisho.transfer.pipeline import mapped
 from sekisho.transfer.port import ChunkSource
-from sekisho.wire.frames import Chunk, digest_of
+from sekisho.wire.frames import Chunk, Sound, digest_of
 
 #: The cache never takes the last of the disk: jobs need it more.
 _SPARE_BYTES: Final = 1024 * MIB
@@ -152,7 +152,7 @@ class CachedChunks:
     _source: ChunkSource
     _folder: str
 
-    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
+    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[Sound]:
         owed = {(self._folder, chunk.digest): chunk for chunk in chunks}
         while owed:
             mine = self._cache.claim(owed)
@@ -164,24 +164,25 @@ class CachedChunks:
             if owed:  # all of it is on its way to others; their last is likely to be our last
                 self._cache.wait(next(reversed(owed)))
 
-    def _kept(self, owed: dict[Key, Chunk], absent: set[Key]) -> Iterator[tuple[Chunk, bytes]]:
+    def _kept(self, owed: dict[Key, Chunk], absent: set[Key]) -> Iterator[Sound]:
         """Give what is kept, read and verified beside whoever takes it."""
         here = [(key, chunk) for key, chunk in owed.items() if key not in absent]
         found = mapped(self._cache.read, [key for key, _ in here]) if here else ()
         for (key, chunk), data in zip(here, found, strict=True):
             if data is not None and len(data) == chunk.size:
                 del owed[key]
-                yield chunk, data
+                yield Sound((chunk, data))
 
-    def _fetched(self, owed: dict[Key, Chunk], mine: set[Key]) -> Iterator[tuple[Chunk, bytes]]:
+    def _fetched(self, owed: dict[Key, Chunk], mine: set[Key]) -> Iterator[Sound]:
         wanted = [chunk for key, chunk in owed.items() if key in mine]
         if not wanted:
             return
-        for chunk, data in self._source.fetch(wanted):
+        for sound in self._source.fetch(wanted):
+            chunk, data = sound
             key = (self._folder, chunk.digest)
             self._cache.put(key, data)
             owed.pop(key, None)
-            yield chunk, data
+            yield sound
 
 
 def _found(root: Path) -> Iterator[tuple[int, Key, int]]:

@@ -2,7 +2,7 @@
 
 POST {base}/missing   chunks of 36 bytes each   ->  digests of those not there, 32 bytes each
 PUT  {base}           frames                    ->  2xx once all of them are stored
-POST {base}/fetch     digests                   ->  frames
+POST {base}/fetch     digests                   ->  frames (verify=true: the broker looks first)
 
 Packing, unpacking and verifying go on beside the line, and parts are on the way on more than one
 connection; both in bounded memory.
@@ -11,6 +11,7 @@ connection; both in bounded memory.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from sekisho.adapters.http_line import BYTES, Call, HttpLine
@@ -20,11 +21,13 @@ from sekisho.domain.errors import (
     TooLarge,
     Unreachable,
 )
-from sekisho.transfer.pipeline import mapped
+from sekisho.domain.limits import MIB
+from sekisho.transfer.pipeline import flowed, mapped
 from sekisho.wire.frames import (
     Chunk,
     Frame,
     FrameReader,
+    Sound,
     pack_chunks,
     pack_digests,
     packed,
@@ -33,21 +36,34 @@ from sekisho.wire.frames import (
 
 #: Enough to keep a line busy while others wait for its far end, and for the broker's disk.
 _CONNECTIONS: Final = 4
+#: One answer brings so much: enough to hide what asking costs, little enough for others to share.
+_STREAM_BYTES: Final = 32 * MIB
+#: Less is not worth another connection.
+_LEAST_STREAM_BYTES: Final = 4 * MIB
+_NO_QUERY: Final[Mapping[str, str]] = MappingProxyType({})
 _Piece = tuple[Chunk, Frame]
+_Come = tuple[str, Sound | None]  #: a digest, and what came if it is that
 
 
 class HttpsChunks:
     """The chunks of one job, below ``base``; ``query`` goes with every request."""
 
-    def __init__(self, line: HttpLine, base: str, query: Mapping[str, str] | None = None) -> None:
+    def __init__(self, line: HttpLine, base: str, query: Mapping[str, str] = _NO_QUERY) -> None:
         self._line = line
         self._base = base
         self._query = query
         self.moved = 0  #: chunks that got through, either way
 
-    def _call(self, method: str, below: str, body: bytes) -> Call:
-        path = self._base + below
-        return Call(method=method, path=path, body=body, content_type=BYTES, query=self._query)
+    def _call(
+        self, method: str, below: str, body: bytes, query: Mapping[str, str] = _NO_QUERY
+    ) -> Call:
+        return Call(
+            method=method,
+            path=self._base + below,
+            body=body,
+            content_type=BYTES,
+            query={**self._query, **query},
+        )
 
     def missing(self, chunks: Sequence[Chunk]) -> list[Chunk]:
         by_digest = {c.digest: c for c in chunks}
@@ -113,35 +129,85 @@ class HttpsChunks:
                 owed = owed[len(part) :]
                 pauses.progressed()
 
-    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
-        owed = dict.fromkeys(chunks)
+    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[Sound]:
+        owed = {chunk.digest: chunk for chunk in chunks}
+        doubted: list[Chunk] = []
         pauses = self._line.pauses()
         while owed:
             before = len(owed)
             try:
-                for chunk, data in mapped(Frame.opened, self._fetch_once(list(owed))):
-                    if chunk not in owed:
+                for digest, sound in self._flow(list(owed.values())):
+                    if digest not in owed:
                         raise IntegrityError("chunk.unexpected")
-                    del owed[chunk]
+                    chunk = owed.pop(digest)
+                    if sound is None or sound[0] != chunk:
+                        doubted.append(chunk)
+                        continue
                     self.moved += 1
-                    yield chunk, data
+                    yield sound
                 if owed:
                     raise Unreachable(why="cut")
             except SekishoError as error:
                 if len(owed) < before:
                     pauses.progressed()
                 pauses.after(error)
+        yield from map(self._looked_at, doubted)
 
-    def _fetch_once(self, chunks: Sequence[Chunk]) -> Iterator[Frame]:
+    def _flow(self, chunks: Sequence[Chunk]) -> Iterator[_Come]:
+        """Ask once for each chunk, on as many connections as that is worth; give what comes."""
+        size = sum(chunk.size for chunk in chunks)
+        part = min(max(size // (2 * _CONNECTIONS), _LEAST_STREAM_BYTES), _STREAM_BYTES)
+        return flowed(
+            lambda asked: map(_opened, self._fetch_once(asked)),
+            _of_size(chunks, part),
+            threads=min(_CONNECTIONS, -(-size // part)) or 1,
+            ahead=2 * _CONNECTIONS,
+        )
+
+    def _looked_at(self, chunk: Chunk) -> Sound:
+        """Fetch what came wrong after the broker has looked at it: it names its own damage."""
+        pauses = self._line.pauses()
+        while True:
+            try:
+                for frame in self._fetch_once([chunk], verify=True):
+                    if frame.chunk == chunk:
+                        return frame.opened()
+                raise IntegrityError("chunk.unexpected")
+            except SekishoError as error:
+                pauses.after(error)
+
+    def _fetch_once(self, chunks: Sequence[Chunk], *, verify: bool = False) -> Iterator[Frame]:
         body = pack_digests(c.digest for c in chunks)
         reader = FrameReader()
-        with self._line.stream(self._call("POST", "/fetch", body)) as pieces:
+        query = {"verify": "true"} if verify else {}
+        with self._line.stream(self._call("POST", "/fetch", body, query)) as pieces:
             for piece in pieces:
                 yield from reader.split(piece)
         try:
             reader.end()
         except IntegrityError as error:
             raise Unreachable(why="cut") from error
+
+
+def _of_size(chunks: Iterable[Chunk], size: int) -> Iterator[list[Chunk]]:
+    """Return ``chunks`` in lists of ``size`` bytes or little more."""
+    part: list[Chunk] = []
+    room = size
+    for chunk in chunks:
+        part.append(chunk)
+        room -= chunk.size
+        if room <= 0:
+            yield part
+            part, room = [], size
+    if part:
+        yield part
+
+
+def _opened(frame: Frame) -> _Come:
+    try:
+        return frame.digest, frame.opened()
+    except (IntegrityError, TooLarge):
+        return frame.digest, None
 
 
 def _packed(content: tuple[Chunk, bytes]) -> _Piece:

@@ -16,7 +16,7 @@ from sekisho.transfer.pipeline import mapped
 from sekisho.transfer.port import Given
 from sekisho.transfer.send import batched
 from sekisho.transfer.tree import Tree, TreeFile
-from sekisho.wire.frames import Chunk, Frame
+from sekisho.wire.frames import Chunk, Frame, Sound
 
 #: Room that is left to others on the disk.
 _SPARE_BYTES: Final = 64 << 20
@@ -39,12 +39,12 @@ class LocalChunks:
     def send(self, chunks: Iterable[tuple[Chunk, bytes]]) -> None:
         self._shelf.put(self._space, (Frame(chunk.digest, data) for chunk, data in chunks))
 
-    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
+    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[Sound]:
         here = self._shelf.find(self._space, [c.digest for c in chunks])
         for chunk in chunks:
             if chunk.digest not in here:
                 raise NotFound("chunk.not_found")
-            yield self._shelf.read(here[chunk.digest]).unpacked()
+            yield Sound(self._shelf.read(here[chunk.digest]).unpacked())
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from sekisho.domain.errors import IntegrityError, NotFound
-from sekisho.wire.frames import Chunk, digest_of
+from sekisho.wire.frames import Chunk, Sound, digest_of
 
 
 class MemoryChunks:
@@ -31,7 +31,7 @@ class MemoryChunks:
                 raise IntegrityError("chunk.digest")
             self.held[chunk.digest] = data
 
-    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
+    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[Sound]:
         if any(c not in self.declared or c.digest not in self.held for c in chunks):
             raise NotFound("chunk.not_found")
-        return ((c, self.held[c.digest]) for c in dict.fromkeys(chunks))
+        return (Sound((c, self.held[c.digest])) for c in dict.fromkeys(chunks))

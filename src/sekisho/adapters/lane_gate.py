@@ -28,6 +28,7 @@ from sekisho.wire.frames import (
     Chunk,
     Frame,
     FrameReader,
+    Sound,
     pack_chunks,
     pack_digests,
     packed,
@@ -252,18 +253,18 @@ class GateChunks:
 
         self._lane.converse(talk)
 
-    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
+    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[Sound]:
         """Return the chunks in groups that are whole before the first of them is given."""
         for group in _ahead(self._fetch, _groups(dict.fromkeys(chunks))):
             yield from group
 
-    def _fetch(self, chunks: Sequence[Chunk]) -> list[tuple[Chunk, bytes]]:
-        def talk(packets: Packets) -> list[tuple[Chunk, bytes]]:
+    def _fetch(self, chunks: Sequence[Chunk]) -> list[Sound]:
+        def talk(packets: Packets) -> list[Sound]:
             self._call(packets, "fetch", [(pack_digests(c.digest for c in chunks),)])
             _heard(packets, Done)
             reader = FrameReader()
             pieces = _bounded(packets, FRAME_HEAD_BYTES * len(chunks) + sum(c.size for c in chunks))
-            found = [frame.unpacked() for piece in pieces for frame in reader.split(piece)]
+            found = [frame.opened() for piece in pieces for frame in reader.split(piece)]
             reader.end()
             if {c for c, _ in found} != set(chunks):
                 raise IntegrityError("chunk.unexpected")

@@ -24,7 +24,7 @@ from sekisho.transfer.fetch import fetch_files, fetch_index
 from sekisho.transfer.send import send_tree
 from sekisho.transfer.tree import Tree
 from sekisho.wire.envelope import TreeRef
-from sekisho.wire.frames import Chunk, Frame
+from sekisho.wire.frames import Chunk, Frame, Sound
 from sekisho.wire.v1 import Accept, Poll, PollAnswer, Publish, Report, Verdict
 
 T = TypeVar("T")
@@ -47,11 +47,11 @@ class BrokerChunks:
         for chunk, data in chunks:
             self._broker.chunks.store(job, [Frame(chunk.digest, data)])
 
-    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
+    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[Sound]:
         job = self._broker.chunks.open(self._claim, self._job)
         digests = list(dict.fromkeys(chunk.digest for chunk in chunks))
-        _, found = self._broker.chunks.fetch(job, digests)
-        return (frame.opened() for frame in found)
+        _, found = self._broker.chunks.fetch(job, digests, verify=True)
+        return (Sound(frame.unpacked()) for frame in found)
 
 
 class MemoryMailbox:

@@ -82,21 +82,26 @@ class Chunks:
         self.blobs.put(_space(job), frames)
         self.jobs.meter.add("chunk_bytes", size, direction="in")
 
-    def fetch(self, job: Job, digests: Sequence[str]) -> tuple[int, Iterator[Frame]]:
+    def fetch(
+        self, job: Job, digests: Sequence[str], *, verify: bool = False
+    ) -> tuple[int, Iterator[Frame]]:
         """Return the bytes in all, and the chunks one by one; raise NotFound unless all are here.
 
-        A chunk that another job declared does not exist for this one.
+        A chunk that another job declared does not exist for this one. Whoever takes them verifies
+        them, and asks again with ``verify`` for what is wrong: then damage here is found, and
+        IntegrityError(`chunk.damaged`), and the chunk is missing from then on.
         """
-        declared = {chunk.digest for chunk in self.ledger.declared(job.id, digests)}
-        if not declared.issuperset(digests):
+        declared = {chunk.digest: chunk for chunk in self.ledger.declared(job.id, digests)}
+        if not declared.keys() >= set(digests):
             raise NotFound("chunk.not_found", job=job.id)
-        return self.blobs.size(_space(job), digests), self._read(_space(job), digests)
+        space, chunks = _space(job), [declared[digest] for digest in digests]
+        return self.blobs.size(space, digests), self._read(space, chunks, verify=verify)
 
-    def _read(self, space: str, digests: Sequence[str]) -> Iterator[Frame]:
-        for digest in digests:
-            frame = self.blobs.read(space, digest)
-            self.jobs.meter.add("chunk_bytes", len(frame.payload), direction="out")
-            yield frame
+    def _read(self, space: str, chunks: Sequence[Chunk], *, verify: bool) -> Iterator[Frame]:
+        for chunk in chunks:
+            read = self.blobs.read(space, chunk.digest) if verify else self.blobs.take(space, chunk)
+            self.jobs.meter.add("chunk_bytes", len(read.payload), direction="out")
+            yield read
 
     def _may_declare(self, claim: Claim, job: Job, chunks: Sequence[Chunk]) -> None:
         states = HELD if claim.tenant.submitter is None else _DRAFT

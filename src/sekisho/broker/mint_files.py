@@ -14,7 +14,7 @@ from sekisho.transfer.send import batched, send_tree
 from sekisho.transfer.spooled import SpooledTree
 from sekisho.transfer.tree import TreeFile
 from sekisho.wire.envelope import TreeRef
-from sekisho.wire.frames import Chunk, Frame
+from sekisho.wire.frames import Chunk, Frame, Sound
 from sekisho.wire.mint_body import Content
 
 #: Chunks that are stored together; bounds memory.
@@ -37,9 +37,10 @@ class JobChunks:
         for batch in batched(chunks, _TOGETHER):
             self.chunks.store(self.job, [Frame(chunk.digest, data) for chunk, data in batch])
 
-    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
-        _, found = self.chunks.fetch(self.job, list(dict.fromkeys(c.digest for c in chunks)))
-        return (frame.opened() for frame in found)
+    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[Sound]:
+        digests = list(dict.fromkeys(chunk.digest for chunk in chunks))
+        _, found = self.chunks.fetch(self.job, digests, verify=True)
+        return (Sound(frame.unpacked()) for frame in found)
 
     def store(self, spooled: SpooledTree) -> TreeRef:
         """Bring the tree into the job; may be repeated."""

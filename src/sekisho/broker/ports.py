@@ -335,6 +335,10 @@ class BlobStore(Protocol):
         """Return how long the frames of ``digests`` are together; raise NotFound."""
         ...
 
+    def take(self, space: str, chunk: Chunk) -> Frame:
+        """Return the chunk as it was stored, for whoever verifies it; raise NotFound."""
+        ...
+
     def read(self, space: str, digest: str) -> Frame:
         """Return the chunk, verified, as it was stored first or last.
 

@@ -14,7 +14,7 @@ from sekisho.domain.files import RelPath
 from sekisho.transfer.fetch import fetch_files
 from sekisho.transfer.tree import Tree, TreeFile
 from sekisho.wire.envelope import open_snapshot
-from sekisho.wire.frames import Chunk, digest_of
+from sekisho.wire.frames import Chunk, Sound, digest_of, verified
 from sekisho.wire.v1 import SnapshotView
 
 
@@ -49,8 +49,8 @@ class _Held:
 
     contents: Mapping[str, bytes]
 
-    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
-        return ((chunk, self.contents[chunk.digest]) for chunk in chunks)
+    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[Sound]:
+        return (verified((chunk, self.contents[chunk.digest])) for chunk in chunks)
 
 
 def _file(path: RelPath, data: bytes) -> TreeFile:

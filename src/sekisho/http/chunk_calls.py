@@ -65,7 +65,7 @@ class ChunkCalls:
     def fetch(self, call: Call) -> Stream | bytes:
         """Answer piece by piece; but what is small at once: each piece costs a thread."""
         job = self.desk.chunks.open(self.claim(call), call.id)
-        size, frames = self.desk.chunks.fetch(job, call.message)
+        size, frames = self.desk.chunks.fetch(job, call.message, verify=call.query.verify)
         pieces = _together(frames)
         return b"".join(pieces) if size <= _PIECE_BYTES else Stream(size, pieces)
 

@@ -39,5 +39,17 @@ class Hold(Struct, frozen=True, kw_only=True):
     instance: Instance
 
 
+class Fetching(Struct, frozen=True, kw_only=True):
+    """With ``verify`` the broker looks at each chunk before it sends it, and tells of damage."""
+
+    verify: bool = False
+
+
+class HeldFetching(Hold, frozen=True, kw_only=True):
+    """Both, for a site."""
+
+    verify: bool = False
+
+
 class Idle(Struct, frozen=True, kw_only=True):
     idle_s: Seconds = 0.0

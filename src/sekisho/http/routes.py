@@ -17,7 +17,7 @@ from sekisho.http.call import Anything, Chunks, Digests, Document, Frames, Row, 
 from sekisho.http.chunk_calls import ChunkCalls
 from sekisho.http.open_calls import OpenCalls
 from sekisho.http.openapi import openapi
-from sekisho.http.query import Hold, Idle, JobList, JobWait
+from sekisho.http.query import Fetching, HeldFetching, Hold, Idle, JobList, JobWait
 from sekisho.http.site_calls import SiteCalls
 from sekisho.http.submitter_calls import SubmitterCalls
 from sekisho.wire import v1
@@ -64,7 +64,7 @@ def routes(c: Calls) -> list[Row]:
         Row("PUT /v1/jobs/{id}/chunks", SUBMIT, Frames, v1.Done, c.inputs.store, waits=True,
             purpose="Store declared chunks"),
         Row("POST /v1/jobs/{id}/chunks/fetch", READ, Digests, Frames, c.inputs.fetch,
-            "Read chunks that the job has declared: its outputs"),
+            "Read chunks that the job has declared: its outputs", query=Fetching),
         Row("POST /v1/jobs/{id}/start", SUBMIT, None, v1.JobView, s.start,
             "Queue a draft whose inputs are all stored"),
         Row("POST /v1/jobs/{id}/cancel", CANCEL, None, v1.JobView, s.cancel,
@@ -91,7 +91,7 @@ def routes(c: Calls) -> list[Row]:
         Row("PUT /v1/site/jobs/{id}/chunks", WORK, Frames, v1.Done, c.outputs.store, waits=True,
             purpose="Store declared chunks", query=Hold),
         Row("POST /v1/site/jobs/{id}/chunks/fetch", WORK, Digests, Frames, c.outputs.fetch,
-            "Read chunks that a held job has declared: its inputs", query=Hold),
+            "Read chunks that a held job has declared: its inputs", query=HeldFetching),
         Row("GET /v1/site", WORK, None, v1.Identity, w.identity,
             "Say whom the broker takes the caller for, and its clock"),
         Row("POST /v1/site/check", WORK, Anything, v1.Identity, w.identity,

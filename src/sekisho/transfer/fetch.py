@@ -16,13 +16,12 @@ from typing import Final
 from sekisho.domain.errors import IntegrityError, StorageFull, TooLarge
 from sekisho.domain.limits import MAX_CHUNK_BYTES, MAX_DIGESTS, MAX_FILES, MAX_TREE_BYTES, MIB
 from sekisho.transfer.part import Part, nothing
-from sekisho.transfer.pipeline import mapped
 from sekisho.transfer.port import ChunkSource, FileSource
 from sekisho.transfer.progress import Gauge, Progress, unseen
 from sekisho.transfer.send import batched
 from sekisho.transfer.tree import Tree, read_tree
 from sekisho.wire.envelope import TreeRef
-from sekisho.wire.frames import Chunk, verified
+from sekisho.wire.frames import Chunk
 
 #: The list of a tree is the one thing held in memory as a whole.
 MAX_INDEX_BYTES: Final = 256 * MIB
@@ -108,7 +107,7 @@ def _check_space(part: Part, lacking: Sequence[Chunk]) -> None:
 def _fill(part: Part, lacking: Sequence[Chunk], port: ChunkSource, gauge: Gauge) -> None:
     for batch in batched(lacking, MAX_DIGESTS):
         asked = set(batch)
-        for chunk, data in mapped(verified, port.fetch(batch)):
+        for chunk, data in port.fetch(batch):
             if chunk not in asked:
                 raise IntegrityError("chunk.unexpected")
             asked.discard(chunk)

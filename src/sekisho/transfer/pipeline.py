@@ -11,8 +11,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -73,3 +74,79 @@ def _work(work: Callable[[T], R], tasks: SimpleQueue[tuple[Future[R], T] | None]
         except BaseException as error:  # noqa: BLE001 (raised to whoever takes the result)
             future.set_exception(error)
         del task, future, item  # a piece that was taken is not held until the next one comes
+
+
+def flowed(
+    work: Callable[[T], Iterator[R]], items: Iterable[T], *, threads: int, ahead: int
+) -> Iterator[R]:
+    """Return all that ``work`` gives for every item, as it comes, of ``threads`` items at a time.
+
+    At most ``ahead`` results wait to be taken. When one item fails no other is begun; what those in
+    work give still comes, then the error. Whoever stops early waits for nobody, as in `mapped`.
+    """
+    flow = _Flow(work, items, ahead)
+    for _ in range(threads):
+        threading.Thread(target=flow.run, daemon=True).start()
+    failed: list[BaseException] = []
+    try:
+        while threads:
+            come = flow.come.get()
+            if isinstance(come, _Result):
+                flow.room.release()
+                yield come.given
+                continue
+            threads -= 1
+            failed += [] if come is None else [come]
+    finally:
+        flow.left = flow.over = True
+        flow.room.release(threads + 1)
+    if failed:
+        raise failed[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Result(Generic[R]):
+    given: R
+
+
+class _Flow(Generic[T, R]):
+    """What the threads of `flowed` share: items to begin, room for results, and these."""
+
+    def __init__(self, work: Callable[[T], Iterator[R]], items: Iterable[T], ahead: int) -> None:
+        self._work = work
+        self._items = iter(items)
+        self._guard = threading.Lock()
+        self.come: SimpleQueue[_Result[R] | BaseException | None] = SimpleQueue()
+        self.room = threading.Semaphore(ahead)
+        self.over = False  #: no other item is begun
+        self.left = False  #: nobody takes results any more
+
+    def run(self) -> None:
+        """Work on items for as long as there are any; then say so, or what went wrong."""
+        error: BaseException | None = None
+        try:
+            for item in self._begun():
+                for result in self._work(item):
+                    self.room.acquire()
+                    if self.left:
+                        return
+                    self.come.put(_Result(result))
+                    del result  # what was taken is not held until the next one comes
+        except BaseException as raised:  # noqa: BLE001 (raised to whoever takes the results)
+            self.over, error = True, raised
+        self.come.put(error)
+
+    def _begun(self) -> Iterator[T]:
+        while not self.over:
+            with self._guard:
+                item = next(self._items, _NONE)
+            if isinstance(item, _None):
+                return
+            yield item
+
+
+class _None:
+    """Stands for no item: None may be one."""
+
+
+_NONE: Final = _None()

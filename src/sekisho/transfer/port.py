@@ -9,16 +9,16 @@ from typing import Protocol, runtime_checkable
 from sekisho.domain.files import RelPath
 from sekisho.transfer.progress import Progress
 from sekisho.transfer.source import Source
-from sekisho.wire.frames import Chunk
+from sekisho.wire.frames import Chunk, Sound
 
 
 class ChunkSource(Protocol):
     """Where chunks of one job come from. May be repeated after any error."""
 
-    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
-        """Return the chunks in any order; whoever takes them verifies them.
+    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[Sound]:
+        """Return the chunks in any order, verified: nobody looks again before they are used.
 
-        A chunk of another job is NotFound.
+        A chunk of another job is NotFound, one that is not what its digest says IntegrityError.
         """
         ...
 

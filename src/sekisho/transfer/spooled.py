@@ -9,7 +9,7 @@ from typing import IO
 from sekisho.domain.files import RelPath
 from sekisho.domain.limits import CHUNK_BYTES
 from sekisho.transfer.tree import Tree, TreeFile
-from sekisho.wire.frames import Chunk, digest_of
+from sekisho.wire.frames import Chunk, Sound, digest_of, verified
 from sekisho.wire.mint_body import Piece
 
 
@@ -39,6 +39,6 @@ class SpooledTree:
         """Return the bytes of a chunk of the tree."""
         return self._bytes(self._at[chunk.digest], chunk.size)
 
-    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, bytes]]:
+    def fetch(self, chunks: Sequence[Chunk]) -> Iterator[Sound]:
         """Return chunks of the tree: it is a `transfer.port.ChunkSource`."""
-        return ((chunk, self.read(chunk)) for chunk in chunks)
+        return (verified((chunk, self.read(chunk))) for chunk in chunks)
