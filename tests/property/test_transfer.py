@@ -75,7 +75,7 @@ def test_a_tree_has_one_name_whatever_the_order_of_looking(
     """Kills: a list in the order of the disk."""
     with tempfile.TemporaryDirectory() as home:
         _write(Path(home), files)
-        sources = [Source(RelPath.parse(name), Path(home, name)) for name in files]
+        sources = [Source(RelPath.parse(name), str(Path(home, name))) for name in files]
         digest = LocalTree(sources).tree.digest
         order.shuffle(sources)  # type: ignore[attr-defined]
         assert LocalTree(sources).tree.digest == digest

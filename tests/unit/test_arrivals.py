@@ -48,7 +48,7 @@ def bring(passing: Path, name: str, content: bytes = CONTENT) -> Path:
 
 
 def tree_of(place: Path, arrivals: Arrivals | None = None) -> LocalTree:
-    source = Source(RelPath.parse(place.name), place)
+    source = Source(RelPath.parse(place.name), str(place))
     return LocalTree([source]) if arrivals is None else LocalTree([source], arrivals)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,21 @@ def test_progress_of_sending_ends_at_the_total(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     send_tree(local.tree, local.read, MemoryChunks(), lambda d, t: seen.append((d, t)))
     assert seen[-1][0] == seen[-1][1] > 7
+
+
+def test_a_folder_that_cannot_be_listed_is_refused_by_name(tmp_path: Path) -> None:
+    """Kills: an error of the machine that escapes while a folder is looked at."""
+    (tmp_path / "folder").mkdir()
+    free = os.dup(0)
+    os.close(free)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        with pytest.raises(UsageError) as refused:
+            scan([("in", tmp_path)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert (refused.value.code, refused.value.params["input"]) == (
+        "input.not_readable",
+        str(tmp_path),
+    )

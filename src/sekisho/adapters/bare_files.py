@@ -145,10 +145,10 @@ class Quarantine:
                 os.close(root)
             clashing = collisions([file.path for file in found])
             kept = [file.path for file in found if file.path not in clashing]
-            sources = [Source(path, self.work.joinpath(*path.parts)) for path in kept]
+            sources = [Source(path, str(self.work.joinpath(*path.parts))) for path in kept]
         taken = {source.path.key for source in sources}
         if self.log.is_file() and LOG_NAME.key not in taken:
-            sources.append(Source(LOG_NAME, self.log))
+            sources.append(Source(LOG_NAME, str(self.log)))
         looks = {source.path: Look.of(source.file.stat()) for source in sources}
         return Back(LocalTree(sources, known), tuple(faults), looks)
 

@@ -31,12 +31,16 @@ _WORTH_REMEMBERING_BYTES: Final = 256 << 10
 _FORGETFUL: Final = Forgetful()
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Source:
     """A local file, and the name under which it travels."""
 
     path: RelPath
-    file: Path
+    place: str
+
+    @property
+    def file(self) -> Path:
+        return Path(self.place)
 
 
 def scan(entries: Iterable[tuple[str, Path]]) -> list[Source]:
@@ -48,34 +52,53 @@ def scan(entries: Iterable[tuple[str, Path]]) -> list[Source]:
     found: list[Source] = []
     for name, place in entries:
         parts = tuple(name.split("/")) if name else ()
-        for source in _walk(parts, place, frozenset()):
-            found.append(source)
-            if len(found) > MAX_FILES:
-                raise UsageError("tree.invalid", why="count")
-    return sorted(found)
+        _look(found, parts, str(place), frozenset())
+    return _sorted(found)
 
 
-def _walk(
-    parts: tuple[str, ...], place: Path, above: frozenset[tuple[int, int]]
-) -> Iterator[Source]:
+def _look(
+    found: list[Source], parts: tuple[str, ...], place: str, above: frozenset[tuple[int, int]]
+) -> None:
+    """Add what is at ``place``, followed if it is a link, to ``found``."""
     seen = _stat(place)
     if stat.S_ISREG(seen.st_mode):
-        yield Source(RelPath(parts or (place.name,)), place)
-        return
-    if not stat.S_ISDIR(seen.st_mode):
-        raise UsageError("input.not_a_file", input=str(place))
-    here = (seen.st_dev, seen.st_ino)
-    if here in above or len(above) > MAX_DEPTH:
-        raise UsageError("input.loop", input=str(place))
-    for child in sorted(place.iterdir()):
-        yield from _walk((*parts, child.name), child, above | {here})
+        _add(found, parts or (Path(place).name,), place)
+    elif not stat.S_ISDIR(seen.st_mode):
+        raise UsageError("input.not_a_file", input=place)
+    else:
+        here = (seen.st_dev, seen.st_ino)
+        if here in above or len(above) > MAX_DEPTH:
+            raise UsageError("input.loop", input=place)
+        for entry in _entries(place):
+            if entry.is_file(follow_symlinks=False):
+                _add(found, (*parts, entry.name), entry.path)
+            else:
+                _look(found, (*parts, entry.name), entry.path, above | {here})
 
 
-def _stat(place: Path) -> os.stat_result:
+def _add(found: list[Source], parts: tuple[str, ...], place: str) -> None:
+    found.append(Source(RelPath(parts), place))
+    if len(found) > MAX_FILES:
+        raise UsageError("tree.invalid", why="count")
+
+
+def _entries(place: str) -> list[os.DirEntry[str]]:
     try:
-        return place.stat()
+        with os.scandir(place) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UsageError("input.not_readable", input=place) from error
+
+
+def _stat(place: str) -> os.stat_result:
+    try:
+        return Path(place).stat()
     except (OSError, ValueError) as error:
-        raise UsageError("input.not_found", input=str(place)) from error
+        raise UsageError("input.not_found", input=place) from error
+
+
+def _sorted(sources: Iterable[Source]) -> list[Source]:
+    return sorted(sources, key=lambda source: source.path.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +142,14 @@ class LocalTree:
     def __init__(self, sources: Iterable[Source], remembered: Remembered = _FORGETFUL) -> None:
         self._at: dict[str, tuple[_Place, ...]] = {}
         self._remembered = remembered
-        self.sources = sorted(sources)
-        large: list[TreeFile] = []
-        small = packed(self._small(large))
-        files = [file for pack in small for file in self._members(pack)]
-        self.tree = Tree(tuple(sorted([*large, *files])))
+        self.sources = _sorted(sources)
+        files: list[TreeFile] = []
+        for pack, chunk in mapped(_hashed_pack, packed(self._small(files))):
+            places = tuple(_Place(s.source, 0, s.size, s.ctime_ns) for s in pack)
+            self._at.setdefault(chunk.digest, places)
+            files += members([(s.path, s.executable, s.size) for s in pack], chunk)
+        files.sort(key=lambda file: file.path.parts)
+        self.tree = Tree(tuple(files))
 
     def _small(self, others: list[TreeFile]) -> Iterator[_Small]:
         """Return the small files, read; add those that are not, or are empty, to ``others``."""
@@ -132,28 +158,15 @@ class LocalTree:
             try:
                 before = os.fstat(fd)
                 if not stat.S_ISREG(before.st_mode):
-                    raise UsageError("input.not_a_file", input=str(source.file))
+                    raise UsageError("input.not_a_file", input=source.place)
                 executable = bool(before.st_mode & stat.S_IXUSR)
                 if 0 < before.st_size < SMALL_BYTES:
-                    data = self._whole_of(fd, source, before)
+                    data = _whole_of(fd, source, before)
                     yield _Small(source, executable, before.st_ctime_ns, data)
                 else:
                     others.append(self._digested(fd, source, before, executable=executable))
             finally:
                 os.close(fd)
-
-    def _whole_of(self, fd: int, source: Source, before: os.stat_result) -> bytes:
-        data = os.pread(fd, before.st_size + 1, 0)
-        if len(data) != before.st_size or Look.of(os.fstat(fd)) != Look.of(before):
-            raise _changed(source)
-        return data
-
-    def _members(self, pack: Sequence[_Small]) -> Iterator[TreeFile]:
-        data = b"".join(small.data for small in pack)
-        chunk = Chunk(digest_of(data), len(data))
-        places = tuple(_Place(s.source, 0, s.size, s.ctime_ns) for s in pack)
-        self._at.setdefault(chunk.digest, places)
-        return members([(s.path, s.executable, s.size) for s in pack], chunk)
 
     def _digested(
         self, fd: int, source: Source, before: os.stat_result, *, executable: bool
@@ -208,6 +221,20 @@ class LocalTree:
         return seen.st_ctime_ns != place.ctime_ns
 
 
+def _whole_of(fd: int, source: Source, before: os.stat_result) -> bytes:
+    data = os.pread(fd, before.st_size + 1, 0)
+    after = os.fstat(fd)
+    same = before.st_mtime_ns == after.st_mtime_ns and before.st_ctime_ns == after.st_ctime_ns
+    if not len(data) == before.st_size == after.st_size or not same:
+        raise _changed(source)
+    return data
+
+
+def _hashed_pack(pack: Sequence[_Small]) -> tuple[Sequence[_Small], Chunk]:
+    data = b"".join(small.data for small in pack)
+    return pack, Chunk(digest_of(data), len(data))
+
+
 def _whole(chunks: Sequence[Chunk], look: Look) -> bool:
     return sum(chunk.size for chunk in chunks) == look.size
 
@@ -221,9 +248,9 @@ def _hashed(pieces: Iterable[memoryview | int], size: int) -> Iterator[Chunk]:
 
 def _open(source: Source) -> int:
     try:
-        return os.open(source.file, _FLAGS)
+        return os.open(source.place, _FLAGS)
     except OSError as error:
-        raise UsageError("input.not_readable", input=str(source.file)) from error
+        raise UsageError("input.not_readable", input=source.place) from error
 
 
 def _changed(source: Source) -> IntegrityError:
