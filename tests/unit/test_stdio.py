@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sekisho.adapters.gate_stdio import GateStdio, problem_of
+from sekisho.adapters.gate_stdio import GateStdio, problem_of, turn_away
 from sekisho.adapters.push_directory import DirectoryPushStore
 from sekisho.domain.errors import (
     Corrupt,
@@ -272,3 +272,15 @@ def test_a_problem_is_a_code_and_plain_values(error: SekishoError) -> None:
 def test_a_problem_says_no_more_than_three_hundred_characters_of_anything() -> None:
     problem = problem_of(UsageError("message.invalid", why="x" * 10_000))
     assert len(str(problem.params["why"])) == 300
+
+
+def test_a_closed_gate_answers_one_call_swallows_its_data_and_is_gone_at_the_next() -> None:
+    call = packet(MESSAGE, b"{}") + packet(DATA, b"a") + packet(END)
+    incoming, outgoing = io.BytesIO(call * 3), io.BytesIO()
+    turn_away(Packets(incoming, outgoing), Unavailable("gate.closed"))
+    heard = reading(outgoing.getvalue())
+    kind, payload = heard.receive() or (b"", b"")
+    told = decoded(payload, Answer).problem
+    assert (kind, told and told.code) == (MESSAGE, "gate.closed")
+    assert heard.receive() is None
+    assert incoming.tell() == len(call) + len(packet(MESSAGE, b"{}"))

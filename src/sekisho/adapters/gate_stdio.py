@@ -124,11 +124,16 @@ class GateStdio:
 
 
 def turn_away(packets: Packets, error: SekishoError) -> None:
-    """Answer every call with ``error`` until the caller is gone: there is no gate to be opened."""
+    """Answer one call with ``error`` and swallow its data; the next call needs a new gate."""
+    answered = False
     while (packet := packets.receive()) is not None:
-        if packet[0] == MESSAGE:
-            packets.send(MESSAGE, encoded(Answer(problem=problem_of(error))))
-            packets.flush()
+        if packet[0] != MESSAGE:
+            continue
+        if answered:
+            return
+        packets.send(MESSAGE, encoded(Answer(problem=problem_of(error))))
+        packets.flush()
+        answered = True
 
 
 def _job(call: Call) -> str:

@@ -18,7 +18,7 @@ import msgspec
 
 from sekisho.adapters.patience import Patience, Pauses
 from sekisho.adapters.problem_error import problem_error
-from sekisho.domain.errors import IntegrityError, SekishoError, Unreachable
+from sekisho.domain.errors import IntegrityError, SekishoError, Unavailable, Unreachable
 from sekisho.domain.ids import check_job_id
 from sekisho.domain.job import JobState
 from sekisho.domain.limits import DIGEST_BYTES
@@ -200,7 +200,10 @@ class GateLane:
             try:
                 yield session
             except _Refusal as refusal:
-                self._keep(session)
+                if isinstance(refusal.error, Unavailable):  # whoever asks again asks a new gate
+                    session.close()
+                else:
+                    self._keep(session)
                 raise refusal.error from None
             except BaseException:
                 session.close()
