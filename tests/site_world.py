@@ -19,6 +19,7 @@ from sekisho.adapters.journal_memory import MemoryJournal
 from sekisho.adapters.mailbox_memory import BrokerChunks, MemoryMailbox
 from sekisho.adapters.sandbox_memory import MemorySandbox
 from sekisho.adapters.scheduler_memory import MemoryScheduler, Play
+from sekisho.adapters.slots_memory import MemorySlots
 from sekisho.adapters.store_memory import memory_store
 from sekisho.adapters.wakeups_memory import MemoryWakeups
 from sekisho.adapters.workplace_local import LocalWorkplace
@@ -37,6 +38,7 @@ from sekisho.domain.sitelog import Kind, Record
 from sekisho.site.agent import Agent
 from sekisho.site.desk import Desk, Word, together
 from sekisho.site.scheduler import LaunchSpec
+from sekisho.site.slots import Slots
 from sekisho.transfer.fetch import fetch_index
 from sekisho.transfer.send import send_tree
 from sekisho.transfer.tree import Tree, TreeFile
@@ -182,6 +184,7 @@ class World:
         self.workplace: Any = LocalWorkplace(self.base, spare_bytes=0)
         self.scheduler = MemoryScheduler(self.clock, self._cast)
         self.sandbox = MemorySandbox()
+        self.make_slots: Callable[[], Slots] = MemorySlots
         self.broker = self._make_broker()
         self.lane: Any = MemoryMailbox(self.broker, SITE, INSTANCE)
         self._tokens = itertools.count(1)
@@ -216,6 +219,7 @@ class World:
             scheduler=watched("scheduler", self.scheduler),
             workplaces=lambda _: watched("workplace", self.workplace),
             sandbox=self.sandbox,
+            slots=self.make_slots(),
             clock=self.clock,
             word=lambda: Word(self.manifest, self.wishes.denied),
             roll=lambda: 0.5,

@@ -59,6 +59,13 @@ code = {{ type = "integer", minimum = 0, maximum = 255, default = 0 }}
 release = true
 
 [[command]]
+name = "crowd"
+argv = ["/bin/sh", "-c", '''
+mkdir {gate}.in.$$ && ls -d {gate}.in.* | wc -l >> {gate}.crowd; sleep 0.2; rmdir {gate}.in.$$''']
+time_limit_s = 60
+max_running = 3
+
+[[command]]
 name = "die"
 argv = ["/bin/sh", "-c", "kill -9 $$"]
 time_limit_s = 60

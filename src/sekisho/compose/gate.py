@@ -91,6 +91,7 @@ async def _serve(push: PushFiles, lock: int) -> None:
     from sekisho.adapters.hosts.spawn_local import LocalSpawner  # noqa: PLC0415  only answers
     from sekisho.adapters.mailbox_gate import GateMailbox  # noqa: PLC0415  needs none of these)
     from sekisho.adapters.sandboxes.landlock import LandlockSandbox  # noqa: PLC0415
+    from sekisho.adapters.slots_directory import DirectorySlots  # noqa: PLC0415
     from sekisho.compose.hosts import Hosts  # noqa: PLC0415
     from sekisho.compose.schedulers import schedulers  # noqa: PLC0415
     from sekisho.site.agent import Agent  # noqa: PLC0415
@@ -109,6 +110,7 @@ async def _serve(push: PushFiles, lock: int) -> None:
         hosts=hosts.host,
         workplaces=hosts.workplace,
         sandbox=LandlockSandbox(),
+        slots=DirectorySlots(push.site.slots),
         clock=SystemClock(),
         word=desires.word,
         roll=random.SystemRandom().random,

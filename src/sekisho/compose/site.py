@@ -25,6 +25,7 @@ from sekisho.adapters.mint_line import MintLine
 from sekisho.adapters.mint_shelf import MintShelf
 from sekisho.adapters.patience import Patience
 from sekisho.adapters.sandboxes.landlock import LandlockSandbox
+from sekisho.adapters.slots_directory import DirectorySlots
 from sekisho.adapters.token_file import read_token
 from sekisho.adapters.workplace_local import LocalWorkplace
 from sekisho.compose.hosts import Hosts
@@ -110,6 +111,7 @@ async def agent(
     manifest = load_manifest(files.manifest)
     journal = DirectoryJournal(files.state)
     journal.lock()
+    slots = DirectorySlots(files.slots)
     try:
         desires = DirectoryDesires(files, manifest)
         spawner = LocalSpawner()
@@ -125,6 +127,7 @@ async def agent(
                 hosts=hosts.host,
                 workplaces=hosts.workplace,
                 sandbox=LandlockSandbox(),
+                slots=slots,
                 clock=clock,
                 word=desires.word,
                 roll=_DICE.random,
@@ -135,6 +138,7 @@ async def agent(
             finally:
                 await spawner.aclose()
     finally:
+        slots.close()
         journal.unlock()
 
 

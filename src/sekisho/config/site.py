@@ -90,6 +90,11 @@ class SiteFiles:
         return self.state / "cache"
 
     @property
+    def slots(self) -> Path:
+        """Where agent and carrier count what the site has in hand."""
+        return self.state / "slots"
+
+    @property
     def token(self) -> Path:
         return self.at(self.settings.broker.token_file)
 

@@ -21,6 +21,7 @@ from sekisho.domain.limits import MAX_QUEUE_TIME, MIN_POLL_SECONDS, POLL_SECONDS
 from sekisho.domain.run import Run
 from sekisho.site.desk import Control, Desk, at_workplace, in_thread, together
 from sekisho.site.runner import Runner, never_started
+from sekisho.site.slots import IN_HAND
 from sekisho.wire.v1 import Offer, PollAnswer
 
 HYGIENE_SECONDS: Final = 600.0
@@ -118,6 +119,7 @@ class Agent:
         for run in await in_thread(self._desk.journal.runs):
             self._runs[run.job] = run
             if not run.settled:
+                self._desk.slots.take(IN_HAND, run.job)
                 log.info("run_adopted", job=run.job, epoch=run.epoch, stage=run.stage.value)
                 self._controls[run.job] = Control(patient=patient)
 
@@ -143,6 +145,7 @@ class Agent:
                 await self._desk.sleep(CRASH_SECONDS)
         self._runs[run.job] = run
         del self._controls[run.job]
+        self._desk.slots.leave(IN_HAND, run.job)
         self._told.discard(run.job)
         if self._draining or not self._asked:
             self.wake()  # there is room now; a poll that may bring an offer is not broken off
@@ -155,7 +158,9 @@ class Agent:
     async def _turn(self, group: TaskGroup, failures: int) -> int:
         """Poll once and act on the answer; return how many polls in a row have failed."""
         try:
-            answer = await self._poll(POLL_SECONDS if not failures else MIN_POLL_SECONDS)
+            answer = await self._poll(
+                MIN_POLL_SECONDS if failures or self._full() else POLL_SECONDS
+            )
         except SekishoError as error:
             failures += 1
             seconds = delay(failures, self._desk.roll())
@@ -187,7 +192,15 @@ class Agent:
     def _free(self) -> int:
         if self._draining or self._desires.paused():
             return 0
-        return max(0, self._capacity() - len(self._controls))
+        return max(0, self._capacity() - len(self._controls) - self._elsewhere())
+
+    def _elsewhere(self) -> int:
+        """Return how many jobs the site has in hand by another lane."""
+        return self._desk.slots.others(IN_HAND)
+
+    def _full(self) -> bool:
+        """Say whether there is room only when another lane is done, which nobody tells us."""
+        return self._free() == 0 and bool(self._elsewhere())
 
     def _heed(self, answer: PollAnswer) -> None:
         if answer.disabled_commands is not None:
@@ -228,9 +241,13 @@ class Agent:
     async def _take_one(self, group: TaskGroup, offer: Offer, *, patient: bool) -> bool:
         if offer.job in self._moving:
             return False  # it is being purged: the broker will offer again
+        if not self._desk.slots.take(IN_HAND, offer.job, self._capacity()):
+            return False  # the site's other lane was quicker
         with self._moved(offer.job):
             taken, run = await self._take(offer)
-        if run is not None:
+        if run is None:
+            self._desk.slots.leave(IN_HAND, offer.job)
+        else:
             log.info("offer_taken", job=run.job, epoch=run.epoch, stage=run.stage.value)
             control = Control(patient=patient)
             self._runs[run.job], self._controls[run.job] = run, control

@@ -28,6 +28,7 @@ from sekisho.site.journal import Journal
 from sekisho.site.mailbox import Hold, Mailbox
 from sekisho.site.sandbox import Sandbox
 from sekisho.site.scheduler import Scheduler
+from sekisho.site.slots import Slots
 from sekisho.site.workplace import Place, Workplace
 
 T = TypeVar("T")
@@ -66,6 +67,7 @@ class Desk:
     scheduler: Scheduler
     workplaces: Callable[[str], Workplace]  #: by the name of a host, as `hosts`
     sandbox: Sandbox
+    slots: Slots
     clock: Clock
     word: Callable[[], Word]
     roll: Callable[[], float]  #: uniform in 0..1, for jitter

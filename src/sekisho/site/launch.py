@@ -8,7 +8,6 @@ unless the manifest calls the command idempotent.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -18,7 +17,7 @@ import anyio
 
 from sekisho.domain.egress import Fault, clear_reason
 from sekisho.domain.errors import Refused, SekishoError
-from sekisho.domain.manifest import Admission, environment
+from sekisho.domain.manifest import Admission, Command, environment
 from sekisho.domain.resources import LOCAL, Venue
 from sekisho.domain.run import Run, Stage, Stop, advance
 from sekisho.domain.sitelog import Kind
@@ -55,19 +54,18 @@ class Launch:
         self._release = release
         self._licences = Licences(desk)
         self._steps = Steps(desk)
-        self._running: defaultdict[str, set[str]] = defaultdict(set)  #: jobs by command
         self._freed = anyio.Event()
 
     def adopt(self, run: Run) -> None:
         """Count ``run`` among the running ones of its command, or not, as the journal has it."""
         if run.stage in (Stage.SUBMITTED, Stage.RUNNING):
-            self._running[run.command].add(run.job)
+            self._desk.slots.take(run.command, run.job)
         else:
             self.leave(run)
 
     def leave(self, run: Run) -> None:
         """Give back the place that ``run`` may have among the running ones of its command."""
-        self._running[run.command].discard(run.job)
+        self._desk.slots.leave(run.command, run.job)
         self._freed.set()
         self._freed = anyio.Event()
 
@@ -80,24 +78,30 @@ class Launch:
                 admission = self._intake.admission(run)
             except Refused as reason:  # the site's word has changed since the job was accepted
                 return await self._closed(run, Stage.REFUSED, clear_reason(reason))
-            others = self._running[run.command] - {run.job}
-            free = len(others) < admission.command.max_running
-            if free and await self._licences.free(admission.command):
+            if await self._free(run, admission.command):
                 break
             if not control.patient:
                 raise NotNow
-            wait = HOLD_SECONDS if free else LOOK_SECONDS
-            await first_of(control, self._freed.wait, partial(self._desk.sleep, wait))
+            await first_of(control, self._freed.wait, partial(self._desk.sleep, HOLD_SECONDS))
         if admission.command.venue.host != run.venue.host:
+            self.leave(run)
             return await self._moved(run, admission.command.venue)
         return await self._begun(run, admission, control)
+
+    async def _free(self, run: Run, command: Command) -> bool:
+        """Say whether the turn of ``run`` has come; it has a slot of its command then."""
+        if not self._desk.slots.take(run.command, run.job, command.max_running):
+            return False
+        if await self._licences.free(command):
+            return True
+        self._desk.slots.leave(run.command, run.job)
+        return False
 
     async def _begun(self, run: Run, admission: Admission, control: Control) -> Run:
         """Have done what comes before the command, then record the intent to start it."""
         grants = admission.command.sandbox
         if grants is not None and (faults := self._desk.sandbox.faults(grants)):
-            return await self._release.close(run, Stage.FAILED, faults[0])
-        self._running[run.command].add(run.job)
+            return await self._closed(run, Stage.FAILED, faults[0])
         if admission.command.before is not None:
             run = await self._desk.save(run)  # staged for good: there is a latch from now on
         fault = await self._steps.run(run, admission.command, "before", control)
