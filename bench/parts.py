@@ -10,14 +10,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-import httpx2
 import msgspec
 
 from bench.process import free_port
 from bench.report import Spread
 from bench.world import World
 from sekisho.adapters.durable import write_file
-from sekisho.adapters.http_client import Address, http_client
+from sekisho.adapters.http_client import Address, sender
+from sekisho.adapters.http_line import HttpLine
+from sekisho.adapters.http_sender import Call
+from sekisho.adapters.patience import Patience
+from sekisho.domain.errors import Unreachable
 from sekisho.domain.token import Secret
 from sekisho.wire.v1 import Poll
 
@@ -46,16 +49,19 @@ def round_trip(here: World, number: int) -> Spread:
     files = (str(here.broker_dir / "server.pem"), str(here.broker_dir / "server.key"))
     server = here.start_module("bench.bare", "uvicorn", str(port), *files)
     where = Address(url=f"https://127.0.0.1:{port}", token=Secret("-"), ca_file=here.ca)
-    with http_client(where) as client:
-        server.wait_until(lambda: _answered(client), _READY_SECONDS)
-        return timed(lambda: client.post("ask", content=QUESTION).raise_for_status(), number)
+    line = HttpLine(sender(where), Patience(limit_s=0))
+    question = Call(method="POST", path="ask", body=QUESTION)
+    with closing(line):
+        server.wait_until(lambda: _answered(line, question), _READY_SECONDS)
+        return timed(lambda: line.send_once(question), number)
 
 
-def _answered(client: httpx2.Client) -> bool:
+def _answered(line: HttpLine, question: Call) -> bool:
     try:
-        return client.post("ask", content=QUESTION).is_success
-    except httpx2.ConnectError:
+        line.send_once(question)
+    except Unreachable:
         return False
+    return True
 
 
 def spawn(number: int) -> Spread:

@@ -28,6 +28,7 @@ from sekisho.wire.frames import (
     unpack_chunks,
     unpack_digests,
 )
+from tests.memory_sender import memory_sender
 
 Fault = Callable[[httpx2.Request, httpx2.Response], httpx2.Response]
 
@@ -91,9 +92,9 @@ class World:
     def __init__(self, limit_s: float | None = 1000) -> None:
         self.server = ChunkServer()
         self.now = 0.0
-        client = httpx2.Client(transport=self.server, base_url="https://broker.example/")
         patience = Patience(limit_s=limit_s, wait=self._wait, monotonic=lambda: self.now)
-        self.chunks = HttpsChunks(HttpLine(client, patience), "v1/jobs/j/chunks", {"epoch": "3"})
+        line = HttpLine(memory_sender(self.server), patience)
+        self.chunks = HttpsChunks(line, "v1/jobs/j/chunks", {"epoch": "3"})
 
     def _wait(self, seconds: float) -> bool:
         self.now += seconds

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sekisho.adapters.http_client import Address, http_client
+from sekisho.adapters.http_client import Address, sender
 from sekisho.adapters.http_line import HttpLine
 from sekisho.adapters.lane_https import HttpsLane
 from sekisho.adapters.lane_memory import Files, MemoryLane
@@ -43,7 +43,7 @@ def lane(request: pytest.FixtureRequest) -> Iterator[Chunked]:
         return
     house: House = request.getfixturevalue("house")
     address = Address(url=house.url, token=Secret(house.token), ca_file=house.ca)
-    made = HttpsLane(HttpLine(http_client(address), Patience(limit_s=10)))
+    made = HttpsLane(HttpLine(sender(address), Patience(limit_s=10)))
     yield made
     made.close()
 

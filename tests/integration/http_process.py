@@ -109,6 +109,7 @@ class Certificates:
 
     cert: Path
     key: Path
+    ca: Path
     trust: ssl.SSLContext
 
 
@@ -116,9 +117,10 @@ def certificates(folder: Path) -> Certificates:
     """Make certificates in ``folder``."""
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1", "localhost")
-    cert, key = folder / "cert.pem", folder / "key.pem"
+    cert, key, ca = (folder / f"{name}.pem" for name in ("cert", "key", "ca"))
     cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
     key.write_bytes(issued.private_key_pem.bytes())
+    ca.write_bytes(authority.cert_pem.bytes())
     trust = ssl.create_default_context()
     authority.configure_trust(trust)
-    return Certificates(cert, key, trust)
+    return Certificates(cert, key, ca, trust)

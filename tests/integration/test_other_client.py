@@ -8,6 +8,8 @@ import os
 import struct
 import sys
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
@@ -15,8 +17,10 @@ import msgspec
 import pytest
 
 from sekisho.adapters.chunks_https import HttpsChunks
+from sekisho.adapters.http_client import Address, sender
 from sekisho.adapters.http_line import HttpLine
 from sekisho.adapters.patience import Patience
+from sekisho.domain.token import Secret
 from sekisho.transfer.fetch import fetch_tree
 from sekisho.transfer.send import send_tree
 from sekisho.transfer.source import LocalTree, scan
@@ -85,9 +89,18 @@ def a_list(files: dict[str, bytes], step: int) -> bytes:
     return text
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How the other client and we reach the same chunks."""
+
+    theirs: httpx2.Client
+    ours: HttpLine
+    base: str
+
+
 @pytest.fixture
-def line(tmp_path: Path) -> Iterator[tuple[httpx2.Client, str]]:
-    """Give a line to a broker, and the path of a draft's chunks there."""
+def line(tmp_path: Path) -> Iterator[Line]:
+    """Give two lines to a broker, and the path of a draft's chunks there."""
     tls, home = certificates(tmp_path), tmp_path / "broker"
     sekisho("broker", "init", home, "--port", "0", "--tls-cert", tls.cert, "--tls-key", tls.key)
     config = home / "broker.toml"
@@ -100,31 +113,29 @@ def line(tmp_path: Path) -> Iterator[tuple[httpx2.Client, str]]:
         with httpx2.Client(base_url=url, verify=tls.trust, headers=headers, timeout=40) as http:
             draft = a_submission(has_inputs=True)
             assert http.post("v1/jobs", content=msgspec.json.encode(draft)).status_code == 201
-            yield http, f"v1/jobs/{draft.id}/chunks"
+            address = Address(url=url, token=Secret(token), ca_file=tls.ca)
+            with closing(HttpLine(sender(address), Patience(limit_s=0))) as mine:
+                yield Line(http, mine, f"v1/jobs/{draft.id}/chunks")
 
 
-def ours(line: tuple[httpx2.Client, str]) -> HttpsChunks:
-    return HttpsChunks(HttpLine(line[0], Patience(limit_s=0)), line[1])
-
-
-def test_what_another_client_sends_we_read(line: tuple[httpx2.Client, str], tmp_path: Path) -> None:
+def test_what_another_client_sends_we_read(line: Line, tmp_path: Path) -> None:
     text = a_list(FILES, step=100_001)
     pieces = [d[n : n + 100_001] for d in FILES.values() for n in range(0, len(d), 100_001)]
-    OtherClient(*line).send([*pieces, text])
+    OtherClient(line.theirs, line.base).send([*pieces, text])
     digest = hashlib.sha256(text).hexdigest()
     size = sum(map(len, FILES.values()))
     named = {"digest": digest, "files": len(FILES), "size": size, "index": [[digest, len(text)]]}
-    fetch_tree(msgspec.convert(named, TreeRef), ours(line), tmp_path / "out")
+    fetch_tree(msgspec.convert(named, TreeRef), HttpsChunks(line.ours, line.base), tmp_path / "out")
     assert {name: (tmp_path / "out" / name).read_bytes() for name in FILES} == FILES
 
 
-def test_what_we_send_another_client_reads(line: tuple[httpx2.Client, str], tmp_path: Path) -> None:
+def test_what_we_send_another_client_reads(line: Line, tmp_path: Path) -> None:
     for name, data in FILES.items():
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).write_bytes(data)
     local = LocalTree(scan([("", tmp_path / "in")]))
-    ref = msgspec.to_builtins(send_tree(local.tree, local.read, ours(line)))
-    other = OtherClient(*line)
+    ref = msgspec.to_builtins(send_tree(local.tree, local.read, HttpsChunks(line.ours, line.base)))
+    other = OtherClient(line.theirs, line.base)
     held = other.fetch(ref["index"])
     text = b"".join(held[digest] for digest, _ in ref["index"])
     assert hashlib.sha256(text).hexdigest() == ref["digest"]

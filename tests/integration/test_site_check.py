@@ -14,7 +14,8 @@ import pytest
 from sekisho.adapters import probes_files
 from sekisho.adapters.journal_directory import DirectoryJournal
 from sekisho.adapters.probes_files import probe_directory
-from sekisho.adapters.probes_network import NetworkProbe, way_to
+from sekisho.adapters.probes_network import NetworkProbe
+from sekisho.adapters.way import way_to
 from sekisho.compose.site_check import Diagnosis
 from sekisho.config.site_template import UNNAMED
 from sekisho.domain.limits import MAX_PART_BYTES

@@ -5,13 +5,15 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-import httpx2
+import httpcore2
 import pytest
 
-from sekisho.adapters.http_client import Address, base_url, http_client
+from sekisho.adapters.http_client import Address, base_url, sender, target_of
 from sekisho.adapters.http_problem import error_from, error_of
+from sekisho.adapters.http_sender import Call
 from sekisho.adapters.patience import Patience, Pauses, pause_asked_by
 from sekisho.adapters.token_file import read_token
+from sekisho.adapters.way import way_to
 from sekisho.domain.access import Role
 from sekisho.domain.errors import (
     ConfigError,
@@ -58,28 +60,28 @@ def problem(code: str, status: int) -> bytes:
 def test_a_problem_becomes_the_error_of_its_code_or_status(
     code: str, status: int, kind: type[SekishoError]
 ) -> None:
-    error = error_of(status, problem(code, status), {})
+    error = error_of(status, problem(code, status))
     assert (type(error), error.code, error.params) == (kind, code, {"a": 1})
 
 
 @pytest.mark.parametrize("status", [301, 302, 400, 401, 403, 404, 407, 418])
 def test_what_a_portal_on_the_way_says_is_never_the_brokers_word(status: int) -> None:
-    error = error_of(status, b"<html>log in</html>", {})
+    error = error_of(status, b"<html>log in</html>")
     assert (type(error), error.code) == (Unreachable, "broker.strange_answer")
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_a_gateway_in_trouble_means_later(status: int) -> None:
-    assert error_of(status, b"<html>", {}).retryable
+    assert error_of(status, b"<html>").retryable
 
 
 def test_a_limit_of_a_proxy_means_too_large() -> None:
-    assert isinstance(error_of(413, b"<html>nginx</html>", {}), TooLarge)
+    assert isinstance(error_of(413, b"<html>nginx</html>"), TooLarge)
 
 
 def test_a_huge_or_deep_problem_is_not_read() -> None:
-    assert error_of(404, b" " * 70_000, {}).code == "broker.strange_answer"
-    assert error_of(404, b"[" * 60_000, {}).code == "broker.strange_answer"
+    assert error_of(404, b" " * 70_000).code == "broker.strange_answer"
+    assert error_of(404, b"[" * 60_000).code == "broker.strange_answer"
 
 
 @pytest.mark.parametrize(
@@ -87,20 +89,20 @@ def test_a_huge_or_deep_problem_is_not_read() -> None:
     [("7", 7.0), ("0", 0.0), ("86400", 60.0), ("9" * 50, 60.0), ("soon", 0.0), ("-5", 0.0)],
 )
 def test_a_server_cannot_make_us_wait_longer_than_a_minute(text: str, seconds: float) -> None:
-    assert pause_asked_by(error_of(503, b"", {"retry-after": text})) == seconds
+    assert pause_asked_by(error_of(503, b"", text)) == seconds
 
 
 def test_a_certificate_that_does_not_verify_is_told_apart() -> None:
-    failure = httpx2.ConnectError("tls")
+    failure = httpcore2.ConnectError("tls")
     failure.__cause__ = ssl.SSLCertVerificationError(1, "self-signed")
     assert error_from(failure).code == "broker.tls"
-    assert error_from(httpx2.ConnectError("no")).code == "broker.unreachable"
-    assert error_from(httpx2.ProxyError("no")).code == "broker.proxy"
-    assert error_from(httpx2.ProxyError("502 Bad Gateway")).code == "broker.proxy"
-    assert error_from(httpx2.ProxyError("403 Filtered")).code == "broker.proxy_refused"
+    assert error_from(httpcore2.ConnectError("no")).code == "broker.unreachable"
+    assert error_from(httpcore2.ProxyError("no")).code == "broker.proxy"
+    assert error_from(httpcore2.ProxyError("502 Bad Gateway")).code == "broker.proxy"
+    assert error_from(httpcore2.ProxyError("403 Filtered")).code == "broker.proxy_refused"
     for words in ("407 Proxy Authentication Required", "Invalid username/password"):
-        assert error_from(httpx2.ProxyError(words)).code == "broker.proxy_login"
-    assert error_from(httpx2.ReadTimeout("late")).params == {"why": "timeout"}
+        assert error_from(httpcore2.ProxyError(words)).code == "broker.proxy_login"
+    assert error_from(httpcore2.ReadTimeout("late")).params == {"why": "timeout"}
 
 
 class Time:
@@ -175,17 +177,50 @@ def test_plain_http_is_for_this_very_machine_only(url: str) -> None:
 def test_a_path_prefix_is_kept() -> None:
     assert base_url("https://api.example/sekisho") == "https://api.example/sekisho/"
     address = Address(url="https://api.example/sekisho/", token=Secret("t"))
-    with http_client(address) as client:
-        request = client.build_request("GET", "v1/jobs")
-    assert str(request.url) == "https://api.example/sekisho/v1/jobs"
-    assert request.headers["Accept-Encoding"] == "identity"
+    request = target_of(address).request(Call(method="GET", path="v1/jobs", query={"after": "a&b"}))
+    assert request.url.origin == httpcore2.Origin(b"https", b"api.example", 443)
+    assert request.url.target == b"/sekisho/v1/jobs?after=a%26b"
+    assert (b"Accept-Encoding", b"identity") in request.headers
+    assert (b"Host", b"api.example") in request.headers
+
+
+@pytest.mark.parametrize("proxy", ["socks5://proxy.example:1080", "gopher://proxy.example:70"])
+def test_a_kind_of_proxy_that_is_not_known_is_told_and_not_taken_for_another(proxy: str) -> None:
+    address = Address(url="https://broker.example", token=Secret("t"), proxy=proxy)
+    with pytest.raises(ConfigError) as why:
+        sender(address)
+    assert (why.value.code, why.value.params) == ("broker.proxy_kind", {"proxy": proxy})
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "host", "around"),
+    [
+        ("broker.example", "broker.example", True),
+        ("example", "broker.example", True),
+        ("other.example", "broker.example", False),
+        ("10.0.0.0/8, other.example", "10.1.2.3", True),
+        ("10.0.0.0/8", "11.1.2.3", False),
+        ("10.1.2.3", "10.1.2.3", True),
+        ("fd00::/8", "[fd12::1]", True),
+        ("10.0.0.0/99,*", "broker.example", True),
+        ("", "broker.example", False),
+    ],
+)
+def test_no_proxy_knows_names_addresses_and_networks(
+    monkeypatch: pytest.MonkeyPatch, no_proxy: str, host: str, around: bool
+) -> None:
+    for name in ("https_proxy", "no_proxy"):
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", no_proxy)
+    assert (way_to(f"https://{host}", None).proxy is None) is around
 
 
 def test_an_authority_file_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("nothing")
     address = Address(url="https://x", token=Secret("t"), ca_file=tmp_path / "ca.pem")
     with pytest.raises(ConfigError, match=r"tls\.ca_file"):
-        http_client(address)
+        sender(address)
 
 
 TOKEN = make_token(Role.SUBMITTER, bytes(32)).reveal()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import httpx2
 
-from sekisho.adapters.http_line import BYTES, Call, HttpLine
+from sekisho.adapters.http_line import BYTES, HttpLine
+from sekisho.adapters.http_sender import Call
 from sekisho.adapters.throttle import Throttle
 from sekisho.transfer.progress import Pace
+from tests.memory_sender import memory_sender
 
 BODY = bytes(300_000)
 
@@ -65,8 +67,7 @@ def test_a_limited_body_has_a_length_and_arrives_whole() -> None:
         )
         return httpx2.Response(200, stream=httpx2.ByteStream(BODY))
 
-    client = httpx2.Client(transport=httpx2.MockTransport(server), base_url="http://127.0.0.1/")
-    line = HttpLine(client, max_mbit_s=1000)
+    line = HttpLine(memory_sender(httpx2.MockTransport(server)), max_mbit_s=1000)
     assert line.send(Call(method="PUT", path="x", body=BODY, content_type=BYTES)) == BODY
     assert seen == [(str(len(BODY)), None, BODY)]
 

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from sekisho.adapters.http_line import BYTES, Call, HttpLine
+from sekisho.adapters.http_line import BYTES, HttpLine
+from sekisho.adapters.http_sender import Call
 from sekisho.domain.errors import (
     IntegrityError,
     SekishoError,

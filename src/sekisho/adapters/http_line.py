@@ -6,39 +6,24 @@ Every request of the protocol may be repeated, so every one is: with full-jitter
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, TypeVar
 
-import httpx2
 import msgspec
 
-from sekisho.adapters.http_client import CONNECT_SECONDS, READ_SECONDS
-from sekisho.adapters.http_problem import MAX_PROBLEM_BYTES, error_from, error_of
+from sekisho.adapters.http_problem import MAX_PROBLEM_BYTES, error_of
+from sekisho.adapters.http_sender import Answer, Call, Sender
 from sekisho.adapters.part_size import PartSize
 from sekisho.adapters.patience import Patience, Pauses
 from sekisho.adapters.throttle import Throttle
-from sekisho.domain.errors import SekishoError, TooLarge, Unreachable
+from sekisho.domain.errors import SekishoError, Unreachable
 
 T = TypeVar("T")
-JSON: Final = "application/json"
 BYTES: Final = "application/octet-stream"
-MAX_ANSWER_BYTES: Final = 64 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One request. ``read_s`` is how long the other side may be silent."""
-
-    method: str
-    path: str
-    body: bytes = b""
-    content_type: str = JSON
-    query: Mapping[str, str] | None = None
-    read_s: float = READ_SECONDS
 
 
 def message(method: str, path: str, content: msgspec.Struct) -> Call:
@@ -54,14 +39,14 @@ class HttpLine:
 
     def __init__(
         self,
-        client: httpx2.Client,
+        sender: Sender,
         patience: Patience | None = None,
         max_mbit_s: float | None = None,
     ) -> None:
-        self._client = client
+        self._sender = sender
         self._up, self._down = Throttle(max_mbit_s), Throttle(max_mbit_s)
         self._answered = False
-        self.date: datetime | None = None  #: the other side's clock, as of its last answer
+        self._date = ""
         self.patience = patience or Patience()
         self.part_size = PartSize()  #: what bodies this line has been seen to bear
 
@@ -71,8 +56,13 @@ class HttpLine:
         limits = [s for s in (limit_s, self.patience.limit_s, first_s) if s is not None]
         return Pauses(self.patience, min(limits, default=None))
 
+    @property
+    def date(self) -> datetime | None:
+        """The other side's clock, as of its last answer."""
+        return _date(self._date)
+
     def close(self) -> None:
-        self._client.close()
+        self._sender.close()
 
     def ask(self, call: Call, kind: type[T], *, limit_s: float | None = None) -> T:
         """Send ``call`` until it gets through; return the answer as ``kind``."""
@@ -89,32 +79,29 @@ class HttpLine:
 
     def send_once(self, call: Call) -> bytes:
         """Send ``call`` and return the body of the answer, or raise what became of it."""
-        with self.stream(call) as pieces:
-            return _joined(pieces)
+        with self._answer(call) as answer:
+            return Answer(answer.status, answer.headers, self._down.counted(answer.pieces)).whole()
 
     @contextmanager
     def stream(self, call: Call) -> Iterator[Iterator[bytes]]:
         """Send ``call`` once, and give its successful answer piece by piece."""
-        request = self._client.build_request(
-            call.method,
-            call.path,
-            content=self._up.pieces(call.body),
-            params=call.query,
-            headers=_headers(call),
-            timeout=httpx2.Timeout(call.read_s, connect=CONNECT_SECONDS),
-        )
-        try:
-            response = self._client.send(request, stream=True)
+        with self._answer(call) as answer:
+            yield self._down.counted(answer.pieces)
+
+    @contextmanager
+    def _answer(self, call: Call) -> Iterator[Answer]:
+        with self._sender.answer(self._slowed(call)) as answer:
             self._answered = True
-            self.date = _date(response.headers.get("date")) or self.date
-            try:
-                if not response.is_success:
-                    raise _problem(response)
-                yield self._down.counted(response.iter_raw())
-            finally:
-                response.close()
-        except httpx2.RequestError as error:
-            raise error_from(error) from error
+            self._date = answer.header("date") or self._date
+            if not answer.good:
+                raise _problem(answer)
+            yield answer
+
+    def _slowed(self, call: Call) -> Call:
+        if not isinstance(call.body, bytes):
+            return call
+        body = self._up.pieces(call.body)
+        return call if body is call.body else replace(call, body=body, size=len(call.body))
 
 
 def decoded(body: bytes, kind: type[T]) -> T:
@@ -125,31 +112,17 @@ def decoded(body: bytes, kind: type[T]) -> T:
         raise Unreachable("broker.strange_answer", status=200) from error
 
 
-def _headers(call: Call) -> dict[str, str]:
-    length = {"Content-Length": str(len(call.body))}
-    return {"Content-Type": call.content_type, **length} if call.body else {}
-
-
-def _date(text: str | None) -> datetime | None:
+def _date(text: str) -> datetime | None:
     try:
-        return None if text is None else parsedate_to_datetime(text)
+        return parsedate_to_datetime(text) if text else None
     except ValueError:
         return None
 
 
-def _problem(response: httpx2.Response) -> SekishoError:
+def _problem(answer: Answer) -> SekishoError:
     body = bytearray()
-    for piece in response.iter_raw():
+    for piece in answer.pieces:
         body += piece
         if len(body) > MAX_PROBLEM_BYTES:
             break
-    return error_of(response.status_code, bytes(body), response.headers)
-
-
-def _joined(pieces: Iterator[bytes]) -> bytes:
-    body = bytearray()
-    for piece in pieces:
-        body += piece
-        if len(body) > MAX_ANSWER_BYTES:
-            raise TooLarge(limit=MAX_ANSWER_BYTES)
-    return bytes(body)
+    return error_of(answer.status, bytes(body), answer.header("retry-after"))

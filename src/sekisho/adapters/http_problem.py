@@ -7,10 +7,9 @@ the way answered (a gateway, a portal of the network) is never taken for the bro
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
 from typing import Final
 
-import httpx2
+import httpcore2
 import msgspec
 
 from sekisho.adapters.problem_error import problem_error
@@ -20,13 +19,22 @@ from sekisho.wire.v1 import Problem
 #: Answers of gateways and proxies that mean "later".
 _GATEWAY: Final = frozenset({408, 429, 500, 502, 503, 504})
 MAX_PROBLEM_BYTES: Final = 64 << 10
+#: What the library raises when there is no answer, or not the whole of it.
+FAULTS: Final = (
+    httpcore2.TimeoutException,
+    httpcore2.NetworkError,
+    httpcore2.ProtocolError,
+    httpcore2.ProxyError,
+    httpcore2.UnsupportedProtocol,
+)
 
 
-def error_of(status: int, body: bytes, headers: Mapping[str, str]) -> SekishoError:
+def error_of(status: int, body: bytes, retry_after: str = "") -> SekishoError:
     """Return the error that an answer with ``status`` (not 2xx) means."""
     error = _error(status, body)
-    if asked := headers.get("retry-after", ""):
-        error.params["retry_after_s"] = int(asked[:9]) if asked.isascii() and asked.isdigit() else 0
+    if retry_after:
+        plain = retry_after.isascii() and retry_after.isdigit()
+        error.params["retry_after_s"] = int(retry_after[:9]) if plain else 0
     return error
 
 
@@ -50,16 +58,16 @@ def _problem(body: bytes) -> Problem | None:
         return None
 
 
-def error_from(error: httpx2.RequestError) -> Unreachable:
-    """Return the error that a failed request means, with why in one word."""
+def error_from(error: Exception) -> Unreachable:
+    """Return the error that one of `FAULTS` means, with why in one word."""
     if verification := _verification(error):
         return Unreachable("broker.tls", why=verification)
     match error:
-        case httpx2.ProxyError():
+        case httpcore2.ProxyError():
             return _proxy_error(str(error))
-        case httpx2.TimeoutException():
+        case httpcore2.TimeoutException():
             return Unreachable(why="timeout")
-        case httpx2.ConnectError():
+        case httpcore2.ConnectError():
             return Unreachable(why="connection")
         case _:
             return Unreachable(why="cut")

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Final
 
 from sekisho.adapters.chunks_https import HttpsChunks
-from sekisho.adapters.http_line import Call, HttpLine, message
+from sekisho.adapters.http_line import HttpLine, message
+from sekisho.adapters.http_sender import Call
 from sekisho.domain.ids import check_job_id
 from sekisho.domain.job import JobState
 from sekisho.wire.v1 import JobPage, JobView, SiteList, SnapshotView, SubmitJob

@@ -12,16 +12,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-import httpx2
 import msgspec
 from anyio import CapacityLimiter, to_thread
 
 from sekisho import __version__
 from sekisho.adapters.chunk_cache import ChunkCache
 from sekisho.adapters.chunks_https import HttpsChunks
-from sekisho.adapters.http_client import CONNECT_SECONDS, Address, async_http_client, http_client
-from sekisho.adapters.http_line import JSON, HttpLine, decoded
-from sekisho.adapters.http_problem import error_from, error_of
+from sekisho.adapters.http_client import Address, async_sender, sender
+from sekisho.adapters.http_line import HttpLine, decoded
+from sekisho.adapters.http_problem import error_of
+from sekisho.adapters.http_sender import Call
 from sekisho.adapters.patience import Patience
 from sekisho.domain.egress import Cleared
 from sekisho.domain.errors import SekishoError, Unavailable
@@ -39,7 +39,7 @@ T = TypeVar("T")
 #: How much longer than the poll itself the answer may take.
 POLL_SLACK_SECONDS: Final = 15.0
 MESSAGE_SECONDS: Final = 30.0
-#: So many messages are under way at once: the pool asks every idle connection at every request.
+#: So many messages are under way at once, each on a connection of its own.
 _MESSAGES: Final = 8
 _NO_CONTENT: Final = 204
 
@@ -50,14 +50,14 @@ class HttpsMailbox:
     def __init__(self, address: Address, instance: str, *, cache: ChunkCache | None = None) -> None:
         self._instance = instance
         self._cache = cache
-        self._http = async_http_client(address)
-        self._line = HttpLine(http_client(address), Patience(limit_s=0), address.max_mbit_s)
+        self._sender = async_sender(address)
+        self._line = HttpLine(sender(address), Patience(limit_s=0), address.max_mbit_s)
         self._longest = POLL_SECONDS
         self._turns = CapacityLimiter(_MESSAGES)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        await self._stack.enter_async_context(self._http)
+        self._stack.push_async_callback(self._sender.aclose)
         self._stack.callback(self._line.close)
         return self
 
@@ -143,18 +143,11 @@ class HttpsMailbox:
         decoded(body, Done)
 
     async def _post(self, path: str, message: Message, read_s: float) -> tuple[int, bytes]:
-        try:
-            response = await self._http.post(
-                path,
-                content=msgspec.json.encode(message),
-                headers={"Content-Type": JSON},
-                timeout=httpx2.Timeout(read_s, connect=CONNECT_SECONDS),
-            )
-        except httpx2.RequestError as error:
-            raise error_from(error) from error
-        if not response.is_success:
-            raise error_of(response.status_code, response.content, response.headers)
-        return response.status_code, response.content
+        call = Call(method="POST", path=path, body=msgspec.json.encode(message), read_s=read_s)
+        answer, body = await self._sender.answer(call)
+        if not answer.good:
+            raise error_of(answer.status, body, answer.header("retry-after"))
+        return answer.status, body
 
 
 @contextmanager

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import IO, Annotated, Any, Final
 
-import httpx2
 import msgspec
 from msgspec import Meta, Struct
 
-from sekisho.adapters.http_client import Address, base_url, http_client
-from sekisho.adapters.http_problem import error_from
+from sekisho.adapters.http_client import Address, base_url, sender
+from sekisho.adapters.http_sender import Answer, Call
 from sekisho.domain.errors import (
     StorageFull,
     TooLarge,
@@ -59,32 +59,31 @@ class MintLine:
 
     def __init__(self, address: Address, heard: Callable[[str], None] = lambda _: None) -> None:
         self._heard = heard  #: told of each call and its status, in a line without content
-        self._client: httpx2.Client = http_client(address)
-        self._client.base_url = base_url(address.url) + BASE_PATH.lstrip("/") + "/"
+        below = base_url(address.url) + BASE_PATH.lstrip("/")
+        self._sender = sender(replace(address, url=below))
 
     def close(self) -> None:
-        self._client.close()
+        self._sender.close()
 
     def ask(self, call: str, **query: str) -> Entry:
         """Make a GET call."""
-        return self._entry("GET", call, params=query)
+        return self._entry(Call(method="GET", path=call, query=query))
 
     def say(self, call: str, message: Mapping[str, Any]) -> Entry:
         """Make a POST call."""
-        body = msgspec.json.encode(message)
-        return self._entry("POST", call, content=body, headers=_json(len(body)))
+        return self._entry(Call(method="POST", path=call, body=msgspec.json.encode(message)))
 
     def send(self, call: str, size: int, body: Iterator[bytes]) -> Entry:
         """Make a POST call whose body, of ``size`` bytes, is made while it is sent."""
-        timeout = httpx2.Timeout(_SEND_SECONDS)
-        return self._entry("POST", call, content=body, headers=_json(size), timeout=timeout)
+        sent = Call(method="POST", path=call, body=body, size=size, read_s=_SEND_SECONDS)
+        return self._entry(sent)
 
     def lifted(self, call: str, spool: IO[bytes], **query: str) -> Lifted:
         """Make a GET call whose answer holds files; they go into ``spool``."""
-        timeout = httpx2.Timeout(_SEND_SECONDS)
-        with self._answered("GET", call, params=query, timeout=timeout) as response:
+        asked = Call(method="GET", path=call, query=query, read_s=_SEND_SECONDS)
+        with self._answer(asked) as answer:
             lifter, read = Lifter(spool), 0
-            for piece in response.iter_raw():
+            for piece in answer.pieces:
                 read += len(piece)
                 if read > _MAX_BODY_BYTES:
                     raise TooLarge(limit=_MAX_BODY_BYTES)
@@ -94,38 +93,23 @@ class MintLine:
                     raise StorageFull("site.disk_full") from error
             return lifter.end()
 
-    def _entry(self, method: str, call: str, **how: Any) -> Entry:
-        with self._answered(method, call, **how) as response:
-            body = bytearray()
-            for piece in response.iter_raw():
-                body += piece
-                if len(body) > _MAX_ANSWER_BYTES:
-                    raise TooLarge(limit=_MAX_ANSWER_BYTES)
+    def _entry(self, call: Call) -> Entry:
+        with self._answer(call) as answer:
+            body = answer.whole(_MAX_ANSWER_BYTES)
         try:
-            answer = msgspec.json.decode(bytes(body), type=_Answer)
+            told = msgspec.json.decode(body, type=_Answer)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise _strange(response.status_code) from error
-        entry = answer.errors[0]
-        entry.accept_id = entry.accept_id or answer.accept_id
+            raise Unreachable("broker.strange_answer", status=answer.status) from error
+        entry = told.errors[0]
+        entry.accept_id = entry.accept_id or told.accept_id
         return entry
 
     @contextmanager
-    def _answered(self, method: str, call: str, **how: Any) -> Iterator[httpx2.Response]:
-        try:
-            with self._client.stream(method, call, **how) as response:
-                self._heard(f"{method} {call}: {response.status_code}")
-                if response.status_code in (401, 403):
-                    raise Unauthenticated
-                if response.status_code >= 500:
-                    raise Unavailable("broker.gateway", status=response.status_code)
-                yield response
-        except httpx2.RequestError as error:
-            raise error_from(error) from error
-
-
-def _strange(status: int) -> Unreachable:
-    return Unreachable("broker.strange_answer", status=status)
-
-
-def _json(size: int) -> dict[str, str]:
-    return {"Content-Type": "application/json", "Content-Length": str(size)}
+    def _answer(self, call: Call) -> Iterator[Answer]:
+        with self._sender.answer(call) as answer:
+            self._heard(f"{call.method} {call.path}: {answer.status}")
+            if answer.status in (401, 403):
+                raise Unauthenticated
+            if answer.status >= 500:
+                raise Unavailable("broker.gateway", status=answer.status)
+            yield answer

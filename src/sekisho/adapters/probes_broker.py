@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from sekisho import __version__
-from sekisho.adapters.http_line import BYTES, Call, HttpLine
+from sekisho.adapters.http_line import BYTES, HttpLine
+from sekisho.adapters.http_sender import Call
 from sekisho.domain.errors import SekishoError, Unavailable, Unreachable
 from sekisho.domain.limits import MAX_PART_BYTES
 from sekisho.site.check import (

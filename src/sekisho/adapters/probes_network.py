@@ -6,85 +6,20 @@ sent; verification is never off: what an unbelieved server showed is read after 
 
 from __future__ import annotations
 
-import base64
 import errno
 import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 from sekisho.adapters.http_client import USER_AGENT, trust
-from sekisho.domain.token import Secret
+from sekisho.adapters.way import HTTP_PORTS, Proxy, Way
 from sekisho.site.check import Certificate, Finding, found, judge_certificate, ok
 
 SECONDS: Final = 10.0
 _MAX_HEAD_BYTES: Final = 64 << 10
-_PORTS: Final = {"http": 80, "https": 443}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proxy:
-    """A proxy, and who named it: the settings or the environment."""
-
-    scheme: str
-    host: str
-    port: int
-    login: Secret | None
-    source: str
-
-    def __str__(self) -> str:
-        return f"{self.scheme}://{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """How requests reach a broker."""
-
-    host: str
-    port: int
-    tls: bool
-    proxy: Proxy | None
-
-    @property
-    def first(self) -> tuple[str, int]:
-        """Return the host and port that this machine itself connects to."""
-        hop = self.proxy or self
-        return hop.host, hop.port
-
-
-def way_to(url: str, proxy: str | None) -> Way:
-    """Return the way to ``url`` through ``proxy``, or as `https_proxy` and `no_proxy` say."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    port = parts.port or _PORTS.get(parts.scheme, 443)
-    tls = parts.scheme == "https"
-    if proxy is not None:
-        return Way(host=host, port=port, tls=tls, proxy=_proxy(proxy, "proxy"))
-    named = getproxies()
-    source = parts.scheme if parts.scheme in named else "all"
-    if source not in named or proxy_bypass(f"{host}:{port}"):
-        return Way(host=host, port=port, tls=tls, proxy=None)
-    return Way(host=host, port=port, tls=tls, proxy=_proxy(named[source], f"{source}_proxy"))
-
-
-def _proxy(url: str, source: str) -> Proxy:
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    login = None
-    if parts.username is not None:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        login = Secret(base64.b64encode(pair.encode()).decode())
-    return Proxy(
-        scheme=parts.scheme,
-        host=parts.hostname or "",
-        port=parts.port or _PORTS.get(parts.scheme, 1080),
-        login=login,
-        source=source,
-    )
 
 
 class _Refusal(Exception):
@@ -123,7 +58,7 @@ class NetworkProbe:
         proxy = self._way.proxy
         if proxy is None:
             return ok("proxy", "-")
-        if proxy.scheme not in _PORTS:
+        if proxy.scheme not in HTTP_PORTS:
             return found("proxy", "check.proxy_kind", proxy=str(proxy), source=proxy.source)
         if proxy.scheme == "https" or not self._way.tls:
             return found("proxy", "check.proxy_https", proxy=str(proxy), source=proxy.source)
@@ -139,7 +74,7 @@ class NetworkProbe:
         if self._way.proxy is not None and self._way.proxy.scheme != "http":
             return found("tls", "check.not_tried", first="proxy")
         try:
-            return self._handshake(self._context(self._ca_file))
+            return self._handshake(trust(self._ca_file))
         except _Refusal as refusal:
             return refusal.finding
 
@@ -164,22 +99,13 @@ class NetworkProbe:
 
     def _believed_by_machine(self) -> bool:
         """Say whether this machine's own authorities vouch for what the server shows."""
-        context = self._context(None)
+        context = trust(None)
         with self._path() as path:
             try:
                 context.wrap_socket(path, server_hostname=self._way.host).close()
             except OSError:
                 return False
         return True
-
-    @staticmethod
-    def _context(ca_file: Path | None) -> ssl.SSLContext:
-        import httpx2  # noqa: PLC0415 only here, and slow to import
-
-        found_trust = trust(ca_file)
-        if isinstance(found_trust, ssl.SSLContext):
-            return found_trust
-        return httpx2.create_ssl_context()
 
     @contextmanager
     def _connected(self) -> Iterator[socket.socket]:
@@ -204,7 +130,7 @@ class NetworkProbe:
         target = f"{self._way.host}:{self._way.port}"
         lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", f"User-Agent: {USER_AGENT}"]
         if proxy.login is not None:
-            lines.append(f"Proxy-Authorization: Basic {proxy.login.reveal()}")
+            lines.append(f"Proxy-Authorization: {proxy.login.basic}")
         try:
             connection.sendall("\r\n".join([*lines, "", ""]).encode())
             status = _status(_head(connection))

@@ -60,7 +60,7 @@ def client_of(
 def _https(
     files: ClientFiles, broker: BrokerSettings, on_pause: Callable[[SekishoError, float], None]
 ) -> Line:
-    from sekisho.adapters.http_client import Address, http_client  # noqa: PLC0415 (HTTP is slow
+    from sekisho.adapters.http_client import Address, sender  # noqa: PLC0415 (HTTP is slow
     from sekisho.adapters.http_line import HttpLine  # noqa: PLC0415  to load, and not always used)
     from sekisho.adapters.lane_https import HttpsLane  # noqa: PLC0415
     from sekisho.adapters.token_file import read_token  # noqa: PLC0415
@@ -71,4 +71,4 @@ def _https(
         url=broker.url, token=read_token(files.token), ca_file=files.ca, proxy=broker.proxy
     )
     patience = Patience(first_s=broker.first_contact_s, on_pause=on_pause)
-    return HttpsLane(HttpLine(http_client(address), patience, broker.max_mbit_s))
+    return HttpsLane(HttpLine(sender(address), patience, broker.max_mbit_s))

@@ -15,7 +15,7 @@ from sekisho.adapters.clock_system import SystemClock
 from sekisho.adapters.credentials_directory import DirectoryCredentials
 from sekisho.adapters.desires_directory import DirectoryDesires
 from sekisho.adapters.hosts.spawn_local import LocalSpawner
-from sekisho.adapters.http_client import Address, http_client
+from sekisho.adapters.http_client import Address, sender
 from sekisho.adapters.http_line import HttpLine, message
 from sekisho.adapters.journal_directory import DirectoryJournal
 from sekisho.adapters.mailbox_https import HttpsMailbox
@@ -155,7 +155,7 @@ def join(files: SiteFiles, invitation: Secret) -> Joined:
     broker = files.settings.broker
     where = Address(url=broker.url, token=invitation, ca_file=files.ca, proxy=broker.proxy)
     patience = Patience(limit_s=JOIN_SECONDS)
-    with closing(HttpLine(http_client(where), patience)) as line:
+    with closing(HttpLine(sender(where), patience)) as line:
         try:
             joined = line.ask(message("POST", "v1/site/join", asking), Joined)
         except Unauthenticated as error:

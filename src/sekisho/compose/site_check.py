@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from sekisho.adapters.hosts.host_local import LocalHost
-from sekisho.adapters.http_client import Address, base_url, http_client
+from sekisho.adapters.http_client import Address, base_url, sender
 from sekisho.adapters.http_line import HttpLine
 from sekisho.adapters.journal_directory import DirectoryJournal
 from sekisho.adapters.patience import Patience
@@ -25,8 +25,9 @@ from sekisho.adapters.probes_files import (
     probe_manifest_file,
     probe_programs,
 )
-from sekisho.adapters.probes_network import NetworkProbe, way_to
+from sekisho.adapters.probes_network import NetworkProbe
 from sekisho.adapters.token_file import read_token
+from sekisho.adapters.way import way_to
 from sekisho.adapters.workplace_local import LocalWorkplace
 from sekisho.compose.hosts import Hosts
 from sekisho.compose.schedulers import batch_scheduler
@@ -135,7 +136,7 @@ class Diagnosis:
             return
         broker = self._files.settings.broker
         address = Address(url=broker.url, token=token, ca_file=self._files.ca, proxy=broker.proxy)
-        with closing(HttpLine(http_client(address), Patience(limit_s=0))) as line:
+        with closing(HttpLine(sender(address), Patience(limit_s=0))) as line:
             yield from self._requests(
                 BrokerProbe(line, self.manifest.site if self.manifest else None)
             )

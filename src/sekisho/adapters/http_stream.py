@@ -1,0 +1,233 @@
+"""Sockets under HTTP that send a request in one piece: what is written waits for the first read.
+
+The library writes the head and the body of a request one after the other; each would be a TLS
+record of its own, and wake the other side. The asynchronous socket is a plain one that does not
+block: layers of buffers cost twice what a request does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import ssl
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import anyio
+import httpcore2
+from httpcore2 import SOCKET_OPTION
+
+T = TypeVar("T")
+#: What is longer is written by itself: to put it behind something else would copy it.
+_LONG_BYTES: Final = 16 << 10
+
+
+class _Gathered:
+    """What was written and not sent yet."""
+
+    def __init__(self) -> None:
+        self._held = b""
+        self.timeout: float | None = None
+
+    def add(self, data: bytes, timeout: float | None) -> Iterator[bytes]:
+        """Hold ``data`` back, or yield what is to be sent now."""
+        self.timeout = timeout
+        if len(self._held) + len(data) < _LONG_BYTES:
+            self._held += data
+            return
+        if held := self.taken():
+            yield held
+        yield data
+
+    def taken(self) -> bytes:
+        """Return what was held back, and hold it no more."""
+        held, self._held = self._held, b""
+        return held
+
+
+class GatheredStream(httpcore2.NetworkStream):
+    """A stream whose writes go out together."""
+
+    def __init__(self, below: httpcore2.NetworkStream) -> None:
+        self._below = below
+        self._written = _Gathered()
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if held := self._written.taken():
+            with suppress(httpcore2.WriteError):  # it may have answered before it closed
+                self._below.write(held, self._written.timeout)
+        return self._below.read(max_bytes, timeout)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        for data in self._written.add(buffer, timeout):
+            self._below.write(data, timeout)
+
+    def close(self) -> None:
+        self._below.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore2.NetworkStream:
+        return GatheredStream(self._below.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._below.get_extra_info(info)
+
+
+class Sockets(httpcore2.SyncBackend):
+    """Connects as the library does, with streams that gather."""
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[SOCKET_OPTION] | None = None,
+    ) -> httpcore2.NetworkStream:
+        return GatheredStream(
+            super().connect_tcp(host, port, timeout, local_address, socket_options)
+        )
+
+
+class SocketStream(httpcore2.AsyncNetworkStream):
+    """A socket that does not block, with or without TLS; its writes go out together."""
+
+    def __init__(self, there: socket.socket) -> None:
+        self._there = there
+        self._written = _Gathered()
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 the library's word
+        if held := self._written.taken():
+            with suppress(httpcore2.WriteError):  # it may have answered before it closed
+                await self._send(held, self._written.timeout)
+        with _translated(httpcore2.ReadTimeout, httpcore2.ReadError), anyio.fail_after(timeout):
+            return await self._done(partial(self._there.recv, max_bytes), anyio.wait_readable)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        for data in self._written.add(buffer, timeout):
+            await self._send(data, timeout)
+
+    async def aclose(self) -> None:
+        self._there.close()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> SocketStream:
+        with (
+            _translated(httpcore2.ConnectTimeout, httpcore2.ConnectError),
+            anyio.fail_after(timeout),
+        ):
+            try:
+                safe = ssl_context.wrap_socket(
+                    self._there, server_hostname=server_hostname, do_handshake_on_connect=False
+                )
+                stream = SocketStream(safe)
+            except BaseException:
+                self._there.close()
+                raise
+            try:
+                await stream._done(safe.do_handshake, anyio.wait_readable)
+            except BaseException:
+                safe.close()
+                raise
+            return stream
+
+    def get_extra_info(self, info: str) -> Any:
+        if info == "ssl_object":
+            return self._there if isinstance(self._there, ssl.SSLSocket) else None
+        return _readable(self._there) if info == "is_readable" else None
+
+    async def _send(self, data: bytes, seconds: float | None) -> None:
+        left = memoryview(data)
+        with _translated(httpcore2.WriteTimeout, httpcore2.WriteError), anyio.fail_after(seconds):
+            while left:
+                sent = await self._done(partial(self._there.send, left), anyio.wait_writable)
+                left = left[sent:]
+
+    async def _done(self, act: Callable[[], T], blocked: Callable[[socket.socket], Any]) -> T:
+        """Return what ``act`` returns once it need not wait; a bare socket waits as ``blocked``."""
+        while True:
+            try:
+                return act()
+            except BlockingIOError:
+                await blocked(self._there)
+            except ssl.SSLWantReadError:
+                await anyio.wait_readable(self._there)
+            except ssl.SSLWantWriteError:
+                await anyio.wait_writable(self._there)
+
+
+class AsyncSockets(httpcore2.AsyncNetworkBackend):
+    """Connects to one address of a host after the other, within one time-out."""
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109
+        local_address: str | None = None,  # noqa: ARG002 nobody sets it
+        socket_options: Iterable[SOCKET_OPTION] | None = None,  # noqa: ARG002
+    ) -> SocketStream:
+        with (
+            _translated(httpcore2.ConnectTimeout, httpcore2.ConnectError),
+            anyio.fail_after(timeout),
+        ):
+            rows = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            refusal: OSError = ConnectionError(host)
+            for family, kind, protocol, _, address in rows:
+                try:
+                    return SocketStream(await _connected(family, kind, protocol, address))
+                except OSError as error:
+                    refusal = error
+            raise refusal
+
+
+async def _connected(family: int, kind: int, protocol: int, address: Any) -> socket.socket:
+    there = socket.socket(family, kind, protocol)
+    try:
+        there.settimeout(0)
+        there.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        fault = there.connect_ex(address)
+        if fault == errno.EINPROGRESS:
+            await anyio.wait_writable(there)
+            fault = there.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        _check(fault)
+    except BaseException:
+        there.close()
+        raise
+    return there
+
+
+def _check(fault: int) -> None:
+    if fault:
+        raise OSError(fault, os.strerror(fault))
+
+
+def _readable(there: socket.socket) -> bool:
+    """Say whether there is something to read, the end included: none is owed when nobody asked."""
+    if there.fileno() < 0:
+        return True
+    ready = select.poll()
+    ready.register(there, select.POLLIN)
+    return bool(ready.poll(0))
+
+
+@contextmanager
+def _translated(late: type[Exception], failed: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise late(str(error)) from error
+    except OSError as error:
+        raise failed(str(error)) from error
