@@ -17,12 +17,13 @@ from typing import Final
 
 import msgspec
 
-from sekisho.adapters.walk import Origin, Unsafe, opened_directory, opened_file, origin_of
+from sekisho.adapters.walk import Folders, Origin, Unsafe, opened_directory, opened_file, origin_of
 from sekisho.domain.egress import Fault, Found, Withheld
 from sekisho.domain.errors import Corrupt, IntegrityError, UsageError
-from sekisho.domain.files import RelPath
+from sekisho.domain.files import RelPath, key_of
 from sekisho.site.workplace import Why
 from sekisho.transfer.cut import as_chunk, cut
+from sekisho.transfer.flush import sync_files
 from sekisho.transfer.pack import SMALL_BYTES, members, packed
 from sekisho.transfer.pipeline import mapped
 from sekisho.transfer.tree import Tree, TreeFile, read_tree
@@ -83,49 +84,64 @@ class Copying:
         """Copy what was released out of the directory ``name``, as far as it is still the same."""
         taken = [file.path for file in self.files]
         colliding = collisions([*taken, *(found.path for found in release)])
-        with opened_directory(name, here) as work:
+        with opened_directory(name, here) as work, Folders(work) as folders:
             origin = origin_of(work)
 
             def small() -> Iterator[_Small]:
-                for found in sorted(release, key=lambda found: found.path):
+                for found in sorted(release, key=lambda found: found.path.parts):
                     if found.path in colliding:
                         self._refuse(found.path, Why.COLLISION)
-                    else:
-                        yield from self._add_file(work, found, origin)
+                    elif copied := self._add_file(folders, found, origin):
+                        yield copied
 
             for pack in packed(small()):
                 self._add_pack(pack)
 
     def finish(self) -> Tree:
-        """Write the list of what was copied, sync the directory, and return the tree."""
-        tree = Tree(tuple(sorted(self.files)))
+        """Write the list of what was copied, sync the copy, and return the tree."""
+        tree = Tree(tuple(sorted(self.files, key=lambda file: file.path.parts)))
         with _created(LIST_NAME, self.staging) as out:
             _write_all(out, msgspec.json.encode(tree.ref()) + b"\n" + tree.text)
+        with os.scandir(self.staging) as entries:
+            names = [entry.name for entry in entries]
+        sync_files(self.staging, names)
         os.fsync(self.staging)
         return tree
 
-    def _add_file(self, work: int, found: Found, origin: Origin) -> list[_Small]:
-        """Copy one file; return it, read, when it is small."""
-        with self._judging(found.path):
-            with opened_file(work, found.path.parts, origin, self.settle_s) as (fd, seen):
-                if seen.st_size != found.size:
-                    raise Unsafe(Why.CHANGED)
-                copied = self._copied(fd, seen, 0, found.path)
-            if isinstance(copied, _Small):
-                return [copied]
-            self.files.append(copied)
-        return []
+    def _add_file(self, folders: Folders, found: Found, origin: Origin) -> _Small | None:
+        """Copy one file, unless it turns out to be unsafe; return it, read, when it is small."""
+        try:
+            copied = self._copy_of(folders, found, origin)
+        except Unsafe as unsafe:
+            self._drop(found.path, unsafe.why)
+            return None
+        if isinstance(copied, _Small):
+            return copied
+        self.files.append(copied)
+        return None
+
+    def _copy_of(self, folders: Folders, found: Found, origin: Origin) -> TreeFile | _Small:
+        *above, name = found.path.parts
+        here = folders.enter(tuple(above))
+        with opened_file(here, name, origin, self.settle_s) as (fd, seen):
+            if seen.st_size != found.size:
+                raise Unsafe(Why.CHANGED)
+            copied = self._copied(fd, seen, 0, found.path)
+        return copied  # noqa: RET504 after the block, when it is known to be good
 
     def _add_tail(self, control: int, tail: Tail, origin: Origin) -> None:
-        with self._judging(tail.path):
-            with opened_file(control, (tail.name,), origin, self.settle_s) as (fd, seen):
+        try:
+            with opened_file(control, tail.name, origin, self.settle_s) as (fd, seen):
                 start = max(0, seen.st_size - tail.max_bytes)
                 start += _torn(os.pread(fd, 3, start)) if start else 0
                 copied = self._copied(fd, seen, start, tail.path)
-            if isinstance(copied, _Small):
-                self._add_pack([copied])
-            else:
-                self.files.append(copied)
+        except Unsafe as unsafe:
+            self._drop(tail.path, unsafe.why)
+            return
+        if isinstance(copied, _Small):
+            self._add_pack([copied])
+        else:
+            self.files.append(copied)
 
     def _add_pack(self, pack: Sequence[_Small]) -> None:
         """Copy small files, one behind the other."""
@@ -156,15 +172,11 @@ class Copying:
             raise Unsafe(Why.CHANGED)
         return TreeFile(path, executable, size, chunks)
 
-    @contextmanager
-    def _judging(self, path: RelPath) -> Iterator[None]:
-        """Withhold ``path``, and drop what was copied of it, when it turns out to be unsafe."""
-        try:
-            yield
-        except Unsafe as unsafe:
-            with suppress(FileNotFoundError):
-                os.unlink(_name_of(path), dir_fd=self.staging)
-            self._refuse(path, unsafe.why)
+    def _drop(self, path: RelPath, why: Why) -> None:
+        """Withhold ``path``, and drop what was copied of it."""
+        with suppress(FileNotFoundError):
+            os.unlink(_name_of(path), dir_fd=self.staging)
+        self._refuse(path, why)
 
     def _refuse(self, path: RelPath, why: Why) -> None:
         """Withhold what was to leave, and say so: the result is not what was decided."""
@@ -174,17 +186,21 @@ class Copying:
 
 def collisions(paths: Collection[RelPath]) -> set[RelPath]:
     """Return those of ``paths`` that cannot lie side by side everywhere: case, file inside file."""
-    keys = Counter(path.key for path in paths)
-    folders = {key for path in paths for key in _folders(path)}
+    keys = {path: path.key for path in paths}
+    files = Counter(keys[path] for path in paths)
+    above = {parts: _keys_above(parts) for parts in {path.parts[:-1] for path in paths}}
+    folders = {key for each in above.values() for key in each}
+    inside = {parts for parts, each in above.items() if any(key in files for key in each)}
     return {
         path
-        for path in paths
-        if keys[path.key] > 1 or path.key in folders or any(key in keys for key in _folders(path))
+        for path, key in keys.items()
+        if files[key] > 1 or key in folders or path.parts[:-1] in inside
     }
 
 
-def _folders(path: RelPath) -> list[str]:
-    return [RelPath(path.parts[:n]).key for n in range(1, len(path.parts))]
+def _keys_above(parts: tuple[str, ...]) -> list[str]:
+    """Return the keys of the folder ``parts`` and of those above it."""
+    return [key_of(parts[:n]) for n in range(1, len(parts) + 1)]
 
 
 def _chunks(fd: int, start: int, size: int, out: int) -> Iterator[Chunk]:
@@ -224,11 +240,10 @@ def read_list(staging: int) -> Tree:
 
 @contextmanager
 def _created(name: str, staging: int) -> Iterator[int]:
-    """Make a file that was not there; synced when the block ends well."""
+    """Make a file that was not there."""
     fd = os.open(name, _NEW, 0o600, dir_fd=staging)
     try:
         yield fd
-        os.fsync(fd)
     finally:
         os.close(fd)
 

@@ -14,9 +14,10 @@ import stat
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
 
 from sekisho.domain.egress import Fault, Found, Withheld
 from sekisho.domain.errors import UsageError
@@ -73,14 +74,15 @@ def mount_of(fd: int) -> int:
 
     It tells a bind mount of the same device apart, which the device number does not.
     """
-    with suppress(OSError):
+    try:
         info = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            _, _, rest = os.read(info, 512).partition(b"mnt_id:")
-        finally:
-            os.close(info)
-        return int(rest.split(b"\n", 1)[0])
-    return -1
+    except OSError:
+        return -1
+    try:
+        _, _, rest = os.read(info, 512).partition(b"mnt_id:")
+    finally:
+        os.close(info)
+    return int(rest.split(b"\n", 1)[0])
 
 
 @contextmanager
@@ -95,39 +97,75 @@ def opened_directory(name: str, parent: int, origin: Origin | None = None) -> It
         os.close(fd)
 
 
+class Folders:
+    """The directories on the way to files below ``root``. A context manager.
+
+    Each is opened below the held one above it, never through a link, and is held for as long as
+    files in it, or below it, are asked for one after the other.
+    """
+
+    def __init__(self, root: int) -> None:
+        self._held: list[tuple[str, int]] = [("", root)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._leave(1)
+
+    def enter(self, parts: tuple[str, ...]) -> int:
+        """Return a descriptor of the directory ``parts``, good till the next call; raise Unsafe."""
+        common = 1
+        while self._held[common:] and (self._held[common][0],) == parts[common - 1 : common]:
+            common += 1
+        self._leave(common)
+        for part in parts[common - 1 :]:
+            self._held.append((part, _open(part, self._held[-1][1], os.O_DIRECTORY)))
+        return self._held[-1][1]
+
+    def _leave(self, depth: int) -> None:
+        while len(self._held) > depth:
+            os.close(self._held.pop()[1])
+
+
 @contextmanager
 def opened_file(
-    root: int, parts: tuple[str, ...], origin: Origin, settle_s: float
+    here: int, name: str, origin: Origin, settle_s: float
 ) -> Iterator[tuple[int, os.stat_result]]:
-    """Open the plain file ``parts`` below ``root`` for reading, with its attributes; raise Unsafe.
+    """Open the plain file ``name`` in ``here`` for reading, with its attributes; raise Unsafe.
 
-    Never blocks, and never follows a link in any component. What was read inside of the block may
-    be used after it only: at its end Unsafe tells that the file changed meanwhile, or that another
-    name than this one leads to it. That is seen from its time of change, which the file system
-    tells apart after ``settle_s``; so a file that changed less long ago is waited for. (A write
-    in flight shows as of its beginning only: whoever could write is to be dead by now.)
+    Never blocks, and never follows a link. What was read inside of the block may be used after it
+    only: at its end Unsafe tells that the file changed meanwhile, or that another name than this
+    one leads to it. That is seen from its time of change, which the file system tells apart after
+    ``settle_s``; so a file that changed less long ago is waited for. (A write in flight shows as of
+    its beginning only: whoever could write is to be dead by now.)
     """
-    with ExitStack() as held:
-        here = root
-        for part in parts[:-1]:
-            here = held.enter_context(opened_directory(part, here))
-        fd = _open(parts[-1], here, 0)
-        held.callback(os.close, fd)
+    fd = _open(name, here, 0)
+    try:
         seen = _checked(fd, origin)
         yield fd, seen
-        _check_same(parts[-1], here, fd, seen)
+        _check_same(name, here, fd, seen)
         fresh_s = settle_s - (time.time_ns() - seen.st_ctime_ns) / 1e9
         if 0 < fresh_s <= settle_s:
             time.sleep(fresh_s)
-            _check_same(parts[-1], here, fd, seen)
+            _check_same(name, here, fd, seen)
+    finally:
+        os.close(fd)
 
 
-def read_plain(root: int, found: Found, origin: Origin, settle_s: float) -> bytes:
-    """Return the bytes of the plain file ``found`` below ``root``, held in memory; raise Unsafe.
+def read_plain(folders: Folders, found: Found, origin: Origin, settle_s: float) -> bytes:
+    """Return the bytes of the plain file ``found``, held in memory; raise Unsafe.
 
     What is read stood still meanwhile: a file that is being written is not read by half.
     """
-    with opened_file(root, found.path.parts, origin, settle_s) as (fd, seen):
+    *above, name = found.path.parts
+    here = folders.enter(tuple(above))
+    with opened_file(here, name, origin, settle_s) as (fd, seen):
         data = os.pread(fd, found.size + 1, 0)
         if not len(data) == seen.st_size == found.size:
             raise Unsafe(Why.CHANGED)
@@ -140,8 +178,7 @@ def _check_same(name: str, parent: int, fd: int, before: os.stat_result) -> None
     A link count of one says nothing by itself: a second name may have been there at the open, and
     be gone. But no name can come or go without a new time of change.
     """
-    with _judged():
-        named = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    named = _stat(name, parent)
     if not _state(named) == _state(os.fstat(fd)) == _state(before):
         raise Unsafe(Why.CHANGED)
 
@@ -153,19 +190,23 @@ def _state(seen: os.stat_result) -> tuple[int, ...]:
 
 
 def _open(name: str, parent: int, kind: int) -> int:
-    with _judged():
-        return os.open(name, _COMMON | kind, dir_fd=parent)
-
-
-@contextmanager
-def _judged() -> Iterator[None]:
     try:
-        yield
+        return os.open(name, _COMMON | kind, dir_fd=parent)
     except OSError as error:
-        why = _MEANING.get(error.errno or 0)
-        if why is None:
-            raise
-        raise Unsafe(why) from error
+        raise _meaning(error) from error
+
+
+def _stat(name: str, parent: int) -> os.stat_result:
+    try:
+        return os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except OSError as error:
+        raise _meaning(error) from error
+
+
+def _meaning(error: OSError) -> Exception:
+    """Return what ``error`` says about the thing that was met, or itself when it says nothing."""
+    why = _MEANING.get(error.errno or 0)
+    return error if why is None else Unsafe(why)
 
 
 def _checked(fd: int, origin: Origin) -> os.stat_result:
@@ -239,8 +280,7 @@ class _Walk:
             raise _Over("time", int(self._caps.max_seconds))
 
     def _look(self, fd: int, parts: tuple[str, ...]) -> None:
-        with _judged():
-            mode = os.stat(parts[-1], dir_fd=fd, follow_symlinks=False).st_mode
+        mode = _stat(parts[-1], fd).st_mode
         if stat.S_ISLNK(mode):
             raise Unsafe(Why.SYMLINK)
         if stat.S_ISDIR(mode):

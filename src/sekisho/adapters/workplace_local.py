@@ -19,7 +19,7 @@ from typing import Final
 from sekisho.adapters.durable import no_room, sync
 from sekisho.adapters.removal import remove
 from sekisho.adapters.staging import Copy, Copying, Tail, read_list
-from sekisho.adapters.walk import Unsafe, opened_directory, origin_of, read_plain, survey
+from sekisho.adapters.walk import Folders, Unsafe, opened_directory, origin_of, read_plain, survey
 from sekisho.domain.egress import STDERR_NAME, STDOUT_NAME, Fault, Found, LogRule, Withheld
 from sekisho.domain.errors import Conflict, Corrupt, StorageFull, Unavailable
 from sekisho.domain.files import RelPath
@@ -102,9 +102,11 @@ class LocalWorkplace:
         seen = []
         with self._opened_base() as base, _opened(base, place, WORK) as work:
             origin = origin_of(work)
-            for found in files:
-                with suppress(Unsafe):
-                    seen.append((found.path, read_plain(work, found, origin, self._settle_s)))
+            with Folders(work) as folders:
+                for found in files:
+                    with suppress(Unsafe):
+                        data = read_plain(folders, found, origin, self._settle_s)
+                        seen.append((found.path, data))
         return tuple(seen)
 
     def stage(

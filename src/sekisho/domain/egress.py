@@ -143,7 +143,7 @@ def decide(
     """
     groups: dict[int, list[Found]] = {}
     withheld: list[Withheld] = []
-    for file in sorted(found, key=lambda f: f.path):
+    for file in sorted(found, key=lambda f: f.path.parts):
         n = next((n for n, rule in enumerate(rules) if rule.path.matches(file.path)), None)
         if n is None:
             withheld.append(Withheld(str(file.path), "not_permitted"))
@@ -160,7 +160,9 @@ def decide(
         else:
             release.extend(f.path for f in files)
     faults.extend(_missing(rules, requested, found))
-    return Decision(tuple(sorted(release)), tuple(withheld), tuple(faults))
+    return Decision(
+        tuple(sorted(release, key=lambda path: path.parts)), tuple(withheld), tuple(faults)
+    )
 
 
 def _over(rule: OutputRule, files: Sequence[Found]) -> Fault | None:

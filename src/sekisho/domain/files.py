@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from sekisho.domain.errors import UsageError
@@ -87,13 +87,13 @@ class Pattern:
     """
 
     text: str
+    _parts: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        RelPath.parse(self.text)
-        if any("**" in part and part != "**" for part in self.text.split("/")):
+        parts = RelPath.parse(self.text).parts
+        if any("**" in part and part != "**" for part in parts) or parts.count("**") > 1:
             raise UsageError("path.invalid", path=self.text, why="pattern")
-        if self.text.split("/").count("**") > 1:
-            raise UsageError("path.invalid", path=self.text, why="pattern")
+        object.__setattr__(self, "_parts", parts)
 
     @property
     def literal(self) -> bool:
@@ -101,7 +101,7 @@ class Pattern:
 
     def matches(self, path: RelPath) -> bool:
         """Say whether the pattern is one for ``path``, in time that no pattern can make long."""
-        wanted, parts = self.text.split("/"), path.parts
+        wanted, parts = self._parts, path.parts
         if "**" not in wanted:
             return len(wanted) == len(parts) and all(map(_fits, wanted, parts))
         before = wanted.index("**")
@@ -118,6 +118,8 @@ class Pattern:
 
 def _fits(pattern: str, name: str) -> bool:
     """Match one component. Back only ever to the last star: at most their lengths' product."""
+    if pattern == name:
+        return True
     if name.startswith(".") and pattern[0] in "*?":
         return False
     at, star, mark, here = 0, -1, 0, 0

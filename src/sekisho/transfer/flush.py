@@ -1,8 +1,9 @@
-"""Bringing many files to the disk by one call, where that is as sure as a sync of each.
+"""Bringing files to the disk: many by one call, where that is as sure as a sync of each.
 
 Each sync waits for the journal of the file system; `syncfs` waits once, for everything on it. It is
 used where it is known to end when all is on disk: certain file systems of this machine, and kernels
-that tell when something could not be written (Linux 5.8). Elsewhere whoever asks syncs each file.
+that tell when something could not be written (Linux 5.8). A call that failed is never repeated: the
+system may have dropped what it could not write.
 """
 
 from __future__ import annotations
@@ -10,14 +11,37 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Final
 
+from sekisho.transfer.pipeline import mapped
+
 #: From so many on, one call is worth that it waits for what others have written, too.
 _MANY: Final = 64
+#: Otherwise so many are synced at a time: a file system makes one write of several syncs.
+_SIDE_BY_SIDE: Final = 16
 _SURE: Final = frozenset({"ext4", "xfs", "tmpfs"})
 _KERNEL: Final = (5, 8)
+
+
+def sync_files(folder: int, names: Sequence[str]) -> None:
+    """Return when the files ``names`` in the open ``folder`` are on disk; raise OSError."""
+    if at_once(folder, len(names)):
+        flush(folder)
+        return
+
+    def sync(name: str) -> None:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    width = min(_SIDE_BY_SIDE, len(names))
+    for _ in mapped(sync, names, threads=width, ahead=width, settle=True):
+        pass
 
 
 def at_once(fd: int, count: int) -> bool:

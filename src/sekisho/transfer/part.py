@@ -17,18 +17,16 @@ from typing import Final, NamedTuple, Self
 
 from sekisho.domain.errors import Conflict, SyncFailed
 from sekisho.domain.files import RelPath
-from sekisho.transfer.flush import at_once, flush
+from sekisho.transfer.flush import at_once, flush, sync_files
 from sekisho.transfer.holes import empty
 from sekisho.transfer.pipeline import mapped
-from sekisho.transfer.place import locked, rename, translated, walked
+from sekisho.transfer.place import locked, no_room, rename, translated, walked
 from sekisho.transfer.port import Given
 from sekisho.transfer.tree import Tree, TreeFile
 from sekisho.wire.frames import Chunk, digest_of
 
 _FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _WORTH_THREADS: Final = 16
-#: Files that are read back and synced at a time: a file system makes one write of several syncs.
-_SIDE_BY_SIDE: Final = 16
 #: The disk begins with pieces of this size at once: less is left to do when all has come.
 _WORTH_BEGINNING: Final = 64 << 10
 
@@ -132,13 +130,13 @@ class Part:
         Nothing is read back: what was written was verified before, and only we can write here.
         """
         with translated():
-            if at_once(self._folder, len(self._there)):
-                self._flush()
-            else:
-                width = min(_SIDE_BY_SIDE, len(self._there))
-                there = sorted(self._there)
-                for _ in mapped(self._sync, there, threads=width, ahead=width, settle=True):
-                    pass
+            try:
+                sync_files(self._folder, [str(number) for number in sorted(self._there)])
+            except OSError as error:
+                self._give_up()
+                if no_room(error):  # as some file systems say only now
+                    raise
+                raise SyncFailed from error
         return list(self._owed)
 
     def publish(self) -> None:
@@ -161,25 +159,10 @@ class Part:
             else:
                 os.fsync(self._root)
 
-    def _flush(self) -> None:
-        """Sync all parts; when that fails nobody knows which are on disk: all are given up."""
-        try:
-            flush(self._folder)
-        except OSError as error:
-            for number in self._there:
-                os.unlink(str(number), dir_fd=self._folder)
-            raise SyncFailed from error
-
-    def _sync(self, number: int) -> None:
-        """Sync a part; when that fails nobody knows what the disk holds, so it is given up."""
-        fd = os.open(str(number), _FILE, dir_fd=self._folder)
-        try:
-            os.fsync(fd)
-        except OSError as error:
+    def _give_up(self) -> None:
+        """Remove all parts: after a sync that failed nobody knows what the disk holds of them."""
+        for number in self._there:
             os.unlink(str(number), dir_fd=self._folder)
-            raise SyncFailed from error
-        finally:
-            os.close(fd)
 
     def _by_folder(self) -> dict[tuple[str, ...], list[int]]:
         """Return which parts belong into which folder; every folder above is there too."""

@@ -60,12 +60,17 @@ def rename(number: int, folder: int, path: RelPath, here: int) -> None:
         raise Conflict("fetch.blocked", path=str(path)) from error
 
 
+def no_room(error: OSError) -> bool:
+    """Say whether ``error`` means that the disk, or a quota, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 @contextlib.contextmanager
 def translated() -> Iterator[None]:
     """Raise what the disk says as StorageFull or Unavailable."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if no_room(error):
             raise StorageFull("fetch.disk_full") from error
         raise Unavailable("fetch.io", why=errno.errorcode.get(error.errno or 0, "")) from error
