@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -76,3 +78,29 @@ def test_a_cancel_reaches_the_queue(site: FarSite, slurm: Slurm) -> None:
         site.place.hall.must("cancel", job)
         assert site.place.wait(job).json["state"] == "cancelled"
     assert "RUNNING" not in slurm.told("squeue", "--noheader", "--format=%T", "--user", site.user)
+
+
+def test_the_check_tries_the_queue_behind_ssh_with_a_harmless_job(
+    site: FarSite, slurm: Slurm
+) -> None:
+    before = slurm.told("squeue", "--noheader", "--states=all", "--format=%A").split()
+    told = site.place.site("check", LC_ALL="en_US.UTF-8").out
+    assert "batch system: ssh:far: trial: sbatch --time=1 --parsable --no-requeue" in told
+    (number,) = set(slurm.told("squeue", "-h", "-t", "all", "-o", "%A").split()) - set(before)
+    seen = rf"batch system: ssh:far: trial: {number}: (waiting, )?(running, )?ended\n"
+    assert re.search(seen, told), told
+    assert "0 faults" in told
+    assert [entry.name for entry in site.base.glob("job_0000000000*")] == []
+    assert [entry.name for entry in (site.place.home / "work").glob("job_0000000000*")] == []
+
+
+def test_the_check_does_not_try_a_queue_behind_a_host_that_is_not_there(site: FarSite) -> None:
+    settings = site.place.home / "agent.toml"
+    text = settings.read_text()
+    settings.write_text(text.replace("[host.far]", "[host.near]"))
+    try:
+        checks = json.loads(site.place.site("check", "--json").out)["checks"]
+    finally:
+        settings.write_text(text)
+    assert [c["code"] for c in checks if c["check"] == "host"] == ["host.unknown"]
+    assert [c["code"] for c in checks if c["check"] == "batch"] == ["check.not_tried"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -117,6 +119,27 @@ def test_the_example_computes_behind_ssh_and_slurm_and_its_material_stays_there(
     assert results / "life.csv" in files_with(cycles, everything_else)
     assert work / "part.0" in files_with(SECRET, [example.base])
     assert files_with(SECRET, everything_else) == []
+
+
+def typed_in(readme: str) -> list[str]:
+    """Return the words of the one line that the workflow's side types."""
+    text = (EXAMPLE / readme).read_text("utf-8")
+    (line,) = re.findall(r"^sekisho run .*$", text, re.MULTILINE)
+    return shlex.split(line)[1:]
+
+
+def test_what_the_readme_has_typed_works_as_it_stands(example: Example, tmp_path: Path) -> None:
+    told = example.place.site("check", LC_ALL="en_US.UTF-8").out
+    assert re.search(r"batch system: ssh:hpc: slurm: \d+: (waiting, )?(running, )?ended\n", told)
+    assert "0 faults" in told
+    words = typed_in("README.md")
+    assert words == typed_in("README.ja.md")
+    shutil.copy(EXAMPLE / "crack.txt", tmp_path)
+    with example.place.agent():
+        words = [word.replace("tohoku", example.place.name) for word in words]
+        done = example.place.hall.call(*words, cwd=tmp_path)
+    assert done.status == 0, done.out + done.err
+    assert [file.name for file in (tmp_path / "results").iterdir()] == ["life.csv"]
 
 
 def test_a_crack_without_a_length_ends_before_the_solver(example: Example, tmp_path: Path) -> None:

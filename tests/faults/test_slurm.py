@@ -237,7 +237,7 @@ def test_the_check_submits_a_harmless_job_and_shows_what_it_sees(still: Trio, sl
     told, _ = call(still.environ | {"LC_ALL": "ja_JP.UTF-8"}, *check, status=1)
     assert "バッチシステム [scheduler.refused]" in told
     assert "invalid partition specified: nope" in told
-    assert list((still.site / "work").glob(".trial-*")) == []
+    assert list((still.site / "work").glob("job_*")) == []
 
 
 def test_two_hundred_jobs_pass_a_queue_that_holds_ten(still: Trio) -> None:

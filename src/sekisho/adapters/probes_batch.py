@@ -7,20 +7,21 @@ we wait is taken back.
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Final
 
 import anyio
 
 from sekisho.adapters.schedulers.batch import BatchScheduler
 from sekisho.domain.errors import SekishoError
+from sekisho.domain.ids import numbered_job
 from sekisho.domain.manifest import Command
-from sekisho.domain.resources import granted
+from sekisho.domain.resources import LOCAL, granted
 from sekisho.site.check import Finding, fault, found, ok
 from sekisho.site.scheduler import Exited, LaunchSpec, Observation, Pending, Running, Ticket
+from sekisho.site.workplace import Place, Workplace
 
 #: How long the trial may wait and run before it is taken back.
 TRIAL_SECONDS: Final = 60.0
@@ -40,33 +41,32 @@ class _Trial:
         return ", ".join(_WORDS.get(kind, "not started") for kind in dict.fromkeys(kinds))
 
 
-def probe_batch(command: Command, scheduler: BatchScheduler, base: Path) -> Iterator[Finding]:
-    """Submit a harmless job as ``command`` would be, in a directory below ``base`` of its own."""
-    name = command.venue.scheduler
-    folder = base / f".trial-{secrets.token_hex(4)}"
+def probe_batch(
+    command: Command, scheduler: BatchScheduler, workplace: Workplace
+) -> Iterator[Finding]:
+    """Submit a harmless job as ``command`` would be, in directories of ``workplace``."""
+    venue = command.venue
+    name = venue.scheduler if venue.host == LOCAL else f"{venue.host}: {venue.scheduler}"
+    job = numbered_job(secrets.randbits(80))  # of the year 1970: nobody's latest
     try:
-        spec = _spec(command, folder)
+        spec = _spec(command, workplace.prepare(job, 1))
         yield ok("batch", f"{name}: {' '.join(scheduler.submission_of(spec))}")
         yield _judged(name, anyio.run(_tried, scheduler, spec))
-    except OSError as error:
-        yield fault("batch", SekishoError("launch.failed", step="trial", error=error.strerror))
     except SekishoError as error:
         yield fault("batch", error)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(SekishoError):
+            workplace.purge(job)
 
 
-def _spec(command: Command, folder: Path) -> LaunchSpec:
-    work, control = folder / "work", folder / "control"
-    work.mkdir(mode=0o700, parents=True)
-    control.mkdir(mode=0o700)
+def _spec(command: Command, place: Place) -> LaunchSpec:
     resources = granted(command.resources, {}, command.time_limit)
     return LaunchSpec(
         token=secrets.token_hex(16),
         argv=("/bin/true",),
         env={},
-        work_dir=str(work),
-        control_dir=str(control),
+        work_dir=place.work_dir,
+        control_dir=place.control_dir,
         venue=command.venue,
         resources=replace(resources, wall_time=_WALL_SECONDS),
     )

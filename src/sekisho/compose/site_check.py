@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sekisho.adapters.hosts.host_local import LocalHost
 from sekisho.adapters.http_client import Address, base_url, sender
 from sekisho.adapters.http_line import HttpLine
 from sekisho.adapters.journal_directory import DirectoryJournal
@@ -34,7 +33,7 @@ from sekisho.compose.schedulers import batch_scheduler
 from sekisho.config.manifest import load_manifest
 from sekisho.config.site import MANIFEST_NAME, SiteFiles, load_site
 from sekisho.domain.errors import ConfigError, SekishoError
-from sekisho.domain.manifest import Manifest
+from sekisho.domain.manifest import Command, Manifest
 from sekisho.domain.resources import LOCAL, ResourceRule, Venue
 from sekisho.site.check import Finding, Grade, fault, found, judge_manifest, ok
 
@@ -87,37 +86,49 @@ class Diagnosis:
             return
         yield from probe_directory("work", self._files.work_base)
         yield from probe_directory("state", self._files.state)
-        yield from self._batch(self._files.work_base)
-        yield from self._hosts(self._files)
+        hosts = Hosts(self._files, LocalWorkplace(self._files.work_base))
+        away = yield from self._hosts(hosts)
+        yield from self._batch(hosts, away)
         owner = DirectoryJournal(self._files.state).owner()
         yield ok("agent", "-" if owner is None else f"pid {owner}")
 
-    def _hosts(self, files: SiteFiles) -> Iterator[Finding]:
-        """Look at every computing host that a command names."""
+    def _hosts(self, hosts: Hosts) -> Generator[Finding, None, set[str]]:
+        """Look at every computing host that a command names; return those that are not there."""
         commands = list(self.manifest.commands.values()) if self.manifest else []
-        hosts = Hosts(files, LocalWorkplace(files.work_base))
+        away = set()
         for name in sorted({command.venue.host for command in commands} - {LOCAL}):
             try:
                 far = hosts.far(name)
             except SekishoError as error:
                 yield fault("host", error)
+                away.add(name)
                 continue
-            yield from probe_far(far, [c for c in commands if c.venue.host == name])
+            for finding in probe_far(far, [c for c in commands if c.venue.host == name]):
+                yield finding
+                if finding.check == "host" and finding.grade is Grade.FAULT:
+                    away.add(name)
+        return away
 
-    def _batch(self, base: Path) -> Iterator[Finding]:
-        """Try every batch system here once for each way in which commands use it."""
+    def _batch(self, hosts: Hosts, away: set[str]) -> Iterator[Finding]:
+        """Try every batch system once for each way in which commands use it."""
         commands = self.manifest.commands.values() if self.manifest else ()
         tried: list[tuple[Venue, ResourceRule]] = []
         for command in commands:
             way = command.venue, command.resources
-            if command.venue.scheduler == LOCAL or command.venue.host != LOCAL or way in tried:
+            if command.venue.scheduler == LOCAL or way in tried:
                 continue
             tried.append(way)
-            if self.quick or self.manifest is None:
-                yield found("batch", "check.quick")
-                continue
-            system = self.manifest.batch_systems[command.venue.scheduler]
-            yield from probe_batch(command, batch_scheduler(LocalHost(), system), base)
+            yield from self._tried(command, hosts, away)
+
+    def _tried(self, command: Command, hosts: Hosts, away: set[str]) -> Iterator[Finding]:
+        host, scheduler = command.venue.host, command.venue.scheduler
+        if self.quick or self.manifest is None:
+            yield found("batch", "check.quick")
+        elif host in away:
+            yield found("batch", "check.not_tried", first="host")
+        else:
+            system = batch_scheduler(hosts.host(host), self.manifest.batch_systems[scheduler])
+            yield from probe_batch(command, system, hosts.workplace(host))
 
     def _broker(self) -> Iterator[Finding]:
         asked = ("token", "clock", "version", "body", "idle")
