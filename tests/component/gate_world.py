@@ -13,9 +13,12 @@ from sekisho.adapters.push_directory import DirectoryPushStore
 from sekisho.adapters.shelf_memory import MemoryShelf
 from sekisho.adapters.workplace_local import LocalWorkplace
 from sekisho.client.client import new_job_id
+from sekisho.domain.errors import Unavailable
+from sekisho.domain.resources import LOCAL
 from sekisho.domain.run import Run, Stage
 from sekisho.site.gate import Gate
 from sekisho.site.push import ChunkShelf
+from sekisho.site.workplace import Workplace
 from sekisho.wire.v1 import SubmitJob
 
 SITE: Final = "kobe"
@@ -59,6 +62,8 @@ class World:
         self.journal.lock()
         self.chunks: ChunkShelf = MemoryShelf(now=self.clock.now)
         self.workplace = LocalWorkplace(place / "work")
+        self.far = LocalWorkplace(place / "far")
+        self.away = False
         self.carrier = NotedCarrier()
         self.pauses: list[float] = []
         self.meanwhile: Callable[[], bool] = lambda: False
@@ -72,10 +77,15 @@ class World:
             runs=self.journal,
             chunks=self.chunks,
             carrier=self.carrier,
-            workplace=self.workplace,
+            workplaces=self._workplace,
             clock=self.clock,
             pause=self._pause,
         )
+
+    def _workplace(self, host: str) -> Workplace:
+        if host != LOCAL and self.away:
+            raise Unavailable("host.unreachable", why="away")
+        return self.workplace if host == LOCAL else self.far
 
     def _pause(self, seconds: float) -> bool:
         self.pauses.append(seconds)

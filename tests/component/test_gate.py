@@ -21,6 +21,7 @@ from sekisho.domain.errors import (
     StorageFull,
     Unreachable,
 )
+from sekisho.domain.resources import Venue
 from sekisho.domain.run import Stage, Stop
 from sekisho.site.gate import Gate
 from sekisho.site.push import PushJob
@@ -479,6 +480,25 @@ def test_a_work_directory_is_kept_as_long_as_the_manifest_says(world: World, gat
     world.days(2)
     gate.tidy()
     assert world.workplace.jobs() == []
+
+
+def test_a_work_directory_on_another_host_goes_when_that_host_is_there(
+    world: World, gate: Gate
+) -> None:
+    there, here = (gate.submit(a_submission()).id for _ in range(2))
+    world.settled(there, venue=Venue(host="ssh:hpc"))
+    world.settled(here)
+    for job, workplace in ((there, world.far), (here, world.workplace)):
+        workplace.prepare(job, 1)
+        gate.received(job)
+    world.days(61)
+    world.away = True
+    gate.tidy()
+    assert (world.far.jobs(), world.workplace.jobs()) == ([there], [])
+    world.away = False
+    gate.tidy()
+    assert world.far.jobs() == []
+    assert world.store.of(None) == []
 
 
 def test_an_unfinished_draft_expires_after_a_day_and_goes_after_a_week(

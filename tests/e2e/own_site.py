@@ -44,14 +44,11 @@ class Hall:
     def ca(self) -> Path:
         return self.home / "ca.pem"
 
-    def call(
-        self, *words: str | Path, given: str = "", cwd: Path | None = None, **environ: str
-    ) -> Ended:
+    def call(self, *words: str | Path, given: str = "", **environ: str) -> Ended:
         done = subprocess.run(
             [*SEKISHO, *map(str, words)],
             check=False,
             env=self.environ | environ,
-            cwd=cwd,
             input=given,
             capture_output=True,
             text=True,

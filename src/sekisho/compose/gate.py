@@ -16,8 +16,10 @@ import random
 import secrets
 import select
 import signal
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import anyio
 
@@ -32,8 +34,13 @@ from sekisho.adapters.workplace_local import LocalWorkplace
 from sekisho.config.manifest import load_manifest
 from sekisho.config.site import SiteFiles
 from sekisho.domain.errors import Conflict
+from sekisho.domain.resources import LOCAL
 from sekisho.site.gate import Gate
+from sekisho.site.workplace import Workplace
 from sekisho.wire.stdio import Packets
+
+if TYPE_CHECKING:
+    from sekisho.compose.hosts import Hosts
 
 LINGER_SECONDS: Final = 20.0
 
@@ -59,6 +66,18 @@ class PushFiles:
     def workplace(self) -> LocalWorkplace:
         return LocalWorkplace(self.site.work_base / "push")
 
+    def workplaces(self) -> Callable[[str], Workplace]:
+        """Return what finds a host's work directories; ssh is there when a host is asked for."""
+        local = self.workplace()
+
+        @cache
+        def far() -> Hosts:
+            from sekisho.compose.hosts import Hosts  # noqa: PLC0415 (a gate rarely needs it)
+
+            return Hosts(self.site, local)
+
+        return lambda host: local if host == LOCAL else far().workplace(host)
+
     def journal(self) -> DirectoryJournal:
         return DirectoryJournal(self.runs, log=self.site.state / "log")
 
@@ -78,7 +97,7 @@ def gate(
         runs=push.journal(),
         chunks=DirectoryShelf(push.chunks),
         carrier=ForkedCarrier(push.folder, lambda lock: anyio.run(_serve, push, lock)),
-        workplace=push.workplace(),
+        workplaces=push.workplaces(),
         clock=clock,
         pause=lambda seconds: bool(select.select([incoming], [], [], seconds)[0]),
     )

@@ -30,6 +30,7 @@ from sekisho.domain.errors import (
 )
 from sekisho.domain.job import JobState
 from sekisho.domain.limits import QUEUE_TIME
+from sekisho.domain.resources import LOCAL
 from sekisho.domain.run import Run, Stage
 from sekisho.site.push import (
     ChunkShelf,
@@ -92,7 +93,7 @@ class Gate:
     runs: Runs
     chunks: ChunkShelf
     carrier: Carrier
-    workplace: Workplace
+    workplaces: Callable[[str], Workplace]  #: by host; on any, `staged` is this machine's own
     clock: Clock
     #: Pauses up to so many seconds; True when the caller has more to say, or is gone.
     pause: Callable[[float], bool]
@@ -246,7 +247,8 @@ class Gate:
     def _copy(self, run: Run) -> Mapping[str, Callable[[], bytes]]:
         """Return how each chunk of the staged copy is read. The last job's is at hand."""
         if run.job not in self.held:
-            staged = self.workplace.staged(self.workplace.place(run.job, run.attempt))
+            workplace = self.workplaces(LOCAL)
+            staged = workplace.staged(workplace.place(run.job, run.attempt))
             if staged.tree.digest != run.tree:
                 raise IntegrityError("site.staging_changed")
             read = {c.digest: partial(staged.read, c) for c in staged.tree.chunks()}
@@ -283,7 +285,8 @@ class Gate:
 
         if _past(self._aged(job), self.runs.run(job.id), now) or job.gone:
             gone = self.store.update(job.id, self.submitter, mark).gone
-            if gone and self.workplace.purge(job.id):
+            run = self.runs.run(job.id)
+            if gone and self.workplaces(run.venue.host if run else LOCAL).purge(job.id):
                 self.runs.forget(job.id)
                 self.store.remove(job.id)
 
