@@ -454,7 +454,7 @@ def test_what_was_received_goes_after_a_day_and_never_comes_again(world: World, 
     assert world.journal.run(job) is None
     with pytest.raises(Conflict) as caught:
         gate.submit(message)
-    assert caught.value.code == "job.replayed"
+    assert caught.value.code == "job.forgotten"
     assert world.store.of(None) == []
 
 
@@ -618,3 +618,25 @@ def test_a_visit_revives_what_was_killed(world: World, gate: Gate) -> None:
 def test_the_gate_says_whom_it_takes_the_caller_for(world: World, gate: Gate) -> None:
     identity = gate.identity()
     assert (identity.role, identity.name, identity.at) == ("submitter", "alice", world.clock.now())
+
+
+@pytest.mark.parametrize("has_inputs", [False, True])
+def test_what_expired_is_forgotten_and_never_starts_under_its_id(
+    world: World, gate: Gate, *, has_inputs: bool
+) -> None:
+    """Killed by: forgetting of a job without a run that there was one."""
+    message = a_submission(has_inputs=has_inputs)
+    job = gate.submit(message).id
+    world.days(8)
+    if not has_inputs:  # its carrier says so
+        world.store.update(job, "alice", lambda kept: replace(kept, expired=True))
+    assert gate.view(job, None, 0).state == "expired"
+    world.days(1)
+    gate.tidy()
+    with pytest.raises(NotFound):
+        gate.view(job, None, 0)
+    with pytest.raises(Conflict) as caught:
+        gate.submit(message)
+    assert caught.value.code == "job.forgotten"
+    assert world.store.of(None) == []
+    assert world.journal.run(job) is None

@@ -9,6 +9,7 @@ Rule 2: `after` is owed from the moment that `before` is begun. It runs when not
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -71,7 +72,8 @@ class PushLane:
         return self._of(job_id).chunks(job_id)
 
     def start(self, job_id: str) -> JobView:
-        return self._seen(self._of(job_id).start(job_id))
+        with self._expected(job_id):
+            return self._seen(self._of(job_id).start(job_id))
 
     def view(
         self,
@@ -83,17 +85,20 @@ class PushLane:
         patience_s: float | None = None,
     ) -> JobView:
         lane = self._of(job_id)
-        view = lane.view(job_id, version=version, wait_s=wait_s, end=end, patience_s=patience_s)
+        with self._expected(job_id):
+            view = lane.view(job_id, version=version, wait_s=wait_s, end=end, patience_s=patience_s)
         return self._seen(view)
 
     def snapshot(self, job_id: str) -> SnapshotView:
         return self._of(job_id).snapshot(job_id)
 
     def cancel(self, job_id: str) -> JobView:
-        return self._seen(self._of(job_id).cancel(job_id))
+        with self._expected(job_id):
+            return self._seen(self._of(job_id).cancel(job_id))
 
     def received(self, job_id: str) -> JobView:
-        view = self._of(job_id).received(job_id)
+        with self._expected(job_id):
+            view = self._of(job_id).received(job_id)
         return self._seen(view, brought=True)
 
     def jobs(self, *, after: str | None = None) -> JobPage:
@@ -171,8 +176,23 @@ class PushLane:
             return self.view(note.job, patience_s=0)
         except Unavailable:
             return replace(self._last(note), attention=Attention.SITE_UNREACHABLE)
-        except NotFound:  # it was noted, and then its site never came to hear of it
-            return replace(self._last(note), state=JobState.EXPIRED)
+        except NotFound:
+            last = self._last(note)  # it waited, or was noted and its site never came to hear of it
+            waited = JobState(last.state) in _WAITING
+            return replace(last, state=JobState.EXPIRED if waited else JobState.LOST)
+
+    @contextmanager
+    def _expected(self, job_id: str) -> Iterator[None]:
+        """Tell a job that its site had, and has no more, from one that it never had."""
+        try:
+            yield
+        except NotFound as error:
+            note = self._notes.find(job_id)
+            if error.code != "job.not_found" or note is None or note.last is None:
+                raise
+            if note.owed:  # nothing more will come from there
+                self._release(note)
+            raise NotFound("job.forgotten", job=job_id) from error
 
     def _last(self, note: JobNote) -> JobView:
         if note.last is not None:

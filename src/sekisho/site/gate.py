@@ -132,12 +132,12 @@ class Gate:
             lambda: self._not_forgotten(message.id),
         )
         if job.gone:
-            raise Conflict("job.replayed", job=job.id)
+            raise Conflict("job.forgotten", job=job.id)
         return self._seen(job, news=True)
 
     def _not_forgotten(self, job_id: str) -> None:
         if self.runs.knew(job_id):
-            raise Conflict("job.replayed", job=job_id)
+            raise Conflict("job.forgotten", job=job_id)
 
     def start(self, job_id: str) -> JobView:
         """Take the inputs as complete, if they are: else raise Conflict(`job.inputs_missing`)."""
