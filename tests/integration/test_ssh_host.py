@@ -15,8 +15,16 @@ from pathlib import Path
 import pytest
 
 from sekisho.adapters.hosts.quote import MAX_LINE_BYTES, quoted
+from sekisho.adapters.hosts.rsync import Rsync
 from sekisho.adapters.hosts.ssh import SshAddress, SshHost, wait_turn
-from sekisho.domain.errors import Refused, SekishoError, TooLarge, Unauthenticated, UsageError
+from sekisho.domain.errors import (
+    Refused,
+    SekishoError,
+    TooLarge,
+    Unauthenticated,
+    Unreachable,
+    UsageError,
+)
 from tests.sshd import (
     Sshd,
     connected_as,
@@ -278,3 +286,20 @@ def test_a_cipher_in_hardware_is_taken_when_nobody_has_chosen_one(tmp_path: Path
 @pytest.mark.parametrize("chosen", ["aes256-ctr", "chacha20-poly1305@openssh.com"])
 def test_the_users_own_choice_of_a_cipher_stands(tmp_path: Path, chosen: str) -> None:
     assert _negotiated(tmp_path, f"Ciphers {chosen}") == {chosen}
+
+
+@pytest.mark.parametrize(
+    ("said", "advanced"),
+    [("\\r     32,768  10%%", True), ("\\r          0   0%%", False), ("", False)],
+)
+def test_a_transfer_that_broke_says_whether_anything_got_through(
+    host: SshHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, *, advanced: bool
+) -> None:
+    """As rsync tells it, once a second: the next pause is as short as the first one then."""
+    (tmp_path / "rsync").write_text(f"#!/bin/sh\nprintf '{said}'\nexit 12\n")
+    (tmp_path / "rsync").chmod(0o755)
+    host.connect()
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(Unreachable) as caught:
+        Rsync(host).push(tmp_path, "/tmp/nowhere", [], lambda _n: None)
+    assert caught.value.advanced is advanced

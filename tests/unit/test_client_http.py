@@ -132,6 +132,20 @@ def test_pauses_grow_to_a_minute_and_no_further() -> None:
     assert time.waits[0] <= 0.25
 
 
+def test_pauses_stay_short_while_something_gets_through() -> None:
+    """Killed by: counting every cut of a transfer that moves as one more failure in a row."""
+    time = Time()
+    pauses = Pauses(patience(time), None)
+    error = Unavailable()
+    error.advanced = True
+    for _ in range(200):
+        pauses.after(error)
+    assert max(time.waits) <= 0.25
+    for _ in range(20):
+        pauses.after(Unavailable())
+    assert max(time.waits) > 1
+
+
 def test_patience_ends_with_the_error_itself() -> None:
     time = Time()
     pauses = Pauses(patience(time), 100)

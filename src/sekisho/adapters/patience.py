@@ -55,10 +55,13 @@ class Pauses:
         self._failures = 0
 
     def after(self, error: SekishoError) -> None:
-        """Pause after ``error``, or raise it when it is no use, or no time, to try again."""
+        """Pause after ``error``, or raise it when it is no use, or no time, to try again.
+
+        After one before which something got through, the pauses are short again.
+        """
         if not isinstance(error, Unavailable) or error.code in _HOPELESS:
             raise error
-        self._failures += 1
+        self._failures = 1 if error.advanced else self._failures + 1
         seconds = max(delay(self._failures, _DICE.random()), pause_asked_by(error))
         if self._end is not None and self._patience.monotonic() + seconds > self._end:
             raise error

@@ -121,16 +121,18 @@ class Rsync:
             names.write(stdin)
             names.seek(0)
             with _started(argv, names, said) as process:
-                over = _watched(process, report, max_bytes, self.stall_s)
+                moved = _watched(process, report, max_bytes, self.stall_s)
             said.seek(0)
             words = said.read(65_536)
-        if over:
+        if max_bytes is not None and moved > max_bytes:
             raise TooLarge("tree.too_large", limit=max_bytes)
         forgiven = _PARTIAL if max_bytes is not None else frozenset()
         if process.returncode not in {0, *forgiven} or _NO_ROOM.search(
             words.decode("utf-8", "replace")
         ):
-            raise self._fault(process.returncode, words)
+            fault = self._fault(process.returncode, words)
+            fault.advanced = moved > 0
+            raise fault
 
     def _fault(self, code: int, said: bytes) -> SekishoError:
         host, text = self.host.address.host, said.decode("utf-8", "replace")
@@ -192,31 +194,30 @@ def _watched(
     report: Callable[[int], None],
     max_bytes: int | None,
     stall_s: float,
-) -> bool:
-    """Read rsync's counter to its end; say whether it passed ``max_bytes`` and was ended.
+) -> int:
+    """Read rsync's counter to its end, and return it; past ``max_bytes`` rsync is ended.
 
     Before the two sides agree on a transfer, rsync has no time-out: one that stalls is ended too.
     """
     if process.stdout is None:
         raise ValueError(process)
-    rest = b""
+    rest, moved = b"", 0
     try:
         while select.select([process.stdout], [], [], stall_s)[0]:
             data = os.read(process.stdout.fileno(), 4096)
             if not data:
-                return False
+                return moved
             rest = (rest + data)[-4096:]
             moved = int((_COUNT.findall(rest) or [b"0"])[-1].replace(b",", b""))
             report(moved)
             if max_bytes is not None and moved > max_bytes:
-                process.kill()
-                return True
+                break
         process.kill()
     except BaseException:
         process.terminate()
         _ended(process)
         raise
-    return False
+    return moved
 
 
 def _ended(process: subprocess.Popen[bytes]) -> None:
