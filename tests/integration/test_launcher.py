@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from sekisho.adapters.hosts.process_tree import (
     Trace,
     alive,
     boot_id,
+    booted_at,
     find_wrapper,
     kill,
     look,
@@ -118,15 +120,22 @@ async def test_the_room_for_the_exit_record_is_taken_before_the_start(
     assert Path(spec.control_dir, "exit").stat().st_size == 200
 
 
-async def test_a_wrapper_starts_five_programs_beside_the_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("booted", "asked"), [((str(booted_at()),), []), ((), ["date"])])
+async def test_a_wrapper_starts_no_program_that_it_need_not(
+    tmp_path: Path, booted: tuple[str, ...], asked: list[str]
+) -> None:
     """Kills: a program for what the shell can do itself. Each is a millisecond of every job."""
     spec = a_launch(tmp_path, "/bin/true")
     trace = tmp_path / "trace"
-    wrapper = ("/bin/sh", str(WRAPPER), spec.control_dir, spec.token, "-", "--", *spec.argv)
+    words = (spec.control_dir, spec.token, "-", *booted, "--", *spec.argv)
+    wrapper = ("/bin/sh", str(WRAPPER), *words)
     calls = ("strace", "-f", "-qq", "-e", "trace=execve", "-z", "-o", str(trace))
     await anyio.run_process([*calls, *wrapper], cwd=spec.work_dir, env=dict(spec.env))
     names = re.findall(r'execve\("[^"]*/([^"/]+)"', trace.read_text())
-    assert names == ["sh", "mkdir", "sync", "true", "date", "mv", "sync"]
+    assert names == ["sh", "mkdir", "sync", "true", *asked, "mv", "sync"]
+    end = record.read_exit(spec.control_dir, spec.token)
+    assert end is not None
+    assert abs(end.ended_at.timestamp() - time.time()) < 60
 
 
 async def test_callers_who_give_up_leave_the_spawner_in_step(

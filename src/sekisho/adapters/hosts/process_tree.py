@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import Final
 
@@ -79,6 +80,14 @@ class Wrapper:
 def boot_id() -> str:
     """Return the name of this machine's boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def booted_at() -> int:
+    """Return when this machine was started, in 1/100 s since 1970 by its clock of now.
+
+    Rounded up: with an uptime that is rounded down it gives no moment before the true one.
+    """
+    return ceil((time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)) * 100) + 1
 
 
 def look(pid: int) -> Process | None:

@@ -1,6 +1,9 @@
 # Run one command once, and leave a record of its end that can be believed.
 #
-#   sh wrapper.sh CONTROL_DIR TOKEN MAX_PROCESSES -- ARGV...      (MAX_PROCESSES: a number or -)
+#   sh wrapper.sh CONTROL_DIR TOKEN MAX_PROCESSES [BOOTED] -- ARGV...
+#
+# MAX_PROCESSES: a number or -. BOOTED: when this machine was started, in 1/100 s since 1970, from
+# whoever knows it; without it a program is asked for the time.
 #
 # 1. `mkdir CONTROL_DIR/latch` comes first. Whoever finds it there leaves with 75: nothing starts twice.
 # 2. The latch is on the disk before the command starts: a power cut cannot undo it.
@@ -19,6 +22,8 @@ umask 077
 sekisho_control=$1
 sekisho_token=$2
 sekisho_max_processes=$3
+sekisho_booted=
+[ "$4" = -- ] || { sekisho_booted=$4 && shift; }
 shift 4
 
 sekisho_tool() { # a standard program, undisturbed by a library path that is meant for the command
@@ -32,6 +37,14 @@ sekisho_start_ticks() { # $1: the line of /proc/PID/stat; counted behind the nam
 
 sekisho_uptime() { # how long this machine has been up, in 1/100 s: durations need no program
     read -r sekisho_up _ </proc/uptime && sekisho_up=$((${sekisho_up%.*} * 100 + 1${sekisho_up#*.} - 100))
+}
+
+sekisho_now() { # needs sekisho_up of this moment
+    if [ -n "$sekisho_booted" ]; then
+        sekisho_ended=$(((sekisho_booted + sekisho_up) / 100))
+    else
+        sekisho_ended=$(sekisho_tool date +%s)
+    fi
 }
 
 sekisho_children() { # the processes whose parent is this shell, dead ones not yet waited for included
@@ -74,7 +87,7 @@ sekisho_not_started() { # a fault before the command: give the latch back, so th
 
 sekisho_write_record() {
     if [ -z "$sekisho_named" ]; then
-        sekisho_ended=$(sekisho_tool date +%s) && sekisho_uptime || return 1
+        sekisho_uptime && sekisho_now || return 1
         sekisho_started=$((sekisho_ended - (sekisho_up - sekisho_began) / 100))
         sekisho_words="exit $sekisho_token $sekisho_code $sekisho_started $sekisho_ended ."
         # In the place of what was synced before the start, and as long: after a power cut there is

@@ -51,8 +51,14 @@ class LocalScheduler:
         self._hold = hold
 
     async def submit(self, spec: LaunchSpec) -> Ticket:
-        most = spec.limits.max_processes
-        wrapper = (os.fspath(WRAPPER), spec.control_dir, spec.token, str(most or "-"), "--")
+        wrapper = (
+            os.fspath(WRAPPER),
+            spec.control_dir,
+            spec.token,
+            str(spec.limits.max_processes or "-"),
+            str(process_tree.booted_at()),
+            "--",
+        )
         process = await self._spawner.spawn(
             SpawnRequest(
                 argv=(*self._shell, *wrapper, *spec.argv),

@@ -157,22 +157,17 @@ class SqlJobs:
         return self._database.write(work)
 
     def page(self, which: JobFilter, *, after: str | None, limit: int) -> list[Job]:
-        statement = WHOLE_JOBS.order_by(jobs.c.id.desc()).limit(limit)
-        if which.site is not None:
-            statement = statement.where(jobs.c.site == which.site)
-        if which.submitter is not None:
-            statement = statement.where(jobs.c.submitter == which.submitter)
-        if which.states is not None:
-            statement = statement.where(jobs.c.state.in_(which.states))
-            if which.states <= TRANSITIONS.keys():
-                statement = statement.where(LIVE)  # redundant, but names the small index
-        if which.ids is not None:
-            statement = statement.where(jobs.c.id.in_(which.ids))
-        if which.cancelling:
-            statement = statement.where(jobs.c.cancel_requested)
-        if after is not None:
-            statement = statement.where(jobs.c.id < after)
-        return read_jobs(self._database, statement)
+        given = {
+            "site": which.site,
+            "submitter": which.submitter,
+            "states": None if which.states is None else sorted(which.states),
+            "ids": None if which.ids is None else sorted(which.ids),
+            "after": after,
+        }
+        values = {name: value for name, value in given.items() if value is not None}
+        live = which.states is not None and which.states <= TRANSITIONS.keys()
+        statement = _paged(frozenset(values), live=live, cancelling=which.cancelling)
+        return read_jobs(self._database, statement, {**values, "limit": limit})
 
     def due(self, now: datetime, *, limit: int) -> list[Job]:
         times = {"now": now, "draft_before": now - DRAFT_TIME, "limit": limit}
@@ -247,6 +242,26 @@ def _same_submission(kept: Job, job: Job) -> Job:
     ):
         raise Conflict("job.different_request", job=job.id)
     return kept
+
+
+#: What a page may be bounded by.
+_BOUNDS: Final = {
+    "site": jobs.c.site == sa.bindparam("site"),
+    "submitter": _OWN,
+    "states": jobs.c.state.in_(sa.bindparam("states", expanding=True)),
+    "ids": jobs.c.id.in_(sa.bindparam("ids", expanding=True)),
+    "after": jobs.c.id < sa.bindparam("after"),
+}
+
+
+@lru_cache
+def _paged(bounds: frozenset[str], *, live: bool, cancelling: bool) -> sa.Select[Any]:
+    statement = WHOLE_JOBS.where(*(_BOUNDS[name] for name in sorted(bounds)))
+    if live:
+        statement = statement.where(LIVE)  # redundant, but names the small index
+    if cancelling:
+        statement = statement.where(jobs.c.cancel_requested)
+    return statement.order_by(jobs.c.id.desc()).limit(_LIMIT)
 
 
 @lru_cache
