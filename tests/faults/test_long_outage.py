@@ -40,6 +40,8 @@ def test_a_broker_that_is_away_kills_nothing_and_gets_the_result_afterwards(trio
 def test_an_outage_of_seconds_in_any_state_costs_seconds(trio: Trio, state: str) -> None:
     """P5: the broker dies as the job comes into ``state`` and stays away for several polls."""
     given, job_id = trio.some_input(), new_job_id()
+    trio.agent.kill()
+    trio.start_agent(SEKISHO_LOG__LEVEL="debug")  # tells of every poll that fails
     with trio.connect() as client, ThreadPoolExecutor(1) as user:
         spec = trio.spec("one", "0.5", source=given)
         ending = user.submit(

@@ -33,10 +33,10 @@ LogLevel Info
 
 
 @contextmanager
-def tinyproxy(home: Path, connect: int) -> Iterator[int]:
+def tinyproxy(home: Path, connect: int, port: int = 0) -> Iterator[int]:
     """Run tinyproxy, which lets nobody connect to another port than ``connect``; give its port."""
     with proxy() as place:  # a port that was free a moment ago
-        port = place.port
+        port = port or place.port
     values = {"login": LOGIN, "password": PASSWORD, "home": home, "host": HOST}
     config = home / "tinyproxy.conf"
     config.write_text(CONFIG.format(port=port, connect=connect, **values))
@@ -107,6 +107,22 @@ def test_what_the_proxy_does_not_let_pass_is_told(trio: Trio, lacks: str) -> Non
         out, _ = call(trio.environ, "site", "check", "--quick", "--dir", trio.site, status=1)
         assert "[check.proxy_login]" in out or "[check.proxy_refused]" in out
     assert not trio.states()
+
+
+def test_a_proxy_that_refuses_is_told_once_and_then_that_the_line_is_back(trio: Trio) -> None:
+    """Kills: a line of log for every poll, a day long; silence when it works again."""
+    upstream = trio.proxy.upstream
+    with tinyproxy(trio.home, upstream + 1) as port:
+        trio.environ["https_proxy"] = f"http://{LOGIN}:{PASSWORD}@{HOST}:{port}"
+        trio.start_agent(SEKISHO_LOG__LEVEL="debug")
+        trio.agent.event("poll_failed", code="broker.proxy_refused", tries=4)
+    with tinyproxy(trio.home, upstream, port):
+        back = trio.agent.event("connected_again")
+        trio.agent.kill()
+    told = [line for line in trio.agent.lines if line.get("event") == "poll_failed"]
+    assert [line["tries"] for line in told] == list(range(1, len(told) + 1))
+    assert [line["level"] for line in told[:4]] == ["warning", "debug", "debug", "debug"]
+    assert back["tries"] == len(told) >= 4
 
 
 def run_one(trio: Trio, given: Path) -> tuple[str, str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from sekisho.config.broker import load_broker
 from sekisho.domain.access import Role
 from sekisho.domain.errors import Conflict, NotFound, SekishoError, Unauthenticated
 from sekisho.domain.token import is_token
+from sekisho.i18n.catalogue import catalogue
 from sekisho.wire.v1 import Poll
 from tests.component.broker_world import AGENT, a_submission
 
@@ -28,8 +32,8 @@ def config(tmp_path: Path) -> Path:
     return home / "broker.toml"
 
 
-def run(*argv: object) -> Result:
-    return CliRunner().invoke(broker, [str(a) for a in argv], obj=Session(lang="en"))
+def run(*argv: object, lang: str = "en") -> Result:
+    return CliRunner().invoke(broker, [str(a) for a in argv], obj=Session(lang=lang))
 
 
 def told(config: Path, *argv: object) -> Any:
@@ -111,13 +115,44 @@ def test_jobs_are_listed_shown_and_declared_lost(config: Path) -> None:
     (row,) = told(config, "jobs", "--site", "one", "--user", "alice", "--state", "offered")
     assert row["id"] == job.id
     assert told(config, "jobs", "--user", "bob") == []
-    table = run("jobs", "-c", config).stdout.splitlines()
-    assert table[0].split() == ["ID", "SITE", "SUBMITTER", "STATE", "CHANGED_AT", "UNGUARDED"]
-    assert table[1].split()[:4] == [job.id, "one", "alice", "offered"]
+    table = [re.split(" {2,}", line) for line in run("jobs", "-c", config).stdout.splitlines()]
+    assert table[0] == ["id", "site", "user", "state", "last change", "old agent"]
+    assert table[1][:4] == [job.id, "one", "alice", "offered to the site"]
     shown = told(config, "show", job.id)
     assert [step["state"] for step in shown["history"]] == ["queued", "offered"]
     assert isinstance(error_of("lost", job.id, "--by", "operator", "-c", config), Conflict)
     assert isinstance(error_of("show", "job_" + "0" * 26, "-c", config), NotFound)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("jobs",), ("status",), ("site", "list"), ("token", "list"), ("show", "JOB")],
+    ids=" ".join,
+)
+def test_what_an_operator_reads_has_words_in_both_languages_and_programs_read_the_same_keys(
+    config: Path, words: tuple[str, ...]
+) -> None:
+    """Kills: a key of the JSON as a label, a label that is nobody's language, `True`."""
+    run("site", "add", "one", "--user", "alice", "-c", config)
+    with desk(load_broker(config, {})) as services:
+        job, _ = services.submissions.submit("alice", a_submission())
+    words = tuple(job.id if word == "JOB" else word for word in words)
+    keys = set(keys_of(json.loads(run(*words, "-c", config, "--json").stdout)))
+    assert keys
+    for lang in ("en", "ja"):
+        labels = catalogue(lang)["column"] | catalogue(lang)["state"]
+        assert keys <= labels.keys()
+        shown = run(*words, "-c", config, lang=lang).stdout
+        assert any(labels[key] in shown for key in ("state", "serving", "connected", "role"))
+        assert not re.search(r"[a-z]_[a-z]+(:|=|  )|True|False|None", shown.replace(job.id, ""))
+
+
+def keys_of(value: Any) -> Iterator[str]:
+    """Yield every key of ``value`` and of what it holds; what a site is called is no key."""
+    for item in value if isinstance(value, list) else [value] if isinstance(value, dict) else []:
+        for key, inner in item.items() if isinstance(item, dict) else []:
+            yield key
+            yield from keys_of(inner)
 
 
 def test_status_is_told_without_a_serving_broker(config: Path) -> None:

@@ -110,6 +110,22 @@ def test_away_from_a_terminal_progress_is_plain_lines() -> None:
     assert len(lines) == 3
 
 
+def test_a_line_that_is_away_is_told_once_then_seldom_then_that_it_is_back() -> None:
+    at, now = session(), [0.0]
+    show = LineReporter(at, lambda: now[0])
+    show.pausing(None, 0)  # nothing was the matter
+    show.pausing(Unreachable(why="timeout"), 0.4)  # nobody notices
+    for second in range(0, 600, 20):
+        now[0] = float(second)
+        show.pausing(Unreachable(why="timeout"), 20)
+    show.pausing(None, 0)
+    show.pausing(Unreachable(why="timeout"), 20)
+    lines = printed(at)[1].splitlines()
+    assert ["20 s" in line for line in lines] == [True, True, True, True, False, True]
+    assert "30 tries" in lines[4]
+    assert "9.7 min" in lines[4]
+
+
 def test_a_long_transfer_tells_its_pace_and_what_is_left() -> None:
     at, now = session(), [0.0]
     show = LineReporter(at, lambda: now[0])

@@ -73,9 +73,12 @@ class HttpLine:
         pauses = self.pauses(limit_s)
         while True:
             try:
-                return self.send_once(call)
+                body = self.send_once(call)
             except SekishoError as error:
                 pauses.after(error)
+            else:
+                pauses.progressed()
+                return body
 
     def send_once(self, call: Call) -> bytes:
         """Send ``call`` and return the body of the answer, or raise what became of it."""

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from sekisho.domain.backoff import delay
 from sekisho.domain.errors import SekishoError, Unavailable
@@ -26,6 +26,10 @@ def pause_asked_by(error: SekishoError) -> float:
     return min(float(asked), MAX_RETRY_AFTER_SECONDS) if isinstance(asked, int | float) else 0.0
 
 
+#: Told of each pause: why, and for how many seconds; of no error, when the line is back.
+OnPause: TypeAlias = Callable[[SekishoError | None, float], None]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
     """How long to repeat a request that did not get through. None: for ever.
@@ -39,7 +43,7 @@ class Patience:
     first_s: float | None = None
     wait: Callable[[float], bool] = field(default_factory=lambda: threading.Event().wait)
     monotonic: Callable[[], float] = time.monotonic
-    on_pause: Callable[[SekishoError, float], None] = lambda _error, _seconds: None
+    on_pause: OnPause = lambda _error, _seconds: None
 
 
 class Pauses:
@@ -52,6 +56,8 @@ class Pauses:
 
     def progressed(self) -> None:
         """Something got through: begin again with short pauses."""
+        if self._failures:
+            self._patience.on_pause(None, 0.0)
         self._failures = 0
 
     def after(self, error: SekishoError) -> None:

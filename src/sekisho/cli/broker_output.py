@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 import msgspec
 
-from sekisho.cli.output import safe_lines
+from sekisho.cli.output import aligned, safe_lines
 from sekisho.cli.session import Session
+from sekisho.i18n.catalogue import text
+
+_SEPARATOR: Final = ", "
+_BY_SITE: Final = frozenset({"mint_last_at"})
 
 
-def show(text: str, *, err: bool = False) -> None:
+def show(line: str, *, err: bool = False) -> None:
     """Print text of our own making; what it names cannot steer the terminal."""
-    click.echo(safe_lines(text), err=err)
+    click.echo(safe_lines(line), err=err)
 
 
 def show_made(session: Session, line: str, facts: Mapping[str, Any]) -> None:
@@ -31,11 +35,10 @@ def show_table(session: Session, rows: Sequence[Any], columns: Sequence[str]) ->
     if session.json:
         click.echo(msgspec.json.encode(plain).decode())
         return
-    cells = [[name.upper() for name in columns]]
-    cells += [[_cell(row.get(name)) for name in columns] for row in plain]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for line in cells:
-        show("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip())
+    head = [_label(session, name) for name in columns]
+    cells = [[_cell(session, name, row.get(name)) for name in columns] for row in plain]
+    for line in aligned([head, *cells]):
+        show(line)
 
 
 def show_record(session: Session, record: Any) -> None:
@@ -45,16 +48,30 @@ def show_record(session: Session, record: Any) -> None:
         click.echo(msgspec.json.encode(plain).decode())
         return
     for name, value in plain.items():
-        show(f"{name}: {_cell(value)}")
+        show(f"{_label(session, name)}: {_cell(session, name, value)}")
 
 
-def _cell(value: object) -> str:
+def _label(session: Session, name: str) -> str:
+    return text("column", name, session.lang)
+
+
+def _cell(session: Session, name: str, value: object) -> str:
+    """Return the ``value`` of ``name`` in words."""
     if value is None:
         return "-"
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return session.say("yes" if value else "no")
     if isinstance(value, list):
-        return " ".join(_cell(item) for item in value) or "-"
+        between = "; " if value and isinstance(value[0], dict) else _SEPARATOR
+        return between.join(_cell(session, name, item) for item in value) or "-"
     if isinstance(value, dict):
-        return " ".join(f"{name}={_cell(item)}" for name, item in value.items()) or "-"
-    return str(value)
+        pairs = (f"{_key(session, name, k)}={_cell(session, k, v)}" for k, v in value.items())
+        return _SEPARATOR.join(pairs) or "-"
+    return text("state", str(value), session.lang) if name == "state" else str(value)
+
+
+def _key(session: Session, name: str, key: str) -> str:
+    """Return the label of one of the values that ``name`` holds: a site's name is its own."""
+    if name in _BY_SITE:
+        return key
+    return text("state" if name == "jobs" else "column", key, session.lang)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,12 +65,18 @@ def _encoded(value: object) -> Any:
 
 
 def columns(session: Session, rows: Sequence[Sequence[str]]) -> None:
-    """Print ``rows`` with their columns aligned, wide characters counted as two."""
+    """Print ``rows`` with their columns aligned."""
+    for line in aligned(rows):
+        result(session, line)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield a line for each of ``rows``, their columns aligned, wide characters counted as two."""
     cells = [[safe(cell) for cell in row] for row in rows]
     widths = [max(map(_width, column), default=0) for column in zip(*cells, strict=True)]
     for row in cells:
         padded = (c + " " * (w - _width(c)) for c, w in zip(row, widths, strict=True))
-        result(session, "  ".join(padded).rstrip())
+        yield "  ".join(padded).rstrip()
 
 
 def _width(text: str) -> int:

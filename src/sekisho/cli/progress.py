@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from sekisho.cli import output
 from sekisho.cli.session import Session
+from sekisho.domain.outage import Outage, failed
 from sekisho.i18n.catalogue import sentence, text
 from sekisho.transfer.progress import Pace
 
@@ -66,8 +67,8 @@ class Reporter(AbstractContextManager["Reporter"]):
     def fetching(self, done: int, total: int) -> None:
         """Show how far the outputs have come."""
 
-    def pausing(self, error: SekishoError, seconds: float) -> None:
-        """Tell that the line is bad and that we try again."""
+    def pausing(self, error: SekishoError | None, seconds: float) -> None:
+        """Tell that the line is bad and that we try again; of no error, that it is back."""
 
 
 class LineReporter(Reporter):
@@ -79,6 +80,7 @@ class LineReporter(Reporter):
         self._state = ""
         self._due = 0.0
         self._pace = Pace()
+        self._outage: Outage | None = None
 
     def stop(self) -> None:
         self._state = ""
@@ -123,10 +125,22 @@ class LineReporter(Reporter):
                 line += self.session.say("pace", rate=_mib(rate), left=left)
             output.note(self.session, line)
 
-    def pausing(self, error: SekishoError, seconds: float) -> None:
-        if seconds >= 1:
-            what = sentence(error.code, error.params, self.session.lang).what
-            output.note(self.session, self.session.say("pausing", what=what, s=round(seconds)))
+    def pausing(self, error: SekishoError | None, seconds: float) -> None:
+        """Tell the first pause that can be felt, then ever more seldom; then that it is over."""
+        if error is None:
+            self._back()
+        elif seconds >= 1:
+            self._outage = failed(self._outage, error.code, self._monotonic())
+            if self._outage.speaks:
+                what = sentence(error.code, error.params, self.session.lang).what
+                output.note(self.session, self.session.say("pausing", what=what, s=round(seconds)))
+
+    def _back(self) -> None:
+        outage, self._outage = self._outage, None
+        if outage is not None:
+            minutes = f"{(self._monotonic() - outage.since) / 60:.1f}"
+            words = self.session.say("connected_again", tries=outage.tries, minutes=minutes)
+            output.note(self.session, words)
 
 
 class LiveReporter(LineReporter):

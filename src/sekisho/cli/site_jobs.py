@@ -29,6 +29,7 @@ from sekisho.domain.run import Run
 
 #: A line is answered at least this often, by a long poll at its longest and some slack.
 _ANSWERED_WITHIN: Final = timedelta(seconds=60)
+_LISTED: Final = ("job", "stage", "command", "submitter", "taken_at")
 
 
 @click.command(cls=Command)
@@ -84,7 +85,9 @@ def jobs(session: Session, *, home: Path, every: bool) -> None:
     if session.json:
         output.result_json(session, rows)
         return
-    output.columns(session, [_cells(session, row) for row in rows])
+    if rows:
+        head = [session.say(f"job_{name}") for name in _LISTED]
+        output.columns(session, [head, *(_cells(session, row) for row in rows)])
 
 
 def _row(run: Run) -> dict[str, Any]:
@@ -102,8 +105,8 @@ def _row(run: Run) -> dict[str, Any]:
 
 
 def _cells(session: Session, row: Mapping[str, Any]) -> tuple[str, ...]:
-    stage = session.say(f"stage_{row['stage']}")
-    return row["job"], stage, row["command"] or "-", row["submitter"], _shown(row["taken_at"])
+    words = {**row, "stage": session.say(f"stage_{row['stage']}")}
+    return tuple(_shown(words[name]) for name in _LISTED)
 
 
 @click.command(cls=Command)

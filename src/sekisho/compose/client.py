@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from sekisho.adapters.job_notes import JobNotes, state_directory
 from sekisho.adapters.lane_routed import RoutedLane
-from sekisho.adapters.patience import Patience
+from sekisho.adapters.patience import OnPause, Patience
 from sekisho.adapters.remembered_directory import RememberedDirectory, cache_directory
 from sekisho.client.client import Client, Line
 from sekisho.config.client import BrokerSettings, ClientFiles, load_client
@@ -16,14 +15,14 @@ from sekisho.domain.errors import ConfigError, SekishoError
 from sekisho.transfer.progress import Progress, unseen
 
 
-def _unheard(_error: SekishoError, _seconds: float) -> None:
+def _unheard(_error: SekishoError | None, _seconds: float) -> None:
     """Tell nobody."""
 
 
 def client(
     config: Path | None = None,
     *,
-    on_pause: Callable[[SekishoError, float], None] = _unheard,
+    on_pause: OnPause = _unheard,
     on_bring: Progress = unseen,
 ) -> Client:
     """Return a client for the settings in ``config``, or in the default place.
@@ -36,7 +35,7 @@ def client(
 def client_of(
     files: ClientFiles,
     *,
-    on_pause: Callable[[SekishoError, float], None] = _unheard,
+    on_pause: OnPause = _unheard,
     on_bring: Progress = unseen,
 ) -> Client:
     """Return a client for settings that are at hand."""
@@ -57,9 +56,7 @@ def client_of(
     return Client(RoutedLane(lanes, way, notes), remembered)
 
 
-def _https(
-    files: ClientFiles, broker: BrokerSettings, on_pause: Callable[[SekishoError, float], None]
-) -> Line:
+def _https(files: ClientFiles, broker: BrokerSettings, on_pause: OnPause) -> Line:
     from sekisho.adapters.http_client import Address, sender  # noqa: PLC0415 (HTTP is slow
     from sekisho.adapters.http_line import HttpLine  # noqa: PLC0415  to load, and not always used)
     from sekisho.adapters.lane_https import HttpsLane  # noqa: PLC0415

@@ -12,7 +12,7 @@ from typing import Any, Final
 LANGUAGES: Final = ("en", "ja")
 DEFAULT_LANGUAGE: Final = "en"
 #: Tables of the catalogue that are not error codes.
-TABLES: Final = ("help", "say", "state", "exit", "mint")
+TABLES: Final = ("help", "say", "state", "column", "exit", "mint")
 _VARIABLES: Final = ("LC_ALL", "LC_MESSAGES", "LANG")
 
 

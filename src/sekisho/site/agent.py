@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 from sekisho.domain.backoff import delay
 from sekisho.domain.errors import SekishoError, SyncFailed
 from sekisho.domain.limits import MAX_QUEUE_TIME, MIN_POLL_SECONDS, POLL_SECONDS
+from sekisho.domain.outage import Outage, failed
 from sekisho.domain.run import Run
 from sekisho.site.desk import Control, Desk, at_workplace, in_thread, together
 from sekisho.site.runner import Runner, never_started
@@ -64,6 +65,7 @@ class Agent:
         self._controls: dict[str, Control] = {}
         self._told: set[str] = set()  #: cancels that were passed on
         self._draining = False
+        self._outage: Outage | None = None
         self._poll_scope: anyio.CancelScope | None = None
         self._asked = 0  #: how many offers the poll that is under way may bring
         self._moving: set[str] = set()  #: jobs that are being taken or purged
@@ -164,14 +166,29 @@ class Agent:
         except SekishoError as error:
             failures += 1
             seconds = delay(failures, self._desk.roll())
-            log.warning("poll_failed", code=error.code, seconds=round(seconds, 2))
+            self._note_failure(error, seconds)
             await self._rest(seconds)
             return failures
+        self._note_answer()
         self._heed(answer)
         if await self._take_all(group, answer, patient=True):
             return 0
         await self._rest(delay(failures + 1, self._desk.roll()))  # it is offered again at once
         return failures + 1
+
+    def _note_failure(self, error: SekishoError, seconds: float) -> None:
+        """Log that a poll failed: the first, then ever more seldom, all of them at `debug`."""
+        now = self._desk.clock.monotonic()
+        self._outage = outage = failed(self._outage, error.code, now)
+        tell = log.warning if outage.speaks else log.debug
+        tell("poll_failed", code=error.code, tries=outage.tries, seconds=round(seconds, 2))
+
+    def _note_answer(self) -> None:
+        if self._outage is None:
+            return
+        away = self._desk.clock.monotonic() - self._outage.since
+        log.info("connected_again", tries=self._outage.tries, minutes=round(away / 60, 1))
+        self._outage = None
 
     async def _rest(self, seconds: float) -> None:
         with anyio.CancelScope() as self._poll_scope:
