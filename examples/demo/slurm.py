@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -78,9 +78,12 @@ def a_port() -> int:
 
 
 class Slurm:
-    """One running Slurm. ``conf`` is what its clients need to know."""
+    """One running Slurm. ``conf`` is what its clients need to know.
 
-    def __init__(self, base: Path, **settings: int) -> None:
+    ``lines`` are more of Slurm's own settings, as they are.
+    """
+
+    def __init__(self, base: Path, lines: Sequence[str] = (), **settings: int) -> None:
         self.base = base
         self.conf = base / "slurm.conf"
         self.host = socket.gethostname().split(".")[0]
@@ -94,7 +97,7 @@ class Slurm:
         text = _CONF.format(
             host=self.host, base=base, controller=a_port(), node=a_port(), **(usual | settings)
         )
-        self.conf.write_text(text)
+        self.conf.write_text("\n".join((text, *lines, "")))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -186,10 +189,10 @@ class Slurm:
 
 
 @contextmanager
-def a_slurm(base: Path, **settings: int) -> Iterator[Slurm]:
+def a_slurm(base: Path, lines: Sequence[str] = (), **settings: int) -> Iterator[Slurm]:
     """Give a running Slurm below ``base``, whose path must be short."""
     with ExitStack() as stack:
-        slurm = Slurm(base, **settings)
+        slurm = Slurm(base, lines, **settings)
         stack.callback(shutil.rmtree, base, ignore_errors=True)
         stack.callback(slurm.stop)
         slurm.start()

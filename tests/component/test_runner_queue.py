@@ -102,6 +102,22 @@ def test_what_the_site_took_away_is_not_run_again_unless_it_does_no_harm(
     assert ended(world, job) == "succeeded"
 
 
+@pytest.mark.parametrize("why", ["scheduler.preempted", "scheduler.node_failed"])
+def test_what_had_time_to_say_good_bye_is_treated_the_same(tmp_path: Path, why: str) -> None:
+    """Batch systems send TERM first: then there is an exit record, and it means no more."""
+    world = World(tmp_path, a_manifest(a_command(venue=BATCH)))
+    world.plays["solve"] = [replace(GOOD, code=143, why=why), GOOD]
+    job = world.submit()
+    assert (ended(world, job), world.outcome(job).code) == ("failed", why)
+    world.edit(idempotent=True)
+    world.plays["solve"] = [replace(GOOD, code=143, why=why), GOOD]
+    job = world.submit()
+    assert ended(world, job) == "succeeded"
+    world.plays["solve"] = [replace(GOOD, code=143), GOOD]
+    job = world.submit()
+    assert (ended(world, job), world.outcome(job).exit_code) == ("failed", 143)
+
+
 @pytest.mark.parametrize(("code", "told"), [(137, "limit.memory"), (0, None)])
 def test_an_exit_code_keeps_its_meaning_beside_a_reason(
     tmp_path: Path, code: int, told: str | None

@@ -240,6 +240,39 @@ def test_the_check_submits_a_harmless_job_and_shows_what_it_sees(still: Trio, sl
     assert list((still.site / "work").glob("job_*")) == []
 
 
+@pytest.mark.parametrize("mode", ["CANCEL", "REQUEUE"])
+@pytest.mark.parametrize("idempotent", [False, True])
+def test_a_preempted_job_says_so_and_only_an_idempotent_command_is_started_again(
+    still: Trio, mode: str, *, idempotent: bool
+) -> None:
+    """The node has room for one job; somebody's urgent one comes."""
+    lines = (
+        "PreemptType=preempt/partition_prio",
+        f"PreemptMode={mode}",
+        "PartitionName=urgent Nodes=ALL PriorityTier=10 MaxTime=INFINITE State=UP",
+    )
+    with (
+        tempfile.TemporaryDirectory(prefix="slurm-") as base,
+        a_slurm(Path(base) / "s", lines, cpus=1) as slurm,
+    ):
+        through(still, slurm.environment, command="idempotent = true" if idempotent else "")
+        still.start_broker()
+        still.start_agent()
+        with still.connect() as client:
+            job = client.submit(still.spec("one", "gate"))
+            running(slurm, still)
+            urgent = ("--partition=urgent", "--output=/dev/null", "--wrap=/bin/true")
+            assert slurm.told("sbatch", "--chdir=/", *urgent).startswith("Submitted")
+            if idempotent:
+                until(lambda: still.starts()["one"] == 2, "a second start")
+                still.open_gate()
+                assert job.wait(timeout=SECONDS).state == "succeeded"
+            else:
+                ended = job.wait(timeout=SECONDS)
+                assert (ended.state, ended.code) == ("failed", "scheduler.preempted")
+    assert still.starts() == {"one": 1 + idempotent}
+
+
 def test_two_hundred_jobs_pass_a_queue_that_holds_ten(still: Trio) -> None:
     """The limit is waited for: no job fails of it, and each starts once."""
     count = 200

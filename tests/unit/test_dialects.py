@@ -226,11 +226,25 @@ def test_a_table_that_is_not_understood_says_nothing(name: str, stdout: str, cod
     assert fault.value.code == "scheduler.strange"
 
 
+#: What Slurm says of every limit of an account or a quality of service; a line before says which.
+POLICY = (
+    "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy "
+    "(job submit limit, user's size and/or time limits)"
+)
+SLURM_FULL = (
+    *("QOSMaxSubmitJobPerUserLimit", "QOSMaxSubmitJobPerAccountLimit", "QOSGrpSubmitJobsLimit"),
+    *("AssocMaxSubmitJobLimit", "AssocGrpSubmitJobsLimit"),
+)
+#: These do not pass by waiting.
+SLURM_TOO_MUCH = ("QOSMaxWallDurationPerJobLimit", "AssocMaxCpuPerJobLimit", "QOSMinGRES")
 COMPLAINTS = [
     ("slurm", "sbatch: error: Unable to contact slurm controller (connect failure)", "away"),
     ("slurm", "sbatch: error: Batch job submission failed: Socket timed out", "away"),
     ("slurm", "sbatch: error: Slurm temporarily unable to accept job, sleeping", "full"),
     ("slurm", "sbatch: error: QOSMaxSubmitJobPerUserLimit", "full"),
+    *(("slurm", f"sbatch: error: {limit}\n{POLICY}", "full") for limit in SLURM_FULL),
+    *(("slurm", f"sbatch: error: {limit}\n{POLICY}", None) for limit in SLURM_TOO_MUCH),
+    ("slurm", POLICY, "full"),
     ("slurm", "sbatch: error: invalid partition specified: nope", None),
     ("pbs", "qsub: would exceed queue generic's per-user limit", "full"),
     ("pbs", "Connection refused\nqsub: cannot connect to server pbs01 (errno=15010)", "away"),

@@ -24,7 +24,7 @@ from sekisho.domain.sitelog import Kind
 from sekisho.site.desk import Control, Desk, NotNow, at_workplace, first_of
 from sekisho.site.intake import Intake
 from sekisho.site.licence import HOLD_SECONDS, Licences
-from sekisho.site.outcome import KILLED, fate
+from sekisho.site.outcome import INTERRUPTED, KILLED, fate
 from sekisho.site.release import Release
 from sekisho.site.scheduler import (
     Exited,
@@ -199,6 +199,8 @@ class Launch:
                 run = await self._queued(run, look, control)
             return await self._wait(run, ticket, look, control)
         if isinstance(look, Exited):
+            if look.why in INTERRUPTED and self._may_repeat(run, started=True):
+                return self._afresh(run)
             self.leave(run)
             return advance(run, Stage.ENDED, exit=look.exit, why=look.why)
         return await self._without_end(run, look.why, started=isinstance(look, Gone))
@@ -261,14 +263,19 @@ class Launch:
 
     async def _without_end(self, run: Run, why: str | None, *, started: bool) -> Run:
         """Decide on a command of which nothing runs and that left no record of its end."""
+        if why not in KILLED and self._may_repeat(run, started=started):
+            return self._afresh(run)
+        return await self._closed(run, *fate(run, why, started=started))
+
+    def _may_repeat(self, run: Run, *, started: bool) -> bool:
         command = self._desk.word().command(run)
         harmless = not started or (command is not None and command.idempotent)
-        wanted = run.stop is None and why not in KILLED
-        if wanted and harmless and run.attempt < MAX_ATTEMPTS:
-            self.leave(run)
-            fresh = {"token": "", "argv": (), "ticket": None, "began_at": None}
-            return advance(run, Stage.ACCEPTED, attempt=run.attempt + 1, **fresh)
-        return await self._closed(run, *fate(run, why, started=started))
+        return harmless and run.stop is None and run.attempt < MAX_ATTEMPTS
+
+    def _afresh(self, run: Run) -> Run:
+        self.leave(run)
+        fresh = {"token": "", "argv": (), "ticket": None, "began_at": None}
+        return advance(run, Stage.ACCEPTED, attempt=run.attempt + 1, **fresh)
 
     async def end(self, run: Run, control: Control) -> None:
         """Stop the command and return when nothing of it runs, without asking what came of it."""

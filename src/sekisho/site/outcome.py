@@ -37,6 +37,8 @@ ENDED_BY: Final = {
 }
 #: After these nobody needs to guess: the command was killed, and running it again would not help.
 KILLED: Final = frozenset({"limit.time", "limit.memory", "scheduler.cancelled"})
+#: After these a command that may be repeated is, even if it had time to say good-bye.
+INTERRUPTED: Final = frozenset({PREEMPTED.code, "scheduler.node_failed"})
 REPLAYED: Final = Fault("job.replayed")
 
 

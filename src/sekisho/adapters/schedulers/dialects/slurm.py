@@ -97,9 +97,10 @@ SLURM: Final = Dialect(
     status=_status,
     search=_search,
     rows=_rows,
-    full=re.compile(
-        r"temporarily unable to accept job|job submit limit|QOSMaxSubmitJob"
-        r"|MaxSubmitJobs|AssocMaxSubmitJob|AssocGrpSubmitJobs|QOSGrpSubmitJobs"
+    full=re.compile(  # the last is said of every limit; a limit by name says which
+        r"temporarily unable to accept job|MaxSubmitJobs|(?:QOS|Assoc)(?:Max|Grp)SubmitJob"
+        r"|\A(?!.*(?:QOS|Assoc)[A-Z]).*\(job submit limit",
+        re.DOTALL,
     ),
     away=re.compile(
         r"Unable to contact slurm controller|Socket timed out|Connection refused|Zero Bytes were"
