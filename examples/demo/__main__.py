@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from examples.demo import slurm
+from examples.demo.gateway import GatewayStory
 from examples.demo.host import missing_programs
 from examples.demo.places import Places
 from examples.demo.push import PushStory
@@ -26,7 +27,13 @@ from sekisho.i18n.catalogue import LANGUAGES, language
 
 #: How much of the servers' logs is shown when a step fails.
 LOG_LINES = 6
-LOGS = ("broker/broker.log", "site/agent.log", "site/sshd.log", "site/state/push/carrier.log")
+LOGS = (
+    "broker/broker.log",
+    "site/agent.log",
+    "site/sshd.log",
+    "hpc/sshd.log",
+    "site/state/push/carrier.log",
+)
 UNAVAILABLE = 69
 
 
@@ -39,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     )
     line.add_argument("--ssh", action="store_true", help="push mode: a throw-away sshd, no broker")
     line.add_argument("--slurm", action="store_true", help="the command through a throw-away Slurm")
+    line.add_argument("--gateway", action="store_true", help="… on a host behind ssh and a Slurm")
     line.add_argument("--keep", type=Path, metavar="DIR", help="keep everything in the new DIR")
     line.add_argument("--solver", choices=("auto", "calculix", "scikit-fem"), default="auto")
     line.add_argument("--lang", choices=LANGUAGES, default=language(os.environ))
@@ -50,6 +58,8 @@ def main() -> int:
     """Run the demo and return its exit status."""
     line = parser()
     arguments = line.parse_args()
+    if arguments.gateway and (arguments.ssh or arguments.slurm):
+        line.error("--gateway is a telling of its own")
     if arguments.keep is not None and arguments.keep.exists():
         line.error(f"{arguments.keep} exists")
     out = sys.stderr if arguments.json else sys.stdout
@@ -57,17 +67,16 @@ def main() -> int:
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     signal.signal(signal.SIGTERM, _interrupt)
     screen = Screen(out, arguments.lang)
-    if arguments.ssh and (lacking := missing_programs()):
-        screen.failure(screen.words("ssh_missing", programs=", ".join(lacking)))
-        return UNAVAILABLE
-    if arguments.slurm and (lacking := slurm.missing_programs()):
-        screen.failure(screen.words("slurm_missing", programs=", ".join(lacking)))
+    if lacking := _lacking(screen, arguments):
+        screen.failure(lacking)
         return UNAVAILABLE
     begun = time.monotonic()
     told = None
-    with _directory(arguments.keep) as root, _batch(wanted=arguments.slurm) as conf:
-        screen.title("ssh_title" if arguments.ssh else "title", place=root)
-        told = _tell(screen, Places(root, _free_port(), conf), arguments)
+    with _directory(arguments.keep) as root, _batch(arguments) as conf:
+        title = "gateway_title" if arguments.gateway else "ssh_title" if arguments.ssh else "title"
+        screen.title(title, place=root)
+        hpc_port = _free_port() if arguments.gateway else None
+        told = _tell(screen, Places(root, _free_port(), conf, hpc_port), arguments)
     seconds = time.monotonic() - begun
     ok = told is not None and screen.ok
     screen.title("good" if ok else "bad", seconds=seconds, checks=len(screen.checks))
@@ -78,10 +87,19 @@ def main() -> int:
     return 0 if ok else 1
 
 
+def _lacking(screen: Screen, arguments: argparse.Namespace) -> str | None:
+    """Return the sentence that names the programs which the telling needs and are not here."""
+    if (arguments.ssh or arguments.gateway) and (lacking := missing_programs()):
+        return screen.words("ssh_missing", programs=", ".join(lacking))
+    if (arguments.slurm or arguments.gateway) and (lacking := slurm.missing_programs()):
+        return screen.words("slurm_missing", programs=", ".join(lacking))
+    return None
+
+
 @contextmanager
-def _batch(*, wanted: bool) -> Iterator[Path | None]:
+def _batch(arguments: argparse.Namespace) -> Iterator[Path | None]:
     """Give the configuration of a Slurm, if one is wanted: it is the machine's, not the site's."""
-    if not wanted:
+    if not (arguments.slurm or arguments.gateway):
         yield None
         return
     with (
@@ -95,7 +113,8 @@ def _tell(screen: Screen, places: Places, arguments: argparse.Namespace) -> Told
     shell = Shell(screen, arguments.lang)
     if places.slurm_conf is not None:
         shell.give(SLURM_CONF=str(places.slurm_conf))
-    story = PushStory if arguments.ssh else Story
+    gateway = GatewayStory if arguments.gateway else Story
+    story = PushStory if arguments.ssh else gateway
     try:
         return story(screen, shell, places).tell(arguments.solver)
     except DemoFault as fault:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from examples.demo import confinement, proof
@@ -61,6 +61,8 @@ class Chapters:
 
     def pry(self) -> None:
         """Let a program at the site look around: confined as the solver is, and free."""
+        if self.places.hpc_port is not None:
+            return
         if not confinement.possible():
             self.screen.say("no_confinement")
             return
@@ -97,12 +99,13 @@ class Chapters:
         work = [f for text in canaries for f in proof.files_with(text, (self.places.work_base,))]
         self.screen.check("found_inside", ok=inside and bool(work), files=listed(work))
 
-    def stop(self, check: str = "stopped") -> None:
-        """End the servers, and look that nothing of the demo is left."""
+    def stop(self, check: str = "stopped", part: Callable[[], None] = lambda: None) -> None:
+        """End the servers, then by ``part`` what else is open; look that nothing is left."""
         self.screen.section("end")
         begun = time.monotonic()
         statuses = self.shell.stop()
         took = time.monotonic() - begun
+        part()
         self.screen.check(check, ok=not any(statuses), seconds=took)
         left = proof.left_of(self.places.root, {os.getpid(), os.getppid()})
         self.screen.check("nothing_runs", ok=not left, found=left)

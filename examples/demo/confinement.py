@@ -51,8 +51,11 @@ def sandbox(*read: object) -> str:
 
 
 def commands(places: Places) -> str:
-    """Return the two commands for the manifest; none where nothing can be confined."""
-    if not possible():
+    """Return the two commands for the manifest; none where nothing can be confined.
+
+    Nor on a gateway: what is secret is not there.
+    """
+    if not possible() or places.hpc_port is not None:
         return ""
     program = REPOSITORY / "examples" / "demo" / "prying.py"
     tried = ", ".join(f'"{places.site / name}"' for name in TRIED)

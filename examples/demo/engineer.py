@@ -79,6 +79,15 @@ environment = { SLURM_CONF = "$conf" }
 """)
 
 
+#: The computing host, as the gateway's ssh configuration names it.
+HPC = "hpc"
+FAR = Template("""
+[host.$alias]
+base = "$base"
+ssh_config = "ssh_config"
+""")
+
+
 class Engineer:
     """What the engineer types."""
 
@@ -90,7 +99,8 @@ class Engineer:
     def make_secrets(self) -> list[str]:
         """Make a secret mesh and a secret material model; return the canaries in them."""
         program = str(PROGRAMS / "make_site_data.py")
-        made = self._shell.run(self._who, ("python", program, self._places.secrets.name))
+        there = Person("engineer", self._places.secrets.parent)
+        made = self._shell.run(there, ("python", program, self._places.secrets.name))
         canaries: list[str] = json.loads(made.out)["canaries"]
         return canaries
 
@@ -148,6 +158,7 @@ class Engineer:
         return self._shell.run(self._who, argv).out.splitlines()
 
     def _write_manifest(self) -> None:
+        far = self._places.hpc_port is not None
         text = MANIFEST.substitute(
             site=SITE,
             user=USER,
@@ -155,15 +166,19 @@ class Engineer:
             python=sys.executable,
             program=PROGRAMS / "site_program.py",
             secrets=self._places.secrets,
-            sandbox=confinement.sandbox(REPOSITORY, self._places.secrets),
+            sandbox="" if far else confinement.sandbox(REPOSITORY, self._places.secrets),
             more=confinement.commands(self._places),
         )
         if self._places.slurm_conf is not None:
             limit = "time_limit_s = 120\n"
             asked = 'scheduler = "cluster"\nresources = { cpus = 1, memory = "1 GiB" }\n'
+            asked += f'host = "ssh:{HPC}"\n' if far else ""
             text = text.replace(limit, limit + asked)
             text += SLURM.substitute(conf=self._places.slurm_conf)
         (self._places.site / "manifest.toml").write_text(text, encoding="utf-8")
+        if far:
+            with (self._places.site / "agent.toml").open("a", encoding="utf-8") as settings:
+                settings.write(FAR.substitute(alias=HPC, base=self._places.work_base))
 
     def _site(self, *words: str, expect: int | None = 0) -> Ended:
         argv = ("sekisho", "site", *words, "--dir", ".")

@@ -1,4 +1,4 @@
-"""The site's host as ssh reaches it: a throw-away sshd on this machine, with a key of its own."""
+"""A host as ssh reaches it: a throw-away sshd on this machine, with a key of its own."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import getpass
 import os
 import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from examples.demo.engineer import KEYS
-from examples.demo.places import Places
 from examples.demo.proof import processes_in, processes_of
 from examples.demo.shell import DemoFault, Person, Shell
 
@@ -32,20 +32,21 @@ def missing_programs() -> list[str]:
 
 
 class Host:
-    """The server and its log. It lets in whoever has a key in the site's list, and nobody else."""
+    """The server and its log in ``home``. It lets in whoever has a key in the list there."""
 
-    def __init__(self, shell: Shell, places: Places) -> None:
+    def __init__(self, shell: Shell, home: Path, port: int) -> None:
         self._shell = shell
-        self._places = places
-        self._who = Person("engineer", places.site)
+        self._home = home
+        self._port = port
+        self._who = Person("engineer", home)
         self.pid = 0
 
     def start(self) -> None:
         """Make the host's key, start the server, and wait until it listens."""
         self._make_key()
         self._configure()
-        log = self._places.site / "sshd.log"
-        settings = str(self._places.site / "sshd_config")
+        log = self._home / "sshd.log"
+        settings = str(self._home / "sshd_config")
         argv = (found_program("sshd") or "sshd", "-D", "-e", "-f", settings)
         self.pid = self._shell.start(self._who, argv, log)
         until = time.monotonic() + _START_SECONDS
@@ -56,7 +57,7 @@ class Host:
 
     @property
     def public_key(self) -> str:
-        return (self._places.site / "host_key.pub").read_text("utf-8")
+        return (self._home / "host_key.pub").read_text("utf-8")
 
     @property
     def logins(self) -> int:
@@ -71,17 +72,16 @@ class Host:
                 os.kill(pid, signal.SIGKILL)
         return len(served)
 
-    def abandon(self) -> None:
-        """Kill what computes at the site and whoever carries it: their places will be removed."""
-        places = (self._places.work_base, self._places.bare_base)
+    def abandon(self, *places: Path) -> None:
+        """Kill what computes in ``places`` and whoever carries it: they will be removed."""
         computing = {pid for place in places for pid in processes_in(place)}
-        carrying = {pid for pid in processes_of(self._places.site) if _carries(pid)}
+        carrying = {pid for pid in processes_of(self._home) if _carries(pid)}
         for pid in computing | carrying:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def _log(self) -> str:
-        return (self._places.site / "sshd.log").read_text("utf-8", "replace")
+        return (self._home / "sshd.log").read_text("utf-8", "replace")
 
     def _make_key(self) -> None:
         argv = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "host_key")
@@ -90,12 +90,12 @@ class Host:
     def _configure(self) -> None:
         if os.geteuid() == 0:  # where sshd keeps its unprivileged half
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-        site = self._places.site
+        home = self._home
         lines = [
-            f"Port {self._places.port}",
+            f"Port {self._port}",
             "ListenAddress 127.0.0.1",
-            f"HostKey {site}/host_key",
-            f"AuthorizedKeysFile {site}/{KEYS}",
+            f"HostKey {home}/host_key",
+            f"AuthorizedKeysFile {home}/{KEYS}",
             f"AllowUsers {getpass.getuser()}",
             "PidFile none",
             "StrictModes no",
@@ -107,7 +107,22 @@ class Host:
             "LogLevel VERBOSE",
         ]
         text = "".join(f"{line}\n" for line in lines)
-        (site / "sshd_config").write_text(text, "utf-8")
+        (home / "sshd_config").write_text(text, "utf-8")
+
+
+@contextlib.contextmanager
+def sockets() -> Iterator[Path]:
+    """Give a directory for OpenSSH's sockets, whose names must be short."""
+    with tempfile.TemporaryDirectory(prefix="sk-", dir="/tmp") as made:
+        yield Path(made)
+
+
+def disconnect(shell: Shell, who: Person, place: Path, alias: str) -> None:
+    """End the connections that sekisho keeps below ``place`` for the next job."""
+    for socket in sorted(place.glob("*/*")):
+        if socket.is_socket():
+            argv = ("ssh", "-F", "ssh_config", "-S", str(socket), "-O", "exit", alias)
+            shell.run(who, argv, expect=None)
 
 
 def _below(pid: int) -> Iterator[int]:

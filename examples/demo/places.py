@@ -16,6 +16,7 @@ class Places:
     root: Path
     port: int
     slurm_conf: Path | None = None  #: of the Slurm that starts the site's command
+    hpc_port: int | None = None  #: of the sshd of a computing host: then the site is its gateway
 
     @property
     def broker(self) -> Path:
@@ -26,18 +27,23 @@ class Places:
         return self.root / "site"
 
     @property
+    def hpc(self) -> Path:
+        """What would be another machine: the computing host behind the gateway."""
+        return self.root / "hpc"
+
+    @property
     def workflow(self) -> Path:
         return self.root / "workflow"
 
     @property
     def secrets(self) -> Path:
         """The site's mesh and material model."""
-        return self.site / "secrets"
+        return (self.site if self.hpc_port is None else self.hpc) / "secrets"
 
     @property
     def work_base(self) -> Path:
         """Where the site's work directories are."""
-        return self.site / "work"
+        return self.site / "work" if self.hpc_port is None else self.hpc / "jobs"
 
     @property
     def program(self) -> Path:
@@ -58,6 +64,7 @@ class Places:
         return f"https://127.0.0.1:{self.port}"
 
     def make(self) -> None:
-        """Make the three directories, for the user alone."""
-        for place in (self.root, self.broker, self.site, self.workflow):
+        """Make the directories, for the user alone."""
+        hpc = () if self.hpc_port is None else (self.hpc,)
+        for place in (self.root, self.broker, self.site, self.workflow, *hpc):
             place.mkdir(mode=0o700, exist_ok=True)

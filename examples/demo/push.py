@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from examples.demo import proof
 from examples.demo.author import OUTPUTS, Answer, refusal_of
 from examples.demo.chapters import Chapters, by_name, listed
 from examples.demo.engineer import COMMAND
-from examples.demo.host import Host
+from examples.demo.host import Host, sockets
 from examples.demo.operator import SITE, USER
 from examples.demo.places import Places
 from examples.demo.screen import Screen
@@ -32,21 +29,21 @@ class PushStory:
         self._shell = shell
         self._places = places
         self._chapters = Chapters(screen, shell, places)
-        self._host = Host(shell, places)
+        self._host = Host(shell, places.site, places.port)
         self._way = Way(shell, places)
 
     def tell(self, solver: str) -> Told:
         """Tell all of it; whether it went well is in the screen's checks."""
         self._places.make()
-        with _sockets() as sockets:
-            self._shell.give(XDG_RUNTIME_DIR=str(sockets))
+        with sockets() as place:
+            self._shell.give(XDG_RUNTIME_DIR=str(place))
             try:
                 told = self._tell(solver)
             except BaseException:
-                self._host.abandon()
+                self._host.abandon(self._places.work_base, self._places.bare_base)
                 raise
             finally:
-                self._way.disconnect(sockets)
+                self._way.disconnect(place)
             self._chapters.stop("ssh_stopped")
         return told
 
@@ -136,10 +133,3 @@ class PushStory:
         self._screen.check("bare_found", ok=found)
         tried = self._way.try_key(BARE, canaries[-1])
         self._screen.check("plain_key", ok=all(attempt.took for attempt in tried))
-
-
-@contextmanager
-def _sockets() -> Iterator[Path]:
-    """Give a directory for OpenSSH's sockets, whose names must be short."""
-    with tempfile.TemporaryDirectory(prefix="sk-", dir="/tmp") as made:
-        yield Path(made)

@@ -60,7 +60,7 @@ class Story:
         self._chapters.look_at_site(answer.job)
         self._look_for_secrets(canaries)
         self._look_at_sockets(watch, servers)
-        self._chapters.stop()
+        self._stop()
         return Told(answer, life, command_seconds)
 
     def _set_up_broker(self) -> int:
@@ -111,6 +111,9 @@ class Story:
         result = (self._places.results / OUTPUTS[0]).read_text("utf-8").splitlines()[1]
         chunks = proof.files_with(result, (self._places.broker / "chunks",))
         self._screen.check("found_chunk", ok=bool(chunks), file=OUTPUTS[0])
+
+    def _stop(self) -> None:
+        self._chapters.stop()
 
     def _look_at_sockets(self, watch: proof.Watch, servers: Servers) -> None:
         self._screen.section("sockets")

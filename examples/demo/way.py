@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 
 from examples.demo.author import INPUTS, OUTPUTS, Answer, answer_of, input_words
+from examples.demo.host import disconnect
 from examples.demo.operator import SITE
 from examples.demo.places import PROGRAMS, Places
 from examples.demo.shell import Ended, Person, Shell
@@ -36,7 +37,7 @@ $solve = [
   "--yield", "$proof", "--solver", "{solver}",
 ]
 """)
-_HOST = Template("""\
+HOST = Template("""\
 Host $name
   HostName 127.0.0.1
   Port $port
@@ -81,7 +82,7 @@ class Way:
         known = home / "known_hosts"
         known.write_text(f"[127.0.0.1]:{self._places.port} {kind} {data}\n", "ascii")
         rest = {"port": self._places.port, "user": getpass.getuser(), "known": known}
-        hosts = [_HOST.substitute(name=n, key=home / k, **rest) for n, k in KEYS.items()]
+        hosts = [HOST.substitute(name=n, key=home / k, **rest) for n, k in KEYS.items()]
         (home / "ssh_config").write_text("".join(hosts), "utf-8")
         files = dict(zip(("area", "tensile", "proof"), INPUTS, strict=True))
         where = {"base": self._places.bare_base, "program": self._places.program}
@@ -131,7 +132,4 @@ class Way:
 
     def disconnect(self, sockets: Path) -> None:
         """End the connections that sekisho keeps below ``sockets`` for the next job."""
-        for socket in sorted(sockets.glob("*/*")):
-            if socket.is_socket():
-                argv = ("ssh", "-F", "ssh_config", "-S", str(socket), "-O", "exit", SITE)
-                self._shell.run(self._who, argv, expect=None)
+        disconnect(self._shell, self._who, sockets, SITE)

@@ -109,6 +109,22 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
         "Slurm ran {count} jobs of the site, each to its end",
         "Slurm は拠点の計算 {count} 件をすべて最後まで実行しました",
     ),
+    "gateway_title": (
+        "sekisho: a site on a gateway, its solver behind ssh and Slurm   ({place})",
+        "関所 (sekisho): 中間計算機に置く拠点、ソルバーは ssh と Slurm の先   ({place})",
+    ),
+    "gateway_way": (
+        "The site's agent is on a gateway; the solver's host knows ssh and Slurm, and no sekisho",
+        "エージェントは中間計算機に置き、計算ホストへは ssh で届きます。そこに関所は入れません",
+    ),
+    "gateway_login": (
+        "all of that took {logins} login at the computing host",
+        "ここまでの計算ホストへのログインは {logins} 回です",
+    ),
+    "gateway_clean": (
+        "no secret in the {files} files of the gateway either: it stays on the computing host",
+        "中間計算機の {files} ファイルにも秘匿データはありません。計算ホストから出ていません",
+    ),
     "slurm_missing": (
         "not here: {programs}. Debian: apt-get install slurmctld slurmd slurm-client munge",
         "不足: {programs}。Debian では apt-get install slurmctld slurmd slurm-client munge",

@@ -253,7 +253,7 @@ look) # PYTHON...: what there is on this host
     printf 'free %s\n' "$(free_kib)"
     printf 'clock %s\n' "$(date +%s)"
     printf 'shell %s\n' "$(readlink -f /proc/$$/exe 2>/dev/null || printf -)"
-    printf 'rsync %s\n' "$(rsync --version 2>/dev/null | sed -n '1s/.*version v*\([0-9.]*\).*/\1/p')"
+    printf 'rsync %s\n' "$(rsync --version 2>/dev/null | sed -n '1s/^rsync *version v*\([0-9.]*\).*/\1/p')"
     for python in "$@"; do
         if command -v "$python" >/dev/null 2>&1 &&
             "$python" -I -S -c 'import sys; sys.exit(sys.version_info < (3, 6))' 2>/dev/null; then
