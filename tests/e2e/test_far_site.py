@@ -51,6 +51,11 @@ time_limit_s = 600
 """
 
 
+def rsync_version() -> str:
+    told = subprocess.run(["rsync", "--version"], check=True, capture_output=True, text=True)
+    return told.stdout.split()[2]
+
+
 @pytest.fixture(scope="module")
 def hall(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hall]:
     with an_open_hall(tmp_path_factory.mktemp("hall")) as made:
@@ -117,11 +122,6 @@ def test_a_cancel_ends_what_runs_there(site: FarSite) -> None:
 @pytest.mark.parametrize(
     ("language", "words"), [("en_US", "computing host"), ("ja_JP", "計算ホスト")]
 )
-def rsync_version() -> str:
-    told = subprocess.run(["rsync", "--version"], check=True, capture_output=True, text=True)
-    return told.stdout.split()[2]
-
-
 def test_the_check_looks_at_the_computing_host(
     hall: Hall, tmp_path: Path, language: str, words: str
 ) -> None:
