@@ -55,7 +55,7 @@ def test_a_line_that_breaks_under_a_length_never_borne_is_not_tried_with_it_agai
 def test_a_length_never_borne_is_tried_by_one_of_several() -> None:
     size = PartSize()
     size.bore(MAX_PART_BYTES, 0.1)
-    assert [size.begin() for _ in range(4)] == [2 * MAX_PART_BYTES, *[MAX_PART_BYTES] * 3]
+    assert [size.begin() for _ in range(40)] == [2 * MAX_PART_BYTES, *[MAX_PART_BYTES] * 39]
     size.bore(2 * MAX_PART_BYTES, 0.1)
     assert size.begin() > 2 * MAX_PART_BYTES
     assert size.begin() == 2 * MAX_PART_BYTES
@@ -64,7 +64,7 @@ def test_a_length_never_borne_is_tried_by_one_of_several() -> None:
 def test_a_length_of_which_nothing_was_heard_is_tried_again() -> None:
     size = PartSize()
     size.bore(MAX_PART_BYTES, 0.1)
-    begun = [size.begin() for _ in range(100)]
+    begun = [size.begin() for _ in range(400)]
     assert 3 <= begun.count(2 * MAX_PART_BYTES) <= 10
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from sekisho.transfer.pipeline import flowed, mapped
+from sekisho.transfer.pipeline import as_done, flowed, mapped
 
 
 def test_results_come_in_order_whoever_is_done_first() -> None:
@@ -94,6 +94,22 @@ def test_who_settles_returns_only_when_nothing_is_at_work() -> None:
     with pytest.raises(ValueError, match="0"):
         list(mapped(work, [0, 1], threads=2, ahead=2, settle=True))
     assert not at_work.is_set()
+
+
+def test_whoever_is_done_first_is_taken_first_and_others_are_begun() -> None:
+    """Kills: connections that idle until the slowest part has arrived."""
+    last = threading.Event()
+
+    def work(n: int) -> int:
+        if n == 0:
+            assert last.wait(30)
+        if n == 9:
+            last.set()
+        return n
+
+    done = list(as_done(work, range(10), threads=2, ahead=3))
+    assert sorted(done) == list(range(10))
+    assert done.index(0) > 5
 
 
 def test_what_flows_comes_from_several_items_at_a_time() -> None:

@@ -20,7 +20,13 @@ RECORD = 16 << 10
 
 
 @contextmanager
-def line(home: Path, sent: bytes, *, orderly: bool = True) -> Iterator[WideSocket]:
+def line(
+    home: Path,
+    sent: bytes,
+    *,
+    orderly: bool = True,
+    room: int = 0,
+) -> Iterator[WideSocket]:
     """Give the near end of a connection whose far end has sent all it has to say."""
     make_certificates(home, (home,))
     far_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -28,6 +34,8 @@ def line(home: Path, sent: bytes, *, orderly: bool = True) -> Iterator[WideSocke
     context = trust(home / "broker-ca.pem")
     assert isinstance(context, ssl.SSLContext)
     near, far = socket.socketpair()
+    if room:
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
     near.settimeout(30)
     far.settimeout(30)
     said = threading.Event()
@@ -51,10 +59,26 @@ def line(home: Path, sent: bytes, *, orderly: bool = True) -> Iterator[WideSocke
 def test_what_has_arrived_is_returned_at_once_and_whole(tmp_path: Path) -> None:
     sent = os.urandom(6 * RECORD)
     with line(tmp_path, sent) as near:
-        first = near.recv(4 * RECORD)
-        assert first == sent[: 4 * RECORD]
-        assert first + near.recv(1 << 20) == sent
+        assert near.recv(4 * RECORD) == sent
         assert near.recv(1 << 20) == b""
+        near.unwrap()
+
+
+def test_one_read_does_not_bring_more_than_somebody_must_hold(tmp_path: Path) -> None:
+    sent = os.urandom(20 * RECORD)
+    with line(tmp_path, sent, room=1 << 20) as near:
+        first = near.recv(4 * RECORD)
+        assert first == sent[: 16 * RECORD]
+        assert first + near.recv(4 * RECORD) == sent
+        near.unwrap()
+
+
+def test_whoever_asks_for_little_gets_no_more(tmp_path: Path) -> None:
+    with line(tmp_path, b"hello" + bytes(RECORD)) as near:
+        assert [near.recv(2), near.recv(3)] == [b"he", b"llo"]
+        assert near.recv(4 * RECORD) == bytes(RECORD - 5)  # the rest of a record
+        assert near.recv(3) == bytes(3)
+        assert near.recv(1000) == bytes(2)
         near.unwrap()
 
 

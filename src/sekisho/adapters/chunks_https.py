@@ -23,7 +23,7 @@ from sekisho.domain.errors import (
     Unreachable,
 )
 from sekisho.domain.limits import MIB
-from sekisho.transfer.pipeline import flowed, mapped
+from sekisho.transfer.pipeline import as_done, flowed, mapped
 from sekisho.wire.frames import (
     Chunk,
     Frame,
@@ -76,7 +76,8 @@ class HttpsChunks:
 
     def send(self, chunks: Iterable[tuple[Chunk, bytes]]) -> None:
         parts = self._parts(mapped(_packed, chunks))
-        for trouble in mapped(self._try, parts, threads=_CONNECTIONS, ahead=_CONNECTIONS):
+        ahead = _CONNECTIONS + 1  # one is made meanwhile
+        for trouble in as_done(self._try, parts, threads=_CONNECTIONS, ahead=ahead):
             if trouble is not None:
                 self._insist(*trouble)
 

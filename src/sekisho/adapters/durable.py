@@ -14,8 +14,9 @@ import itertools
 import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -175,10 +176,17 @@ def _side_by_side(step: Callable[[T], None], items: Sequence[T]) -> None:
         for item in items:
             step(item)
         return
-    with ThreadPoolExecutor(_SYNCS, thread_name_prefix="sync") as threads:  # a fork keeps no thread
-        steps = [threads.submit(step, item) for item in items]
+    threads = _threads(os.getpid())
+    steps = [threads.submit(step, item) for item in items]
+    wait(steps)
     for done in steps:
         done.result()
+
+
+@lru_cache(maxsize=1)
+def _threads(_process: int) -> ThreadPoolExecutor:
+    """Return the threads that sync for this process, made when first asked for."""
+    return ThreadPoolExecutor(_SYNCS, thread_name_prefix="sync")
 
 
 def append(path: Path, data: bytes, *, mode: int = 0o600) -> None:

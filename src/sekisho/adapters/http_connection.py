@@ -100,6 +100,14 @@ class Connection(HttpToolsProtocol):
         self._reading = _Phase.REST
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """Pass on what came as it is, when nothing waits before it; uvicorn copies it twice."""
+        if self.cycle.body or self.cycle.response_complete:
+            super().on_body(body)
+            return
+        self.cycle.body = body  # type: ignore[assignment] # `receive` makes bytes of it: the same
+        super().on_body(b"")
+
     def on_message_complete(self) -> None:
         self._reading = None
         super().on_message_complete()

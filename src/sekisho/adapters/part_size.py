@@ -14,8 +14,9 @@ from sekisho.domain.limits import MAX_PART_BYTES, MIB
 LONGEST_BYTES: Final = 4 * MIB
 #: Longer parts gain nothing where one takes longer than this, and a cut would lose more.
 _QUICK_SECONDS: Final = 1.0
-#: So many parts are begun before a length is tried again of which nothing was heard.
-_PARTS_BETWEEN: Final = 16
+#: So many parts are begun before a length is tried again of which nothing was heard: a refusal may
+#: come slowly, while other parts go on.
+_PARTS_BETWEEN: Final = 64
 
 
 class PartSize:
