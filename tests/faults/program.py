@@ -23,10 +23,15 @@ def clean_environ(home: Path) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": str(home), "LC_ALL": "C.UTF-8", "PYTHONPATH": path}
 
 
-def call(environ: Mapping[str, str], *words: str | Path, status: int | None = 0) -> tuple[str, str]:
-    """Run one command line to its end; return what it printed on stdout and stderr."""
+def call(
+    environ: Mapping[str, str],
+    *words: str | Path,
+    status: int | None = 0,
+    before: Sequence[str] = (),
+) -> tuple[str, str]:
+    """Run one command line, as an argument of ``before``; return its stdout and stderr."""
     done = subprocess.run(
-        [*SEKISHO, *map(str, words)],
+        [*before, *SEKISHO, *map(str, words)],
         check=False,
         env=dict(environ),
         stdin=subprocess.DEVNULL,
