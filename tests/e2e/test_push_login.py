@@ -10,6 +10,7 @@ import pty
 import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,3 +162,30 @@ def test_without_the_second_factor_nobody_is_in(guarded: BareWorld) -> None:
 
 def factors(world: BareWorld) -> int:
     return world.server.log.read_text("utf-8", "replace").count("Accepted keyboard-interactive")
+
+
+def test_where_each_login_is_cut_off_a_code_is_not_asked_for_without_end(
+    guarded: BareWorld,
+) -> None:
+    """Killed by: trying again for as long as work is owed, with a person at the other end."""
+    over = threading.Event()
+
+    def cut_off() -> None:
+        seen = 0
+        while not over.wait(0.01):
+            if factors(guarded) > seen:
+                seen = factors(guarded)
+                guarded.line.cut()
+
+    watcher = threading.Thread(target=cut_off)
+    watcher.start()
+    try:
+        status, screen = at_terminal(guarded, CODE, "run", SITE, "say", "--into", "first")
+    finally:
+        over.set()
+        watcher.join()
+    assert "[ssh.asked]" in screen
+    assert status == 77
+    assert 1 <= screen.count("Password: ") <= 3
+    status, screen = at_terminal(guarded, CODE, "run", SITE, "say", "--into", "second")
+    assert status == 0, screen  # by another program, when the fault is gone

@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ from sekisho.domain.errors import (
     Unreachable,
     UsageError,
 )
+from tests.gated import until
 from tests.sshd import (
     Sshd,
     connected_as,
@@ -303,3 +305,28 @@ def test_a_transfer_that_broke_says_whether_anything_got_through(
     with pytest.raises(Unreachable) as caught:
         Rsync(host).push(tmp_path, "/tmp/nowhere", [], lambda _n: None)
     assert caught.value.advanced is advanced
+
+
+def test_a_key_that_asks_nothing_is_tried_for_ever_at_a_terminal_too(
+    server: Sshd, tmp_path: Path
+) -> None:
+    """Killed by: ending the tries of whoever could be asked, but need not be."""
+    with reached(server, tmp_path) as far:
+        host = SshHost(replace(far.address, interactive=True), far.directory)
+        for _ in range(5):
+            host.connect()
+            server.cut()
+            until(lambda: not host.connected())
+        assert host.run(["echo", "here"]).stdout == b"here\n"
+
+
+def test_a_server_that_is_away_uses_up_no_question(server: Sshd, host: SshHost) -> None:
+    asking = SshHost(replace(host.address, interactive=True), host.directory)
+    server.stop()
+    for _ in range(5):
+        with pytest.raises(Unreachable):
+            asking.connect()
+    assert asking.asked == []
+    server.start()
+    assert asking.run(["echo", "here"]).stdout == b"here\n"
+    assert len(asking.asked) == 1

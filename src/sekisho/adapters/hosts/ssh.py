@@ -4,7 +4,8 @@ Rule 1: one login for each host: a master connection behind a private socket, sh
         processes of this user and kept for a while after the last of them. Everything else goes
         through it or fails at once; nothing logs in behind its back.
 Rule 2: logins are counted over all processes, and wait when a host would see too many of them.
-Rule 3: only the first login may ask something, at a terminal. Host keys are never learnt here.
+Rule 3: only a login may ask something, at a terminal, and not again and again where connections are
+        lost soon after it. Host keys are never learnt here.
 Rule 4: no text of a user is interpreted: a remote command is quoted word by word (`quote`).
 """
 
@@ -29,15 +30,25 @@ from typing import IO, Final, Self
 
 from sekisho.adapters.hosts.quote import quoted
 from sekisho.adapters.hosts.ssh_cipher import cipher_options
-from sekisho.adapters.hosts.ssh_fault import SSH_FAULT, fault_of
+from sekisho.adapters.hosts.ssh_fault import SSH_FAULT, fault_of, reached
 from sekisho.adapters.hosts.talk import talk
-from sekisho.domain.errors import ConfigError, SekishoError, Unavailable, Unreachable, UsageError
+from sekisho.domain.errors import (
+    ConfigError,
+    SekishoError,
+    Unauthenticated,
+    Unavailable,
+    Unreachable,
+    UsageError,
+)
 
 HOST_PATTERN: Final = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*@)?[A-Za-z0-9_][A-Za-z0-9._-]*")
 #: Of a server's usual ten sessions of one connection, two are left to others.
 _SESSIONS: Final = 8
 _BUSY_PAUSE_S: Final = 0.2
 _LOGIN_WINDOW_S: Final = 60.0
+#: So many logins in a row may ask a person; those after them must do without.
+_MAY_ASK: Final = 3
+_IN_A_ROW_S: Final = 60.0
 _ALWAYS: Final = (
     "LogLevel=ERROR",
     "StrictHostKeyChecking=yes",
@@ -156,6 +167,7 @@ class SshHost:
     room: threading.BoundedSemaphore = field(
         default_factory=lambda: threading.BoundedSemaphore(_SESSIONS)
     )
+    asked: list[float] = field(default_factory=list)  #: when logins ended that may have asked
 
     # ------------------------------------------------------------------ the connection
 
@@ -201,13 +213,19 @@ class SshHost:
         with suppress(subprocess.TimeoutExpired):
             subprocess.run(argv, capture_output=True, check=False, timeout=10)
 
+    def _may_ask(self) -> bool:
+        """Say whether a login may ask now: not when the last ones, just before, were in vain."""
+        if self.asked and time.monotonic() - self.asked[-1] > _IN_A_ROW_S:
+            self.asked.clear()
+        return self.address.interactive and len(self.asked) < _MAY_ASK
+
     def _log_in(self, place: Path) -> None:
-        address = self.address
+        address, asking = self.address, self._may_ask()
         argv = [
             *("ssh", *self._configured(), "-M", "-N", "-f", "-T", "-S", str(place)),
             *_options(f"ControlPersist={address.persist_s}"),
             *_options(f"ConnectTimeout={address.connect_s}", *_ALWAYS),
-            *_options(f"BatchMode={'no' if address.interactive else 'yes'}"),
+            *_options(f"BatchMode={'no' if asking else 'yes'}"),
             *cipher_options(self._configured(), address.host),
             *("--", address.host),
         ]
@@ -223,8 +241,13 @@ class SshHost:
             )
             said.seek(0)
             words = said.read(65_536)
+        if asking and reached(words):
+            self.asked.append(time.monotonic())
         if ended.returncode != 0 or not self.connected():
-            raise fault_of(address.host, words)
+            fault = fault_of(address.host, words)
+            if address.interactive and not asking and isinstance(fault, Unauthenticated):
+                raise Unauthenticated("ssh.asked", host=address.host, count=_MAY_ASK) from fault
+            raise fault
 
     # ---------------------------------------------------------------------- using it
 

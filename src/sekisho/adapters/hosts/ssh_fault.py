@@ -30,6 +30,8 @@ _MEANINGS: Final[tuple[tuple[str, str], ...]] = (
     (r"Permission denied|Too many authentication failures|No supported authentication", "auth"),
     (r"Session open refused by peer|session request failed", "busy"),
 )
+#: Nobody was there, or nobody who speaks ssh.
+_AWAY: Final = re.compile(rb"connect to host|resolve hostname|kex_exchange|banner exchange")
 
 
 def fault_of(host: str, said: bytes) -> SekishoError:
@@ -49,6 +51,11 @@ def fault_of(host: str, said: bytes) -> SekishoError:
             return Unavailable("ssh.busy", host=host)
         case _:
             return Unreachable("ssh.unreachable", host=host, said=last_line(text))
+
+
+def reached(said: bytes) -> bool:
+    """Say whether ``ssh`` came so far that a server may have had something asked."""
+    return _AWAY.search(said) is None
 
 
 def last_line(text: str) -> str:
