@@ -66,9 +66,7 @@ def programs(sites: TwoSites) -> list[int]:
 
 
 def kill(pids: list[int]) -> None:
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    send(pids, signal.SIGKILL)
 
 
 WAYS: list[Callable[[Wire, TwoSites], object]] = [
@@ -276,6 +274,49 @@ def test_a_killed_rsync_leaves_nothing_in_the_result_and_is_gone_on_from(
     assert [file.name for file in result.files] == ["out.txt"]
     assert [file.name for file in (tmp_path / "r").rglob("*")] == ["out.txt"]
     assert (tmp_path / "r" / "out.txt").read_bytes() == content
+
+
+def test_what_is_slow_to_notice_a_cut_keeps_what_it_had_before_more_is_sent(
+    line: Wire, sites: TwoSites, tmp_path: Path
+) -> None:
+    """The rsync over there is held as by a busy machine, until the next try is on its way."""
+    content = random.Random(SIZE).randbytes(SIZE)
+    sites.house.site.go.touch()
+    held: list[int] = []
+    timers: list[threading.Timer] = []
+
+    def cut() -> None:
+        if not held:
+            held.extend(receivers(sites))
+            send(held, signal.SIGSTOP)
+            line.cut()
+            timers.append(threading.Timer(1.5, send, (held, signal.SIGCONT)))
+            timers[0].start()
+
+    try:
+        with sites.client() as client, cut_at(line, lambda: line.out, cut):
+            job = client.submit(a_slow(tmp_path, BARE, content))
+        assert len(held) > 0
+        assert line.out < SIZE + UNDER_WAY
+    finally:
+        for timer in timers:
+            timer.join()
+    with sites.client() as client:
+        client.job(job.id).result(tmp_path / "r")
+    assert (tmp_path / "r" / "out.txt").read_bytes() == content
+    assert [file.name for file in (tmp_path / "r").rglob("*")] == ["out.txt"]
+
+
+def receivers(sites: TwoSites) -> list[int]:
+    """Return the rsync processes of the site's end."""
+    here = [pid for pid in sites.house.server.children() if pid]
+    return [pid for pid in here if Path(f"/proc/{pid}/comm").read_bytes() == b"rsync\n"]
+
+
+def send(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def rsyncs(sites: TwoSites) -> list[int]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from sekisho.adapters.hosts.quote import MAX_LINE_BYTES, quoted
-from sekisho.adapters.hosts.rsync import Rsync
+from sekisho.adapters.hosts.rsync import Rsync, Target
 from sekisho.adapters.hosts.ssh import SshAddress, SshHost, wait_turn
 from sekisho.domain.errors import (
     Refused,
@@ -303,7 +303,7 @@ def test_a_transfer_that_broke_says_whether_anything_got_through(
     host.connect()
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(Unreachable) as caught:
-        Rsync(host).push(tmp_path, "/tmp/nowhere", [], lambda _n: None)
+        Rsync(host).push(tmp_path, Target(place="/tmp/nowhere"), lambda _n: None)
     assert caught.value.advanced is advanced
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -34,8 +35,8 @@ from sekisho.adapters.bare_files import (
 from sekisho.adapters.bare_record import Record, outcome_of, submitter, written
 from sekisho.adapters.bare_watch import Watch
 from sekisho.adapters.durable import write_file
-from sekisho.adapters.hosts.bare import BareHost, Exit, Seen
-from sekisho.adapters.hosts.rsync import Rsync
+from sekisho.adapters.hosts.bare import COMING, BareHost, Exit, Seen
+from sekisho.adapters.hosts.rsync import Rsync, Target
 from sekisho.adapters.job_notes import JobNotes
 from sekisho.adapters.patience import Patience, Pauses
 from sekisho.domain.errors import Conflict, IntegrityError, NotFound, Refused, SekishoError
@@ -124,11 +125,21 @@ class BareLane:
 
     def chunks(self, job_id: str) -> BareFiles:
         place = self._notes.make(job_id)
-        target = f"{self._host.place(job_id)}/work"
-        bases = self._earlier(job_id)
+        target = Target(
+            place=f"{self._host.place(job_id)}/work",
+            bases=self._earlier(job_id),
+            passing=COMING,
+        )
 
         def push(links: Path, report: Callable[[int], None]) -> None:
-            self._repeat(lambda: self._rsync.push(links, target, bases, report))
+            tries = count()
+
+            def once() -> None:
+                if next(tries):
+                    self._host.settle(job_id)
+                self._rsync.push(links, target, report)
+
+            self._repeat(once)
 
         held = self._quarantine(job_id).held
         back, again = (lambda: self._back(job_id)), (lambda: self._again(job_id))

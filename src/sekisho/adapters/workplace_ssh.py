@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from sekisho.adapters.hosts.far_files import FarFiles, Wish
-from sekisho.adapters.hosts.rsync import Rsync
+from sekisho.adapters.hosts.rsync import Rsync, Target
 from sekisho.adapters.workplace_local import CONTROL, WORK, LocalWorkplace
 from sekisho.domain.egress import STDERR_NAME, STDOUT_NAME, Fault, Found, LogRule, Withheld
 from sekisho.domain.errors import StorageFull
@@ -69,7 +69,8 @@ class SshWorkplace:
             there = Rsync(self._files.host.ssh)
             bases = [f"../../../{job}/1/{WORK}" for job in self._earlier(place.job)]
             try:
-                there.push(inputs, place.work_dir, bases, lambda _: None, verify=True)
+                target = Target(place=place.work_dir, bases=bases, verify=True)
+                there.push(inputs, target, lambda _: None)
             except StorageFull as error:
                 raise StorageFull("site.disk_full") from error
         else:

@@ -19,6 +19,8 @@ from sekisho.domain.errors import Conflict, NotFound, Refused, SekishoError, Una
 from sekisho.domain.files import RelPath
 from sekisho.domain.limits import MAX_FILES, MAX_PATH_BYTES
 
+#: Where an input is while it comes, in a job's work directory until the program starts.
+COMING: Final = ".sekisho-coming"
 _SCRIPT: Final = Path(__file__).with_name("bare.sh")
 _WORDS: Final = re.compile(r"exit ([0-9a-f]{1,64}) (\d{1,3}) (\d{1,12}) (\d{1,12}) \.")
 _STATES: Final = frozenset(
@@ -79,6 +81,10 @@ class BareHost:
     def record(self, job_id: str) -> tuple[str, bytes]:
         """Return the state's word and the record of a job; raise NotFound."""
         return _placed(self._call("record", job_id), job_id)
+
+    def settle(self, job_id: str) -> None:
+        """Wait a little for a transfer of inputs that was cut off to keep what it had."""
+        self._call("settle", job_id)
 
     def start(self, job_id: str, token: str, argv: Sequence[str]) -> str:
         """Say that the inputs are there, start the program unless something did before.

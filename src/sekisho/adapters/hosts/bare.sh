@@ -6,7 +6,7 @@
 #      record    what the submitter asked for (makes the job durable)
 #      ready     all inputs are there; `inputs`, if there are any, is a little older than any output
 #      control/  latch, exit record and printed text of wrapper.sh; `cancel` when asked to
-#      work/     the program's directory
+#      work/     the program's directory; below `.sekisho-coming`, until the start, an input while it comes
 # 2. `control/latch` is made once: by the wrapper, which then starts the program, or by `cancel`,
 #    and then nothing ever starts. Absence proves nothing.
 # 3. A process is the job's when its first environment says so (CALC_DIR). There is no subreaper
@@ -18,6 +18,7 @@ base=$2
 id=$3
 dir=$base/$id
 work=
+coming=work/.sekisho-coming
 
 fail() {
     printf 'fault %s\n' "$1"
@@ -83,6 +84,16 @@ mark_inputs() { # a file of the program is told from an input: it is newer than 
     done
 }
 
+settle() { # let a transfer that was cut off keep what it had; what a killed one left is nothing
+    round=0
+    while [ -n "$(ls -A "$coming" 2>/dev/null)" ] && [ "$round" -lt 50 ]; do
+        sleep 0.1 2>/dev/null || sleep 1
+        round=$((round + 1))
+    done
+    rm -rf "$coming"
+    mkdir "$coming" || fail storage
+}
+
 launch() { # $1: token, $2: wrapper, then the program
     token=$1
     wrapper=$2
@@ -131,6 +142,7 @@ make) # stdin: the record. With TOKEN WRAPPER ARGV... there are no inputs: start
     enter
     if [ ! -f record ]; then
         mkdir -p control work || fail storage
+        [ "$#" -gt 3 ] || mkdir -p "$coming" || fail storage
         cat >"record.$$" || fail storage
         sync "record.$$" 2>/dev/null || sync
         if ln "record.$$" record 2>/dev/null; then # the first one stays
@@ -146,10 +158,16 @@ make) # stdin: the record. With TOKEN WRAPPER ARGV... there are no inputs: start
         shift 3
         : >ready || fail storage
         launch "$@"
+    elif [ -z "$made" ] && [ ! -e ready ]; then
+        settle
     fi
     word=$(state)
     printf 'work %s\nstate %s\n' "$work" "${word%% *}"
     cat record
+    ;;
+settle)
+    enter
+    settle
     ;;
 record)
     enter
@@ -163,6 +181,7 @@ start) # TOKEN WRAPPER ARGV...
     enter
     [ -s record ] || fail absent
     if [ ! -e ready ]; then
+        rmdir "$coming" 2>/dev/null
         mark_inputs
         : >ready || fail storage
         sync ready 2>/dev/null || sync

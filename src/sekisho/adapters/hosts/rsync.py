@@ -59,6 +59,21 @@ class Landing:
     max_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where files go: into the directory ``place`` of the host.
+
+    ``bases`` are directories there, relative to it, whose equal files are not sent. With ``verify``
+    equal size and time are not believed: somebody may have changed them. While a file comes it is
+    in ``passing``, relative to the place, or else beside its name.
+    """
+
+    place: str
+    bases: Sequence[str] = ()
+    verify: bool = False
+    passing: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Rsync:
     """Transfers with one host. ``report`` is told the bytes moved so far."""
@@ -66,23 +81,12 @@ class Rsync:
     host: SshHost
     stall_s: float = 600.0  #: without a word of progress: longer than rsync's own time-out
 
-    def push(
-        self,
-        place: Path,
-        target: str,
-        bases: Sequence[str],
-        report: Callable[[int], None],
-        *,
-        verify: bool = False,
-    ) -> None:
-        """Copy what is in ``place`` into the directory ``target``, links followed.
-
-        ``bases`` are directories there, relative to the target, whose equal files are not sent.
-        With ``verify`` equal size and time are not believed: somebody may have changed them.
-        """
-        basis = [f"--copy-dest={base}" for base in bases] + ["--ignore-times"] * verify
-        argv = [*self._argv(), "-p", "--copy-links", *basis, "--", f"{place}/"]
-        self._run([*argv, f"{self.host.address.host}:{target}/"], b"", report, None)
+    def push(self, place: Path, to: Target, report: Callable[[int], None]) -> None:
+        """Copy what is in ``place`` to where it belongs there, links followed."""
+        options = [f"--copy-dest={base}" for base in to.bases] + ["--ignore-times"] * to.verify
+        options += [] if to.passing is None else [f"--temp-dir={to.passing}"]
+        argv = [*self._argv(), "-p", "--copy-links", *options, "--", f"{place}/"]
+        self._run([*argv, f"{self.host.address.host}:{to.place}/"], b"", report, None)
 
     def pull(
         self,
