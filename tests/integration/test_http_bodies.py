@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
+import httpx2
 import msgspec
 import pytest
 from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
 
 from sekisho.domain.access import Role
 from sekisho.domain.errors import Unavailable
 from sekisho.domain.limits import CHUNK_BYTES, MAX_CHUNK_BYTES, MAX_MESSAGE_BYTES, MIB
-from sekisho.http.body import whole
+from sekisho.http.body import pieces, whole
 from sekisho.wire.frames import Chunk, digest_of, frame, pack_chunks, pack_digests
 from tests.component.broker_world import a_submission
 from tests.integration.http_world import HttpWorld, code_of
+from tests.virtual_time import VirtualClock, simulate
 from tests.world import a_chunk
 
 pytestmark = pytest.mark.anyio
@@ -118,6 +122,45 @@ async def test_a_body_that_stops_arriving_is_given_up() -> None:
     request = Request({"type": "http", "headers": []}, receive)
     with pytest.raises(Unavailable, match="too_slow"):
         await whole(request, 10, stall_s=0.01)
+
+
+def sent(clock: VirtualClock, size: int, every_s: float, length: int, taken_s: float = 0) -> int:
+    """Send ``length`` bytes, ``size`` of them each ``every_s``; return how many came through."""
+    left = [length]
+
+    async def receive() -> Message:
+        await anyio.sleep(every_s)
+        part = min(size, left[0])
+        left[0] -= part
+        return {"type": "http.request", "body": bytes(part), "more_body": left[0] > 0}
+
+    async def story() -> int:
+        came = 0
+        async for piece in pieces(Request({"type": "http", "headers": []}, receive)):
+            came += len(piece)
+            await anyio.sleep(taken_s)
+        return came
+
+    return simulate(clock, story)
+
+
+def test_a_body_that_drips_is_given_up_after_a_minute_however_steadily() -> None:
+    """Kills: a time-out for each piece only, which one byte a second never meets."""
+    clock = VirtualClock()
+    with pytest.raises(Unavailable, match="too_slow"):
+        sent(clock, size=1, every_s=1, length=10_000)
+    assert clock.passed == pytest.approx(60, abs=2)
+
+
+def test_a_slow_line_that_is_honest_gets_all_of_a_body_through() -> None:
+    """Kills: a deadline for the whole body."""
+    clock = VirtualClock()
+    assert sent(clock, size=20, every_s=1, length=40_000) == 40_000
+    assert clock.passed == pytest.approx(2000, abs=10)
+
+
+def test_what_the_broker_takes_for_itself_is_not_the_callers_slowness() -> None:
+    assert sent(VirtualClock(), size=600, every_s=10, length=6000, taken_s=300) == 6000
 
 
 @pytest.mark.parametrize(
@@ -222,6 +265,40 @@ async def test_chunks_go_in_and_out_in_streams_of_any_length() -> None:
         assert fetched.headers["content-length"] == str(len(stream))
         assert fetched.content == stream
         assert (await http.post(f"{base}/fetch", content=b"")).content == b""
+
+
+@pytest.mark.parametrize(("sizes", "messages"), [([5, 400], 1), ([MIB // 2] * 5, 3)])
+async def test_what_is_small_is_answered_in_one_piece_and_what_is_long_in_several(
+    sizes: list[int], messages: int
+) -> None:
+    """Kills: a thread for each piece of a small answer; a long answer held in memory as a whole."""
+    http_world, bodies = HttpWorld(), []
+    job = http_world.world.submit(has_inputs=True)
+    contents = [os.urandom(size) for size in sizes]
+    frames = [frame(digest_of(data), data) for data in contents]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def heard(message: Message) -> None:
+            bodies.append(len(message.get("body", b"")))
+            await send(message)
+
+        await http_world.app(scope, receive, heard)
+
+    token = http_world.world.token(Role.SUBMITTER, "alice")
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app=app),
+        base_url="http://broker",
+        headers={"Authorization": f"Bearer {token}"},
+    ) as http:
+        base = f"/v1/jobs/{job.id}/chunks"
+        chunks = [Chunk(digest_of(data), len(data)) for data in contents]
+        missing = await http.post(f"{base}/missing", content=pack_chunks(chunks))
+        assert (await http.put(base, content=b"".join(frames))).status_code == 200
+        bodies.clear()
+        fetched = await http.post(f"{base}/fetch", content=missing.content)
+    assert fetched.content == b"".join(frames)
+    assert fetched.headers["content-length"] == str(len(fetched.content))
+    assert sum(size > 0 for size in bodies) == messages
 
 
 async def test_the_self_diagnosis_takes_a_large_body() -> None:

@@ -14,8 +14,10 @@ import pytest
 
 from sekisho.adapters.http_client import Address, async_sender, sender
 from sekisho.adapters.http_sender import Call, Idle
+from sekisho.adapters.mailbox_https import HttpsMailbox
 from sekisho.domain.errors import Unreachable
 from sekisho.domain.token import Secret
+from sekisho.site.mailbox import Hold
 from tests.integration.http_process import Certificates, certificates
 
 GOOD = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -217,6 +219,44 @@ def test_a_poll_that_is_broken_off_leaves_no_answer_for_the_next(tmp_path: Path)
     with closing(Late([GOOD], tls)) as server:
         assert anyio.run(main, safe(server, tls)) == b"ok"
     assert server.connections == 2
+
+
+class SlowSite(Server):
+    """Answers what is accepted only when it may; says when each has come."""
+
+    def __init__(self) -> None:
+        self.released, self.begun = threading.Event(), threading.Semaphore(0)
+        super().__init__([])
+
+    def _talk(self, line: socket.socket) -> None:
+        while data := line.recv(1 << 16):
+            if b"/accept" in data:
+                self.begun.release()
+                assert self.released.wait(60)
+            line.sendall(GOOD.replace(b"ok", b"{}"))
+
+
+def test_no_more_than_eight_messages_are_under_way_and_a_poll_is_none_of_them() -> None:
+    """Kills: a connection to the broker for each of many jobs that end at once."""
+
+    async def begins(number: int) -> None:
+        for _ in range(number):
+            assert await anyio.to_thread.run_sync(lambda: server.begun.acquire(timeout=60))
+
+    async def main(address: Address) -> None:
+        async with HttpsMailbox(address, "ins_1") as mailbox, anyio.create_task_group() as group:
+            for number in range(20):
+                group.start_soon(mailbox.accept, Hold(f"job_{number}", 1))
+            await begins(8)
+            for _ in range(3):  # the loop has had every chance to send a ninth
+                await mailbox.poll(free=0, holds=(), cancelling=(), wait_s=0)
+            assert not server.begun.acquire(blocking=False)
+            server.released.set()
+            await begins(12)
+
+    with closing(SlowSite()) as server:
+        anyio.run(main, plain(server))
+    assert server.connections == 9
 
 
 class Row:

@@ -14,19 +14,30 @@ from sekisho.domain.errors import TooLarge, Unavailable, UsageError
 
 M = TypeVar("M")
 STALL_SECONDS: Final = 60.0
+#: Seventeen bytes a second: no line is so slow, only somebody who wants to keep a place.
+STEP_BYTES: Final = 1024
 
 
 async def pieces(request: Request, *, stall_s: float = STALL_SECONDS) -> AsyncGenerator[bytes]:
-    """Return the body as it arrives; raise Unavailable when nothing comes for ``stall_s``."""
+    """Return the body as it arrives; raise Unavailable when it comes too slowly.
+
+    `STEP_BYTES`, or the end, must come within each ``stall_s`` of waiting for the caller. What we
+    take for ourselves in between does not count.
+    """
+    waited, arrived = 0.0, 0
     async with aclosing(request.stream()) as stream:
         while True:
+            began = anyio.current_time()
             try:
-                with anyio.fail_after(stall_s):
+                with anyio.fail_after(stall_s - waited):
                     piece = await anext(stream, None)
             except TimeoutError as error:
                 raise Unavailable("message.too_slow", limit=stall_s) from error
             if piece is None:
                 return
+            waited, arrived = waited + anyio.current_time() - began, arrived + len(piece)
+            if arrived >= STEP_BYTES:
+                waited, arrived = 0.0, 0
             yield piece
 
 
