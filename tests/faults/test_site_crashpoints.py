@@ -36,11 +36,11 @@ def test_a_job_outlives_an_agent_that_dies_at_any_step(still: Trio, point: str) 
             if died:
                 still.let_offers_end()
                 still.start_agent()
-            result = job.result(still.home / key, timeout=60)
+            result = job.result(still.home / key, timeout=180)
             assert result.state == "succeeded", key
             assert (still.home / key / "out/in/given").read_bytes() == key.encode()
             assert still.starts()[key] == 1
-            assert [s for s in still.changes(job.id) if s in TERMINAL] == ["succeeded"]
+            assert [s for s in still.life(job.id) if s in TERMINAL] == ["succeeded"]
             kinds = settled(still, job)
             assert kinds.index("started") < kinds.index("released") < kinds.index("returned")
             if not died:
@@ -54,7 +54,7 @@ def dies(trio: Trio, job: Job, point: str) -> bool:
     agent, start = trio.agent, len(trio.agent.lines)
     agent.start(("agent", "--dir", trio.site), trio.environ | {"SEKISHO_CRASHPOINT": point})
 
-    def come_to(event: str, seconds: float = 40, **facts: str) -> bool:
+    def come_to(event: str, seconds: float = 120, **facts: str) -> bool:
         """Wait until the agent is there, or dead."""
 
         def there() -> bool:

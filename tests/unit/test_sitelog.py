@@ -10,8 +10,9 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -47,6 +48,27 @@ def test_a_new_month_is_a_new_file_and_the_same_chain(tmp_path: Path) -> None:
     assert [f.name for f in log_files(tmp_path / "log")] == ["2026-11.jsonl", "2026-12.jsonl"]
     assert verify_log(tmp_path) == (last, None)
     assert last.seq == 5
+
+
+def test_who_reads_while_a_record_is_added_sees_all_of_it_or_nothing(tmp_path: Path) -> None:
+    """Kills: a log that does not verify because the site is at work."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly(path: Path, data: bytes) -> None:
+        durable.append(path, data[:20])
+        begun.set()
+        assert go_on.wait(60)
+        durable.append(path, data[20:])
+
+    first = a_log(tmp_path).append([a_record()])
+    with ThreadPoolExecutor(2) as threads:
+        adding = threads.submit(DirectorySiteLog(tmp_path / "log", slowly).append, [a_record()])
+        assert begun.wait(60)
+        reading = threads.submit(verify_log, tmp_path)
+        wait([reading], timeout=1)
+        go_on.set()
+        whole = adding.result(60)
+        assert reading.result(60) in [(first, None), (whole, None)]
 
 
 @pytest.mark.parametrize("reopened", [False, True])

@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -171,10 +171,24 @@ def log_files(folder: Path) -> list[Path]:
 
 def read_log(state: Path) -> Iterator[tuple[Path, bytes]]:
     """Return every line of the site's log below ``state``, with its file, oldest first."""
-    for file in log_files(state / "log"):
+    for file, size in _whole_files(state / "log"):
         with file.open("rb") as lines:
+            read = 0
             for line in lines:
+                read += len(line)
+                if read > size:
+                    break  # added since
                 yield file, line.rstrip(b"\n")
+
+
+def _whole_files(folder: Path) -> list[tuple[Path, int]]:
+    """Return the files with their sizes at a moment at which nobody was in the midst of a line."""
+    with ExitStack() as held, suppress(OSError):  # no writer yet, or not ours to lock: as it is
+        descriptor = os.open(folder / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        held.callback(os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        return [(file, file.stat().st_size) for file in log_files(folder)]
+    return [(file, file.stat().st_size) for file in log_files(folder)]
 
 
 def verify_log(state: Path) -> tuple[Link | None, tuple[str, Break] | None]:
