@@ -177,7 +177,7 @@ class MailboxContract:
         for said in (
             other.accept(hold),
             other.list_inputs(hold, ref),
-            other.fetch(hold, tree, str(tmp_path / "work")),
+            other.fetch(hold, tree, str(tmp_path / "work"), lasting=True),
             other.send(hold, outputs({"x": b"1"})),
             other.tell(hold, STARTED),
             other.tell(hold, clear(a_word())),
@@ -203,7 +203,7 @@ class MailboxContract:
         work.mkdir(0o700)
         for _ in range(2):
             tree = await mailbox.list_inputs(hold, ref)
-            await mailbox.fetch(hold, tree, str(work))
+            await mailbox.fetch(hold, tree, str(work), lasting=True)
         files = [f for f in work.rglob("*") if f.is_file()]
         assert {str(f.relative_to(work)): f.read_bytes() for f in files} == FILES
 

@@ -56,8 +56,8 @@ class MemoryLine:
         self.asked.append(("list_inputs", hold, ref))
         return Tree()
 
-    async def fetch(self, hold: Hold, tree: Tree, directory: str) -> None:
-        self.asked.append(("fetch", hold, tree, directory))
+    async def fetch(self, hold: Hold, tree: Tree, directory: str, *, lasting: bool) -> None:
+        self.asked.append(("fetch", hold, tree, directory, lasting))
 
     async def send(self, hold: Hold, staged: Cleared[Staged]) -> None:
         self.asked.append(("send", hold, staged))
@@ -142,13 +142,13 @@ async def test_all_other_calls_are_passed_on_unchanged() -> None:
     staged: Cleared[Staged] = clear(None)  # type: ignore[arg-type]
     await noted.mailbox.accept(HOLD)
     assert await noted.mailbox.list_inputs(HOLD, ref) == Tree()
-    await noted.mailbox.fetch(HOLD, Tree(), "/work")
+    await noted.mailbox.fetch(HOLD, Tree(), "/work", lasting=False)
     await noted.mailbox.send(HOLD, staged)
     await noted.mailbox.tell(HOLD, steps)
     assert noted.line.asked == [
         ("accept", HOLD),
         ("list_inputs", HOLD, ref),
-        ("fetch", HOLD, Tree(), "/work"),
+        ("fetch", HOLD, Tree(), "/work", False),
         ("send", HOLD, staged),
         ("tell", HOLD, steps),
     ]

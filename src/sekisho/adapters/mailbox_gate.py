@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -91,9 +92,10 @@ class GateMailbox:
         chunks = LocalChunks(self._shelf, self._submitter(hold))
         return await to_thread.run_sync(fetch_index, ref, chunks)
 
-    async def fetch(self, hold: Hold, tree: Tree, directory: str) -> None:
+    async def fetch(self, hold: Hold, tree: Tree, directory: str, *, lasting: bool) -> None:
         files = LocalFiles(self._shelf, self._submitter(hold), tree)
-        await to_thread.run_sync(fetch_files, tree, files, Path(directory))
+        fetched = partial(fetch_files, tree, files, Path(directory), lasting=lasting)
+        await to_thread.run_sync(fetched)
 
     async def send(self, hold: Hold, staged: Cleared[Staged]) -> None:
         """Leave it staged: the gate hands it out from there."""

@@ -98,10 +98,11 @@ class HttpsMailbox:
     async def list_inputs(self, hold: Hold, ref: TreeRef) -> Tree:
         return await _in_thread(lambda: fetch_index(ref, self._inputs(hold, self._chunks(hold))))
 
-    async def fetch(self, hold: Hold, tree: Tree, directory: str) -> None:
+    async def fetch(self, hold: Hold, tree: Tree, directory: str, *, lasting: bool) -> None:
         chunks = self._chunks(hold)
+        inputs = self._inputs(hold, chunks)
         with _advancing(chunks):
-            await _in_thread(lambda: fetch_files(tree, self._inputs(hold, chunks), Path(directory)))
+            await _in_thread(lambda: fetch_files(tree, inputs, Path(directory), lasting=lasting))
 
     async def send(self, hold: Hold, staged: Cleared[Staged]) -> None:
         copy = staged.value

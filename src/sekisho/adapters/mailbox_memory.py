@@ -91,8 +91,9 @@ class MemoryMailbox:
     async def list_inputs(self, hold: Hold, ref: TreeRef) -> Tree:
         return await _in_thread(lambda: fetch_index(ref, self._chunks(hold)))
 
-    async def fetch(self, hold: Hold, tree: Tree, directory: str) -> None:
-        await _in_thread(lambda: fetch_files(tree, self._chunks(hold), Path(directory)))
+    async def fetch(self, hold: Hold, tree: Tree, directory: str, *, lasting: bool) -> None:
+        chunks = self._chunks(hold)
+        await _in_thread(lambda: fetch_files(tree, chunks, Path(directory), lasting=lasting))
 
     async def send(self, hold: Hold, staged: Cleared[Staged]) -> None:
         copy = staged.value

@@ -139,10 +139,10 @@ class MintMailbox:
 
         return await to_thread.run_sync(listed)
 
-    async def fetch(self, hold: Hold, tree: Tree, directory: str) -> None:
+    async def fetch(self, hold: Hold, tree: Tree, directory: str, *, lasting: bool) -> None:
         def fetched() -> None:
             with self._shelf.tree(self._kept(hold.job)) as inputs:
-                fetch_files(tree, inputs, Path(directory))
+                fetch_files(tree, inputs, Path(directory), lasting=lasting)
 
         await to_thread.run_sync(fetched)
 

@@ -99,8 +99,8 @@ class NotedMailbox:
     async def list_inputs(self, hold: Hold, ref: TreeRef) -> Tree:
         return await self._inner.list_inputs(hold, ref)
 
-    async def fetch(self, hold: Hold, tree: Tree, directory: str) -> None:
-        await self._inner.fetch(hold, tree, directory)
+    async def fetch(self, hold: Hold, tree: Tree, directory: str, *, lasting: bool) -> None:
+        await self._inner.fetch(hold, tree, directory, lasting=lasting)
 
     async def send(self, hold: Hold, staged: Cleared[Staged]) -> None:
         await self._inner.send(hold, staged)

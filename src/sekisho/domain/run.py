@@ -84,6 +84,7 @@ class Run:
     stage: Stage = G.TAKEN
     command: str = ""
     attempt: int = 1
+    kept: bool = True  #: its inputs, once staged, outlive a power cut
     token: str = ""  #: recorded before a start; what is started carries it
     argv: tuple[str, ...] = ()  #: recorded with the token: a repeated start is the same start
     environment: tuple[tuple[str, str], ...] = ()

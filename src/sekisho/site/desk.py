@@ -134,6 +134,7 @@ class Control:
     just_intended: bool = False  #: the intent is recorded, and nothing was submitted since
     just_submitted: bool = False  #: it was submitted, and nobody has looked since
     prepared: int = 0  #: the attempt for which the directories were made
+    filled: int = 0  #: the attempt whose inputs this process has seen whole
     damaged: int = 0  #: how often the copy of what leaves was found damaged
 
     def cancel(self) -> None:

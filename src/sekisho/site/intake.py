@@ -26,7 +26,8 @@ from sekisho.domain.errors import (
     UsageError,
 )
 from sekisho.domain.files import Pattern
-from sekisho.domain.manifest import Admission, Arrival, Order, admit, mint_order
+from sekisho.domain.manifest import Admission, Arrival, Command, Order, admit, mint_order
+from sekisho.domain.resources import Venue
 from sekisho.domain.run import Run, Stage, advance
 from sekisho.domain.sitelog import Kind
 from sekisho.site.desk import Control, Desk, at_workplace, hold_of, in_thread, together
@@ -134,10 +135,30 @@ class Intake:
             tree = await self._listed(run)
             if refusal := self._refusal(run, tree):
                 return await self._release.close(run, Stage.REFUSED, refusal)
+            run = replace(run, kept=must_last(self._desk.word().command(run)))
             await self._fetch(run, tree, control)
         except SekishoError as reason:
             return await self._not_staged(run, reason)
         return advance(run, Stage.STAGED)
+
+    async def restage(self, run: Run, control: Control) -> Run:
+        """Have the inputs of ``run``, whose start was intended, whole again after a power cut.
+
+        Nothing is touched that may have been started, nor where they were staged to last.
+        """
+        if run.kept or control.filled == run.attempt:
+            return run
+        workplace = self._desk.workplace(run)
+        try:
+            await at_workplace(run, workplace.prepare, run.job, run.attempt)
+            control.prepared = run.attempt
+            await self._fetch(run, await self._listed(run), control)
+        except Conflict as latched:
+            if latched.code != "site.attempt_started":
+                raise
+        except SekishoError as reason:
+            return await self._not_staged(run, reason)
+        return run
 
     async def _not_staged(self, run: Run, reason: SekishoError) -> Run:
         """End ``run`` when ``reason`` is about its inputs or our disk; else raise it."""
@@ -169,9 +190,11 @@ class Intake:
             await at_workplace(run, workplace.prepare, run.job, run.attempt)
         control.prepared = 0  # another try begins with fresh ones
         if tree.files:
-            place = workplace.place(run.job, run.attempt)
-            await self._desk.mailbox.fetch(hold_of(run), tree, place.input_dir)
-            await at_workplace(run, workplace.fill, place)
+            where = workplace.place(run.job, run.attempt)
+            fetch = self._desk.mailbox.fetch
+            await fetch(hold_of(run), tree, where.input_dir, lasting=run.kept)
+            await at_workplace(run, workplace.fill, where)
+        control.filled = run.attempt
 
     def _refusal(self, run: Run, tree: Tree) -> Fault | None:
         try:
@@ -202,3 +225,12 @@ class Intake:
             outputs=[Pattern(text) for text in request.outputs],
         )
         return admit(word.manifest, order, disabled=word.disabled)
+
+
+def must_last(command: Command | None) -> bool:
+    """Say whether inputs for ``command`` must outlive a power cut of this machine.
+
+    They must where what is to use them does: a batch system's queue, another host, what was done
+    before the command. Otherwise they are staged again: nothing was started.
+    """
+    return command is None or command.venue != Venue() or command.before is not None

@@ -22,7 +22,7 @@ from sekisho.domain.resources import LOCAL, Venue
 from sekisho.domain.run import Run, Stage, Stop, advance
 from sekisho.domain.sitelog import Kind
 from sekisho.site.desk import Control, Desk, NotNow, at_workplace, first_of
-from sekisho.site.intake import Intake
+from sekisho.site.intake import Intake, must_last
 from sekisho.site.licence import HOLD_SECONDS, Licences
 from sekisho.site.outcome import INTERRUPTED, KILLED, fate
 from sekisho.site.release import Release
@@ -83,7 +83,8 @@ class Launch:
             if not control.patient:
                 raise NotNow
             await first_of(control, self._freed.wait, partial(self._desk.sleep, HOLD_SECONDS))
-        if admission.command.venue.host != run.venue.host:
+        elsewhere = admission.command.venue.host != run.venue.host
+        if elsewhere or (must_last(admission.command) and not run.kept):
             self.leave(run)
             return await self._moved(run, admission.command.venue)
         return await self._begun(run, admission, control)
@@ -112,7 +113,7 @@ class Launch:
         return await self._intended(run, admission, control)
 
     async def _moved(self, run: Run, venue: Venue) -> Run:
-        """Begin afresh on the host that the site wants now; nothing was started on the other."""
+        """Begin afresh, where the site wants it now; nothing was started yet."""
         with suppress(SekishoError):  # what is left there does no harm
             await at_workplace(run, self._desk.workplace(run).purge, run.job)
         return await self._desk.save(advance(run, Stage.ACCEPTED, venue=venue))
@@ -154,6 +155,10 @@ class Launch:
         fresh, control.just_intended = control.just_intended, False
         ticket = None if fresh else await self._desk.scheduler.find(self._spec(run))
         if ticket is None:
+            run = await self._intake.restage(run, control)
+            if run.stage.final:
+                self.leave(run)
+                return run
             try:
                 ticket = await self._desk.scheduler.submit(self._spec(run))
             except SekishoError as reason:

@@ -61,8 +61,11 @@ class Mailbox(Protocol):
         """Return the verified list of the input files."""
         ...
 
-    async def fetch(self, hold: Hold, tree: Tree, directory: str) -> None:
-        """Place the files of ``tree``, verified, in ``directory``; resumes what was begun."""
+    async def fetch(self, hold: Hold, tree: Tree, directory: str, *, lasting: bool) -> None:
+        """Place the files of ``tree``, verified, in ``directory``; resumes what was begun.
+
+        Unless ``lasting`` a power cut may take them away again, or a part of each.
+        """
         ...
 
     async def send(self, hold: Hold, staged: Cleared[Staged]) -> None:

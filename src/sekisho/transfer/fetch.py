@@ -2,7 +2,7 @@
 
 Rule 1: contents go into a folder of our own beside the result, under numbers; a name of the other
         party is used only at the end, component by component, never through a symbolic link.
-Rule 2: only verified bytes are written; before the names appear everything is read back and synced.
+Rule 2: only verified bytes are written; what is to last is synced before its names appear.
 Rule 3: an interrupted fetch is called again and continues where it was, chunk by chunk.
 """
 
@@ -64,13 +64,20 @@ def fetch_index(ref: TreeRef, port: ChunkSource, caps: Caps = UNCAPPED) -> Tree:
 
 
 def fetch_files(
-    tree: Tree, port: ChunkSource, directory: Path, progress: Progress = unseen
+    tree: Tree,
+    port: ChunkSource,
+    directory: Path,
+    progress: Progress = unseen,
+    *,
+    lasting: bool = True,
 ) -> None:
     """Make the files of ``tree`` appear in ``directory``, replacing those with their names.
 
-    On success they are verified and synced. Raise StorageFull, Conflict(`fetch.blocked`) when
-    a folder or a link is in the way of a name, Conflict(`fetch.busy`) while another process
-    fetches the same tree to the same place.
+    On success they are verified and, if they are to be ``lasting``, on disk; otherwise a power cut
+    may take them away, or a part of each, and whoever needs them after one calls again.
+
+    Raise StorageFull, Conflict(`fetch.blocked`) when a folder or a link is in the way of a name,
+    Conflict(`fetch.busy`) while another process fetches the same tree to the same place.
     """
     give = port.give if isinstance(port, FileSource) else nothing
     with Part.beside(directory, tree, give) as part:
@@ -80,9 +87,11 @@ def fetch_files(
         if lacking:
             _check_space(part, lacking)
             _fill(part, lacking, port, gauge)
-        if part.settle():
+        if not part.whole:
             raise IntegrityError("chunk.missing")
-        part.publish()
+        if lasting:
+            part.settle()
+        part.publish(lasting=lasting)
 
 
 def fetch_tree(

@@ -124,11 +124,16 @@ class Part:
         self._owed.discard(chunk)
         return self.bytes_of((chunk,))
 
-    def settle(self) -> list[Chunk]:
-        """Sync everything; return what never came.
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is lacking any more.
 
         Nothing is read back: what was written was verified before, and only we can write here.
         """
+        return not self._owed
+
+    def settle(self) -> None:
+        """Sync everything."""
         with translated():
             try:
                 sync_files(self._folder, [str(number) for number in sorted(self._there)])
@@ -137,27 +142,26 @@ class Part:
                 if no_room(error):  # as some file systems say only now
                     raise
                 raise SyncFailed from error
-        return list(self._owed)
 
-    def publish(self) -> None:
-        """Give every settled file its name, and remove the folder."""
+    def publish(self, *, lasting: bool = True) -> None:
+        """Give every file its name, and remove the folder; sync the names that are to last."""
         with translated():
             folders = self._by_folder()
-            once = at_once(self._root, len(folders))
+            each = lasting and not at_once(self._root, len(folders))
             for parts, numbers in folders.items():
                 here = walked(self._root, parts)
                 try:
                     for number in numbers:
                         rename(number, self._folder, self._files[number].path, here)
-                    if not once:
+                    if each:
                         os.fsync(here)
                 finally:
                     os.close(here)
             os.rmdir(self._name, dir_fd=self._root)
-            if once:
-                flush(self._root)
-            else:
+            if each:
                 os.fsync(self._root)
+            elif lasting:
+                flush(self._root)
 
     def _give_up(self) -> None:
         """Remove all parts: after a sync that failed nobody knows what the disk holds of them."""
