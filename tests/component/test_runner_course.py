@@ -119,6 +119,22 @@ def test_the_receipt_of_a_refusal_is_the_digest_of_its_record(tmp_path: Path) ->
     assert world.journal.records[-1].kind is Kind.REFUSED
 
 
+def test_the_site_can_read_how_much_room_the_names_of_outputs_need(tmp_path: Path) -> None:
+    """What keeps them back is told to the submitter; to what to raise it, to the site alone."""
+    left = [Play(leave=leaves(aa_csv=b"1", bb_csv=b"1"))]
+    for room, state, code in ((11, "failed", "output.names"), (12, "succeeded", None)):
+        base = tmp_path / str(room)
+        base.mkdir()
+        world = World(base, a_manifest(a_command(max_output_name_bytes=room)))
+        world.plays["solve"] = left
+        job = world.submit(outputs=["*.csv"])
+        assert end_of(world, job) == (state, code)
+        released = world.logged(Kind.RELEASED)[0].facts
+        names = {name for name, _ in released["files"]} & {"aa.csv", "bb.csv"}
+        assert (released["name_bytes"], len(names)) == (12, 0 if code else 2)
+        assert "12" not in str(world.outcome(job).params.values())
+
+
 @pytest.mark.parametrize(
     ("play", "outputs", "state", "code"),
     [

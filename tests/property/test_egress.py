@@ -160,6 +160,19 @@ def test_a_limit_is_kept_at_its_edge_and_passed_releases_nothing_of_its_rule() -
     assert {w.why for w in many.withheld} == {"output.too_many"}
 
 
+def test_names_that_are_too_long_together_keep_everything_back() -> None:
+    """Kills: a limit on characters, not bytes; one that is not kept at its edge, or for each."""
+    found = there(a1=1, 名前=1, b=1)  # two, six and one byte
+    rules = [rule("a*"), rule("名*"), rule("b")]
+    edge = decide(rules, ANY, found, 9)
+    assert (len(edge.release), edge.name_bytes, edge.faults) == (3, 9, ())
+    over = decide(rules, ANY, found, 8)
+    assert (over.release, over.name_bytes) == ((), 9)
+    assert codes(over) == [("output.names", {"limit": 8})]
+    assert {w.why for w in over.withheld} == {"output.names"}
+    assert decide(rules, [Pattern("a1")], found, 8).release  # what is not asked for does not count
+
+
 def test_what_is_withheld_says_why() -> None:
     decision = decide([rule("a"), rule("b")], [Pattern("a")], there(a=1, b=1, c=1))
     assert {(w.path, w.why) for w in decision.withheld} == {

@@ -80,6 +80,14 @@ def faults_of(text: str) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize(
+    ("line", "most"), [("", 64 << 10), ('max_output_name_bytes = "1 MiB"', 1 << 20)]
+)
+def test_how_long_the_names_of_outputs_may_be_is_the_commands(line: str, most: int) -> None:
+    manifest = parse_manifest(SMALL + line, "manifest.toml")
+    assert manifest.commands["solve"].max_output_name_bytes == most
+
+
 def test_everything_that_a_manifest_can_say_is_understood() -> None:
     manifest = parse_manifest(FULL, "manifest.toml")
     assert (manifest.site, manifest.max_running) == ("tohoku", 7)

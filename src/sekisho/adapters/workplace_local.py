@@ -174,18 +174,8 @@ class LocalWorkplace:
 
     def over(self, release: Sequence[Found]) -> tuple[Fault, ...]:
         """Return what is wrong with all that would leave, taken together."""
-        total = sum(f.size for f in release)
-        names = sum(len(str(f.path).encode()) for f in release)
-        limits = self._caps
-        checks = (
-            ("bytes", total, limits.max_released_bytes),
-            ("names", names, limits.max_released_name_bytes),
-        )
-        return tuple(
-            Fault("output.over", (("limit", limit), ("why", why)))
-            for why, amount, limit in checks
-            if amount > limit
-        )
+        total, limit = sum(f.size for f in release), self._caps.max_released_bytes
+        return (Fault("output.over", (("limit", limit),)),) if total > limit else ()
 
     def _check_room(self, base: int, needed: int) -> None:
         room = os.fstatvfs(base)

@@ -40,6 +40,7 @@ def _rows(session: Session, command: Command) -> Iterator[tuple[str, str]]:
         yield "receives", _input(session, arrival)
     for rule in command.outputs:
         yield "releases", _output(session, rule)
+    yield "names", f"≤ {_size(command.max_output_name_bytes)}"
     yield "stdout", _log(session, command.stdout)
     yield "stderr", _log(session, command.stderr)
     yield "reach", _reach(session, command.sandbox)
@@ -163,6 +164,7 @@ def _command_facts(command: Command) -> dict[str, Any]:
         },
         "inputs": [_rule_facts(rule) for rule in command.inputs],
         "outputs": [_rule_facts(rule) for rule in command.outputs],
+        "max_output_name_bytes": command.max_output_name_bytes,
         "stdout": dataclasses.asdict(command.stdout),
         "stderr": dataclasses.asdict(command.stderr),
         "environment": sorted(command.environment),

@@ -107,6 +107,7 @@ class CommandTable(Table, frozen=True, kw_only=True):
     parameters: dict[ParameterName, ParameterTable] = {}
     input: list[InputTable] = []
     output: list[OutputTable] = []
+    max_output_name_bytes: Size = "64 KiB"
     stdout: LogTable = LogTable()
     stderr: LogTable = LogTable()
     publish: PublishTable | None = None
@@ -242,6 +243,7 @@ def _command(entry: CommandTable, host: str) -> Command:
             )
             for o in entry.output
         ),
+        max_output_name_bytes=size_of(entry.max_output_name_bytes),
         stdout=LogRule(release=entry.stdout.release, max_bytes=size_of(entry.stdout.max_bytes)),
         stderr=LogRule(release=entry.stderr.release, max_bytes=size_of(entry.stderr.max_bytes)),
         environment=entry.environment,

@@ -123,6 +123,12 @@ default = "World"
 # before = { argv = ["/opt/solver/bin/mesh"], time_limit_s = 600 }
 # after = { argv = ["/opt/solver/bin/table"], time_limit_s = 600 }
 #
+# # Of all names that leave together: a program can write anything into names, too. A run that
+# # leaves thousands of files may need more; the site's log then says how much (name_bytes).
+# # 搬出するファイル名の合計。名前にも何でも書けるため上限があります。数千のファイルを出すなら
+# # 上げてください。必要な値は拠点の記録にあります (name_bytes)。
+# max_output_name_bytes = "64 KiB"
+#
 # # What the solver prints may name secrets: it stays here. / 出力には機密が含まれうるため出しません
 # stdout = { release = false }
 # # The last bytes of it, if it may. / 出す場合の末尾のバイト数

@@ -21,6 +21,8 @@ from sekisho.domain.files import Pattern, RelPath
 from sekisho.domain.limits import MAX_SNAPSHOT_BYTES, MAX_SNAPSHOT_FILES, MIN_PUBLISH_SECONDS
 
 T = TypeVar("T")
+#: How long the names of all that leaves are together, unless a command says otherwise.
+NAME_BYTES: Final = 64 << 10
 _SEAL: Final = object()
 
 STDOUT_NAME: Final = "計算標準出力.txt"
@@ -131,15 +133,20 @@ class Decision:
     release: tuple[RelPath, ...] = ()
     withheld: tuple[Withheld, ...] = ()
     faults: tuple[Fault, ...] = field(default=())
+    name_bytes: int = 0  #: how long the names of what would leave are together
 
 
 def decide(
-    rules: Sequence[OutputRule], requested: Sequence[Pattern], found: Sequence[Found]
+    rules: Sequence[OutputRule],
+    requested: Sequence[Pattern],
+    found: Sequence[Found],
+    max_name_bytes: int = NAME_BYTES,
 ) -> Decision:
     """Return what of ``found`` leaves: requested ∩ permitted, within every limit of its rule.
 
     A file belongs to the first rule that matches it. A limit that is passed releases nothing of
-    that rule: half of a result is worse than none.
+    that rule: half of a result is worse than none. Nor does anything leave when all names together
+    are longer than ``max_name_bytes``: they are chosen by the command, and carry what it likes.
     """
     groups: dict[int, list[Found]] = {}
     withheld: list[Withheld] = []
@@ -159,10 +166,15 @@ def decide(
             withheld.extend(Withheld(str(f.path), fault.code) for f in files)
         else:
             release.extend(f.path for f in files)
+    names = [str(path) for path in release]
+    name_bytes = sum(len(name.encode()) for name in names)
+    if name_bytes > max_name_bytes:
+        faults.append(over := Fault("output.names", (("limit", max_name_bytes),)))
+        withheld.extend(Withheld(name, over.code) for name in names)
+        release = []
     faults.extend(_missing(rules, requested, found))
-    return Decision(
-        tuple(sorted(release, key=lambda path: path.parts)), tuple(withheld), tuple(faults)
-    )
+    release.sort(key=lambda path: path.parts)
+    return Decision(tuple(release), tuple(withheld), tuple(faults), name_bytes)
 
 
 def _over(rule: OutputRule, files: Sequence[Found]) -> Fault | None:

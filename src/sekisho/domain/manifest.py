@@ -15,7 +15,7 @@ from datetime import timedelta
 from typing import Final
 
 from sekisho.domain.access import Submitters
-from sekisho.domain.egress import LogRule, OutputRule, PublishRule
+from sekisho.domain.egress import NAME_BYTES, LogRule, OutputRule, PublishRule
 from sekisho.domain.errors import Refused, UsageError
 from sekisho.domain.files import Pattern, RelPath
 from sekisho.domain.launch import LaunchLimits, Sandbox, check_variable
@@ -57,6 +57,7 @@ class Command:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     inputs: tuple[InputRule, ...] = ()
     outputs: tuple[OutputRule, ...] = ()
+    max_output_name_bytes: int = NAME_BYTES  #: of all names that leave: they carry data, too
     stdout: LogRule = field(default_factory=LogRule)
     stderr: LogRule = field(default_factory=LogRule)
     publish: PublishRule | None = None  #: None: nothing leaves before the end

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import structlog
+
 from sekisho.domain.egress import Cleared, Decision, Fault, Withheld, clear, decide
 from sekisho.domain.errors import Corrupt, IntegrityError, StorageFull
 from sekisho.domain.files import Pattern
@@ -22,6 +24,8 @@ from sekisho.site.shown import Shown
 from sekisho.site.steps import Steps
 from sekisho.site.workplace import Collected, Staged
 from sekisho.wire.envelope import open_request, seal
+
+log = structlog.get_logger()
 
 #: How often a copy may be found damaged before its job fails: the disk does not keep it.
 MAX_DAMAGED: Final = 5
@@ -120,13 +124,23 @@ class Release:
         collected = workplace.collect(place)
         command = self._desk.word().command(run)
         requested = [Pattern(text) for text in open_request(run.request).outputs]
-        decision = decide(command.outputs if command else (), requested, collected.found)
+        rules, most = (command.outputs, command.max_output_name_bytes) if command else ((), 0)
+        decision = decide(rules, requested, collected.found, most)
         if command is None:
             gone = Fault("command.unknown", (("command", run.command),))
             decision = replace(decision, faults=(gone, *decision.faults))
         logs = (command.stdout, command.stderr) if command else None
         released = set(decision.release)
         files = [file for file in collected.found if file.path in released]
+        if command and decision.name_bytes > most:
+            log.warning(
+                "output_names_withheld",
+                job=run.job,
+                epoch=run.epoch,
+                command=command.name,
+                max_output_name_bytes=most,
+                name_bytes=decision.name_bytes,
+            )
         return _Copy(collected, decision, workplace.stage(place, files, logs), fault)
 
     def _decided(self, run: Run, copy: _Copy) -> Run:
@@ -230,6 +244,7 @@ def _release_facts(word: str, fault: Fault | None, copy: _Copy) -> dict[str, Any
         "tree": tree.digest if tree.files else None,
         "files": [[str(f.path), f.size] for f in tree.files],
         "bytes": tree.size,
+        "name_bytes": copy.decision.name_bytes,
         "withheld": [[w.path, w.why] for w in copy.withheld[:1000]],
         "withheld_count": len(copy.withheld) + copy.collected.unlisted,
     }

@@ -70,7 +70,6 @@ class CollectCaps:
     max_seconds: float = 60.0
     max_withheld: int = 1000  #: reasons that are listed one by one; the others are counted
     max_released_bytes: int = MAX_TREE_BYTES  #: of all that leaves
-    max_released_name_bytes: int = 64 << 10  #: of all names that leave: names carry data, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
