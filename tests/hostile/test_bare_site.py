@@ -95,6 +95,14 @@ def test_an_answer_of_another_form_is_never_taken_for_a_state(
     assert strange.value.code == "bare.strange"
 
 
+def test_a_record_of_which_a_power_cut_kept_the_name_only_is_an_unknown_fate(
+    liar: LyingHost,
+) -> None:
+    liar.answer = b"clock 1\n" + JOB.encode() + b" 0 exit reserved\n"
+    _, seen = BareHost(liar, "/tmp").look({JOB: ""}, 0)
+    assert seen[JOB].word == "gone"
+
+
 @pytest.mark.parametrize(
     "answer", [b"", b"work /etc\nstate making\n{}", b"work /x/" + JOB.encode() + b"/work\n{}"]
 )

@@ -22,6 +22,8 @@ from sekisho.domain.limits import MAX_FILES, MAX_PATH_BYTES
 #: Where an input is while it comes, in a job's work directory until the program starts.
 COMING: Final = ".sekisho-coming"
 _SCRIPT: Final = Path(__file__).with_name("bare.sh")
+#: What lies in the record's place until it is written (`wrapper.sh`).
+_UNWRITTEN: Final = "exit reserved"
 _WORDS: Final = re.compile(r"exit ([0-9a-f]{1,64}) (\d{1,3}) (\d{1,12}) (\d{1,12}) \.")
 _STATES: Final = frozenset(
     {"absent", "making", "ready", "starting", "running", "cancelled", "gone", "exit"}
@@ -191,6 +193,8 @@ def _seen(line: str) -> tuple[str, Seen]:
     word = words.partition(" ")[0]
     if word not in _STATES or asked not in ("0", "1"):
         raise _strange()
+    if words == _UNWRITTEN:  # a power cut kept the record's name and not the record
+        return job_id, Seen(word="gone", cancel_asked=asked == "1")
     if word != "exit":
         return job_id, Seen(word=word, cancel_asked=asked == "1")
     # the state's word stands before the record, whose first word is the same
