@@ -29,6 +29,7 @@ from tests.wire import Wire, wire
 
 MIB = 1 << 20
 CUTS = 20
+MINUTE_S = 60.0
 AFTER = 6  #: so many more while the result comes back
 MOMENTS = 10
 SITES = (GATED, BARE)
@@ -79,7 +80,10 @@ WAYS: list[Callable[[Wire, TwoSites], object]] = [
 
 
 class Breaker:
-    """Breaks the line again and again, each time in another way, at random moments."""
+    """Breaks the line again and again, each time in another way, at random moments of a minute.
+
+    When the minute is over the command may end; then the line breaks while the result comes back.
+    """
 
     def __init__(self, line: Wire, sites: TwoSites) -> None:
         self.done = 0
@@ -88,11 +92,18 @@ class Breaker:
         self._thread = threading.Thread(target=self._work)
 
     def _work(self) -> None:
-        while self.done < CUTS + AFTER and not self._over.wait(_DICE.uniform(0.05, 0.8)):
+        began = time.monotonic()
+        for moment in sorted(_DICE.uniform(0, MINUTE_S) for _ in range(CUTS)):
+            self._break(began + moment - time.monotonic())
+        self._over.wait(began + MINUTE_S - time.monotonic())
+        self._sites.house.site.go.touch()
+        for _ in range(AFTER):
+            self._break(_DICE.uniform(0.05, 0.8))
+
+    def _break(self, wait_s: float) -> None:
+        if not self._over.wait(max(0.0, wait_s)):
             WAYS[self.done % len(WAYS)](self._line, self._sites)
             self.done += 1
-            if self.done == CUTS:  # only now may the command end
-                self._sites.house.site.go.touch()
 
     def __enter__(self) -> Breaker:
         self._thread.start()
@@ -104,7 +115,7 @@ class Breaker:
 
 
 @pytest.mark.parametrize("site", SITES)
-def test_a_job_cut_at_twenty_moments_loses_nothing_and_starts_once(
+def test_a_job_of_a_minute_cut_at_twenty_moments_loses_nothing_and_starts_once(
     line: Wire, sites: TwoSites, tmp_path: Path, site: str
 ) -> None:
     content = os.urandom(12 * MIB)
@@ -114,6 +125,7 @@ def test_a_job_cut_at_twenty_moments_loses_nothing_and_starts_once(
     assert breaker.done >= CUTS
     assert sites.house.site.starts() == 1
     assert result.state == JobState.SUCCEEDED
+    assert [file.name for file in result.files] == ["out.txt"]
     assert (tmp_path / "result" / "out.txt").read_bytes() == content
 
 
@@ -249,11 +261,11 @@ def test_what_had_arrived_before_a_cut_is_not_sent_again(
             job = client.submit(a_slow(tmp_path, site, content))
         assert len(cuts) == len(SHARES)
         assert line.out < SIZE + len(cuts) * UNDER_WAY
-        job.wait()
         before = line.back
         with cut_at(line, lambda: line.back) as cuts:
             job.result(tmp_path / "r")
-        assert line.back - before < SIZE + len(cuts) * UNDER_WAY
+        assert len(cuts) == len(SHARES)
+        assert SIZE < line.back - before < SIZE + len(cuts) * UNDER_WAY
     assert (tmp_path / "r" / "out.txt").read_bytes() == content
     assert sites.house.site.starts() == 1
 

@@ -6,6 +6,7 @@ Every call may be repeated, so every one is, in a new session, when the line bro
 from __future__ import annotations
 
 import fcntl
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -232,17 +233,16 @@ class GateChunks:
         self._job = job
 
     def missing(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        return self._lane.converse(lambda packets: self._lacking(packets, chunks))
+
+    def _lacking(self, packets: Packets, chunks: Sequence[Chunk]) -> list[Chunk]:
         by_digest = {c.digest: c for c in chunks}
-
-        def talk(packets: Packets) -> list[Chunk]:
-            self._call(packets, "missing", [(pack_chunks(chunks),)])
-            _heard(packets, Done)
-            digests = unpack_digests(b"".join(_bounded(packets, DIGEST_BYTES * len(chunks))))
-            if not set(digests) <= by_digest.keys():
-                raise Unreachable("broker.strange_answer", status=200)
-            return [by_digest[d] for d in dict.fromkeys(digests)]
-
-        return self._lane.converse(talk)
+        self._call(packets, "missing", [(pack_chunks(chunks),)])
+        _heard(packets, Done)
+        digests = unpack_digests(b"".join(_bounded(packets, DIGEST_BYTES * len(chunks))))
+        if not set(digests) <= by_digest.keys():
+            raise Unreachable("broker.strange_answer", status=200)
+        return [by_digest[d] for d in dict.fromkeys(digests)]
 
     def send(self, chunks: Iterable[tuple[Chunk, bytes]]) -> None:
         """Send chunks in parts: while one is stored there, the next is read and sent."""
@@ -250,8 +250,15 @@ class GateChunks:
             pass
 
     def _put(self, part: Sequence[Frame]) -> None:
+        """Send a part; after a cut only what of it had not arrived."""
+        tries = itertools.count()
+
         def talk(packets: Packets) -> None:
-            self._call(packets, "put", [frame.pieces() for frame in part])
+            owed = {frame.digest: frame for frame in part}
+            if next(tries):
+                lacking = self._lacking(packets, [frame.chunk for frame in owed.values()])
+                owed = {chunk.digest: owed[chunk.digest] for chunk in lacking}
+            self._call(packets, "put", [frame.pieces() for frame in owed.values()])
             _heard(packets, Done)
 
         self._lane.converse(talk)
@@ -262,18 +269,25 @@ class GateChunks:
             yield from group
 
     def _fetch(self, chunks: Sequence[Chunk]) -> list[Sound]:
-        def talk(packets: Packets) -> list[Sound]:
-            self._call(packets, "fetch", [(pack_digests(c.digest for c in chunks),)])
+        """Return a group; what came of it before a cut is not asked for again."""
+        found: dict[Chunk, Sound] = {}
+
+        def talk(packets: Packets) -> None:
+            owed = [chunk for chunk in chunks if chunk not in found]
+            self._call(packets, "fetch", [(pack_digests(c.digest for c in owed),)])
             _heard(packets, Done)
             reader = FrameReader()
-            pieces = _bounded(packets, FRAME_HEAD_BYTES * len(chunks) + sum(c.size for c in chunks))
-            found = [frame.opened() for piece in pieces for frame in reader.split(piece)]
+            most = FRAME_HEAD_BYTES * len(owed) + sum(c.size for c in owed)
+            for piece in _bounded(packets, most):
+                for frame in reader.split(piece):
+                    sound = frame.opened()
+                    found[sound[0]] = sound
             reader.end()
-            if {c for c, _ in found} != set(chunks):
-                raise IntegrityError("chunk.unexpected")
-            return found
 
-        return self._lane.converse(talk)
+        self._lane.converse(talk)
+        if found.keys() != set(chunks):
+            raise IntegrityError("chunk.unexpected")
+        return list(found.values())
 
     def _call(self, packets: Packets, verb: str, data: Iterable[tuple[bytes, ...]]) -> None:
         packets.send(MESSAGE, msgspec.json.encode({"verb": verb, "job": self._job}))
