@@ -38,7 +38,7 @@ def large(bench: Bench, gib: int) -> None:
     """Send such a file and bring another one back; tell what was sent for what was needed."""
     here = bench.here
     with nginx(here.root / "nginx", here.port, scheme="https", path="/") as port:
-        for way, command in (("up", "take"), ("down", "give")):
+        for way, command in (("down", "give"), ("up", "take")):
             note(f"{gib} GiB, half of it holes, through nginx, cut {_CUTS} times: {command}")
             source = here.user_dir / "mixed" if way == "up" else None
             place = source or bench.prepared
@@ -54,6 +54,8 @@ def large(bench: Bench, gib: int) -> None:
             rate = noise / done.total_s / _MIB
             bench.table.add(f"{gib} GiB, {command}", f"{rate:.0f} MiB/s", "", f"{ratio:.4f} sent")
             shutil.rmtree(place)
+            for left in (here.site_dir / "work").iterdir():  # a disk holds six such files, not nine
+                shutil.rmtree(left)
 
 
 def _settings(bench: Bench, wire: Cutter) -> Path:
