@@ -23,6 +23,11 @@ from tests.sshd import Sshd, ordinary_user, reached, serving
 
 BUSYBOX: Final = shutil.which("busybox") or "busybox"
 #: What a start-up file of such a host prints before every command.
+#: Runs what follows the directory $0 and a number of bytes with a disk of that size there.
+_SMALL: Final = (
+    *("unshare", "--mount", "/bin/sh", "-c"),
+    'mount -t tmpfs -o "size=$1,mode=0777" none "$0" && shift && exec "$@"',
+)
 NOISE: Final = "*** Welcome to hpc. Maintenance on Friday. ***"
 
 
@@ -40,6 +45,13 @@ class Far:
         place = Path(tempfile.mkdtemp(dir=self.home))
         os.chown(place, self.uid, self.uid)
         return place
+
+    @property
+    def disk(self) -> Path:
+        """The folder `disk` of the home, as whoever logs in sees it."""
+        process = self.server.process
+        seen = "" if process is None else f"/proc/{process.pid}/root"
+        return Path(f"{seen}{self.home}/disk")
 
     def give(self, top: Path) -> None:
         """Make what a test has put below ``top`` the user's own, links themselves included."""
@@ -81,24 +93,38 @@ def restricted_path(folder: Path) -> Path:
 
 @contextmanager
 def far_host(
-    place: Path, *, busybox: bool = False, noisy: bool = False, lines: Sequence[str] = ()
+    place: Path,
+    *,
+    busybox: bool = False,
+    noisy: bool = False,
+    shell: str | None = None,
+    disk_bytes: int | None = None,
+    lines: Sequence[str] = (),
 ) -> Iterator[Far]:
-    """Give a host: with ``busybox`` as its only programs, ``noisy`` before and beside them all."""
+    """Give a host: with ``busybox`` as its only programs, ``noisy`` before and beside them all.
+
+    ``shell`` takes the lines of a login in place of the user's own. With ``disk_bytes``, the folder
+    `disk` of the home is a file system of so many bytes for whoever logs in: see `Far.disk`.
+    """
     user = ordinary_user()
     entry = pwd.getpwnam(user)
     if entry.pw_uid == 0:
         raise RuntimeError("a computing host is for an ordinary user")
     home = Path(tempfile.mkdtemp(prefix="sk-far-"))
     home.chmod(0o755)
+    (home / "disk").mkdir()
     os.chown(home, entry.pw_uid, entry.pw_gid)
     settings = [*lines, f"AllowUsers {user}", "MaxSessions 50", "MaxStartups 50:30:100"]
     if busybox:
         settings.append(f"SetEnv PATH={restricted_path(home / 'bin')}")
     if noisy:
         settings += _noise(home)
+    if shell is not None:
+        settings.append(f'ForceCommand exec {shell} -c "$SSH_ORIGINAL_COMMAND"')
+    within = () if disk_bytes is None else (*_SMALL, str(home / "disk"), str(disk_bytes))
     try:
         with (
-            serving(place / "sshd", user=user, lines=settings) as server,
+            serving(place / "sshd", user=user, lines=settings, within=within) as server,
             reached(server, place) as ssh,
         ):
             yield Far(FarHost(ssh), server, home, entry.pw_uid)

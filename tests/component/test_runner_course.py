@@ -271,6 +271,24 @@ def test_a_fault_that_will_not_pass_ends_the_job_with_its_code(
     assert world.outcome(job).params.keys() <= {"command", "output", "limit"}
 
 
+def test_inputs_that_found_no_room_are_not_kept(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.fail("mailbox.fetch", StorageFull("fetch.disk_full"))
+    assert end_of(world, world.submit(inputs={"a.dat": b"1"})) == ("failed", "site.disk_full")
+    assert world.workplace.jobs() == []
+
+
+def test_a_full_disk_takes_nothing_away_from_what_was_started(tmp_path: Path) -> None:
+    """Whoever says that there is no room may not have looked for a latch."""
+    world = World(tmp_path)
+    world.fail("workplace.prepare", StorageFull("site.disk_full"))
+    job = world.submit(inputs={"a.dat": b"1"})
+    place = world.workplace.prepare(job, 1)
+    Path(place.control_dir, "latch").mkdir()
+    assert end_of(world, job) == ("failed", "site.disk_full")
+    assert Path(place.control_dir, "latch").is_dir()
+
+
 @pytest.mark.parametrize(
     ("label", "error"),
     [

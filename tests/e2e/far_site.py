@@ -58,9 +58,11 @@ def an_open_hall(home: Path) -> Iterator[Hall]:
         yield made
 
 
-def a_far_site(hall: Hall, far: Far, config: Path, commands: str, **settings: int) -> FarSite:
+def a_far_site(
+    hall: Hall, far: Far, config: Path, commands: str, *, room: Path | None = None, **settings: int
+) -> FarSite:
     """Make a site whose commands may name `ssh:far`; ``config`` is the ssh configuration."""
-    room = far.room()
+    room = room or far.room()
     far.home.chmod(0o777)
     text = commands.replace("{gate}", str(far.home / "gate"))
     place = hall.joined(commands=text.replace("{", "{{").replace("}", "}}"))

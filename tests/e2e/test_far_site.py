@@ -62,10 +62,11 @@ def hall(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hall]:
         yield made
 
 
-@pytest.fixture(params=["usual", "noisy", "busybox"])
+@pytest.fixture(params=["usual", "noisy", "busybox", "csh"])
 def site(request: pytest.FixtureRequest, hall: Hall, tmp_path: Path) -> Iterator[FarSite]:
     kind = request.param
-    with far_host(tmp_path, noisy=kind == "noisy", busybox=kind == "busybox") as far:
+    shell = "/bin/csh" if kind == "csh" else None
+    with far_host(tmp_path, noisy=kind == "noisy", busybox=kind == "busybox", shell=shell) as far:
         commands = COMMANDS + GATE.replace("SCHEDULER", "local")
         yield a_far_site(hall, far, tmp_path / "ssh_config", commands)
 

@@ -190,11 +190,25 @@ class Intake:
             await at_workplace(run, workplace.prepare, run.job, run.attempt)
         control.prepared = 0  # another try begins with fresh ones
         if tree.files:
-            where = workplace.place(run.job, run.attempt)
-            fetch = self._desk.mailbox.fetch
-            await fetch(hold_of(run), tree, where.input_dir, lasting=run.kept)
-            await at_workplace(run, workplace.fill, where)
+            try:
+                where = workplace.place(run.job, run.attempt)
+                fetch = self._desk.mailbox.fetch
+                await fetch(hold_of(run), tree, where.input_dir, lasting=run.kept)
+                await at_workplace(run, workplace.fill, where)
+            except StorageFull:
+                await self._give_room(run)
+                raise
         control.filled = run.attempt
+
+    async def _give_room(self, run: Run) -> None:
+        """Remove inputs that are half there: they would keep the room from everybody for long.
+
+        The attempt's directories are fresh, as `prepare` has just seen: nothing was started there,
+        and without them nothing can be.
+        """
+        if run.attempt == 1:
+            with suppress(SekishoError):
+                await at_workplace(run, self._desk.workplace(run).purge, run.job)
 
     def _refusal(self, run: Run, tree: Tree) -> Fault | None:
         try:
