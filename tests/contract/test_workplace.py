@@ -17,7 +17,7 @@ from sekisho.domain.errors import (
     UsageError,
 )
 from sekisho.domain.files import RelPath
-from sekisho.site.workplace import Place, Workplace
+from sekisho.site.workplace import CollectCaps, Place, Workplace
 from tests.contract.placing import (
     ALL,
     JOB,
@@ -83,6 +83,16 @@ def test_of_a_running_job_small_plain_files_are_read_as_they_stand(
     seen = {str(path): data for path, data in workplace.glimpse(place, asked)}
     holds = adapter in ("local", "ssh")
     assert seen == ({"plain": b"abc", "empty": b""} if holds else {})
+
+
+def test_a_file_is_counted_without_being_read(maker: Maker) -> None:
+    """Of a file with holes, nothing else would be over in our time."""
+    workplace = maker(caps=CollectCaps(max_file_bytes=1 << 42))
+    place = workplace.prepare(JOB, 1)
+    leave(place, **{"a b": b"12", "holes": b""})
+    os.truncate(Path(place.work_dir, "holes"), 1 << 40)
+    found = {str(file.path): file.size for file in workplace.collect(place).found}
+    assert found == {"a b": 2, "holes": 1 << 40}
 
 
 def test_attempts_and_jobs_do_not_share_directories(workplace: Workplace) -> None:

@@ -87,13 +87,14 @@ discard() { # take $1 away from the base, where we are, and remove all that was 
     ) 2>/dev/null
 }
 
-# Size and name. Where there is no `stat`, `wc` may read all that it counts.
-sized='stat -c %s%n'
-$sized / >/dev/null 2>&1 || sized='wc -c'
+# Sizes are told without reading what is large: it may be all holes. `ls` may not tell a name.
+counted=stat
+stat -c %s%n / >/dev/null 2>&1 || counted=
+by_ls='set -f; for file; do set -- $(ls -ldn "$file"); printf "%s%s\n" "$5" "$file"; done'
 
 size_of() { # of the file $1, which begins with ./
-    counted=$($sized "$1")
-    printf '%d' $((${counted%%./*}))
+    told=$(sh -c "$by_ls" sh "$1")
+    printf '%d' "${told%%./*}"
 }
 
 free_kib() {
@@ -174,7 +175,15 @@ survey) # JOB ATTEMPT BYTES: names and sizes of plain files, and what is not pla
     of hard_link -type f ! -links 1
     of too_large -type f -size "+${most}c"
     printf 'is found\n'
-    find . -xdev -type f ! -path "*$line*" -links 1 -user "$me" ! -size "+${most}c" -exec $sized {} +
+    files() {
+        find . -xdev -type f ! -path "*$line*" -links 1 -user "$me" ! -size "+${most}c" "$@"
+    }
+    if [ -n "$counted" ]; then
+        files -exec stat -c %s%n {} +
+    else
+        files ! -size +65536c -exec wc -c {} +
+        files -size +65536c -exec sh -c "$by_ls" sh {} +
+    fi
     printf 'end\n'
     ;;
 copy) # JOB ATTEMPT NONCE; stdin: lines FOLDER SIZE NAME. A head, the bytes, and why not
