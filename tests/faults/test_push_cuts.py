@@ -319,6 +319,29 @@ def test_what_is_slow_to_notice_a_cut_keeps_what_it_had_before_more_is_sent(
     assert [file.name for file in (tmp_path / "r").rglob("*")] == ["out.txt"]
 
 
+def test_an_rsync_that_is_killed_over_there_leaves_nothing_beside_the_inputs(
+    line: Wire, sites: TwoSites, tmp_path: Path
+) -> None:
+    content = random.Random(SIZE).randbytes(SIZE)
+    killed: list[int] = []
+
+    def once() -> None:
+        if not killed:
+            killed.extend(receivers(sites))
+            kill(killed)
+
+    with sites.client() as client:
+        with cut_at(line, lambda: line.out, once):
+            job = client.submit(a_slow(tmp_path, BARE, content))
+        assert len(killed) > 0
+        until(lambda: sites.house.site.starts() == 1, within_s=60)
+        (work,) = tmp_path.rglob(f"{job.id}/work")
+        assert [file.name for file in work.iterdir()] == ["in.txt"]
+        sites.house.site.go.touch()
+        job.result(tmp_path / "r")
+    assert (tmp_path / "r" / "out.txt").read_bytes() == content
+
+
 def receivers(sites: TwoSites) -> list[int]:
     """Return the rsync processes of the site's end."""
     here = [pid for pid in sites.house.server.children() if pid]

@@ -140,6 +140,7 @@ SENDERS = {
     "swaps a folder for a link": SWAP % 'rm -rf "$w/d"; ln -s /etc "$w/d"; mkdir "$w/good"',
     "swaps a file for a device": SWAP % 'mknod "$w/good" c 1 5',
     "swaps a file for a socket": SWAP % SOCKET,
+    "swaps a file for a shorter one": SWAP % 'printf f >"$w/good"',
     "swaps a file for an endless one": SWAP % 'truncate -s 100G "$w/good"',
     "sends noise": "head -c 3000000 /dev/urandom",
     "sends without end": "exec yes",
