@@ -163,6 +163,27 @@ def test_a_broker_on_a_full_disk_says_so_loses_nothing_and_recovers(
     assert still.starts() == {"running": 1, "later": 1}
 
 
+def test_a_job_for_which_the_work_directories_have_no_room_fails_and_the_next_one_runs(
+    still: Trio,
+) -> None:
+    """One clear word to the submitter, nothing is started, and the same agent goes on."""
+    work = still.site / "work"
+    work.mkdir(mode=0o700, exist_ok=True)
+    disk = SmallDisk(work)
+    still.start_broker()
+    still.start_agent(*disk.before(80 * MIB))
+    disk.pid = still.agent.pid
+    with still.connect() as client:
+        disk.fill()
+        full = client.submit(still.spec("full", source=still.some_input())).wait(timeout=SECONDS)
+        assert (full.state, full.code) == ("failed", "site.disk_full")
+        disk.free()
+        later = client.submit(still.spec("later", source=still.some_input()))
+        assert later.result(still.home / "got", timeout=SECONDS).state == "succeeded"
+    assert still.agent.pid == disk.pid
+    assert still.starts() == {"later": 1}
+
+
 @pytest.mark.parametrize("moment", ["before the offer", "while it runs"])
 def test_a_site_whose_journal_and_log_are_on_a_full_disk_recovers(still: Trio, moment: str) -> None:
     """P3, P6: without a journal nothing is taken, without a log nothing leaves."""
