@@ -12,16 +12,17 @@ import os
 import select
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 import anyio
 import httpcore2
 from httpcore2 import SOCKET_OPTION
 
 T = TypeVar("T")
+_Wait: TypeAlias = Callable[[socket.socket], Awaitable[None]]
 #: What is longer is written by itself: to put it behind something else would copy it.
 _LONG_BYTES: Final = 16 << 10
 
@@ -108,8 +109,10 @@ class SocketStream(httpcore2.AsyncNetworkStream):
         if held := self._written.taken():
             with suppress(httpcore2.WriteError):  # it may have answered before it closed
                 await self._send(held, self._written.timeout)
-        with _translated(httpcore2.ReadTimeout, httpcore2.ReadError), anyio.fail_after(timeout):
-            return await self._done(partial(self._there.recv, max_bytes), anyio.wait_readable)
+        with _translated(httpcore2.ReadTimeout, httpcore2.ReadError):
+            return await self._done(
+                partial(self._there.recv, max_bytes), anyio.wait_readable, timeout
+            )
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
         for data in self._written.add(buffer, timeout):
@@ -137,7 +140,7 @@ class SocketStream(httpcore2.AsyncNetworkStream):
                 self._there.close()
                 raise
             try:
-                await stream._done(safe.do_handshake, anyio.wait_readable)
+                await stream._done(safe.do_handshake, anyio.wait_readable, None)
             except BaseException:
                 safe.close()
                 raise
@@ -150,22 +153,28 @@ class SocketStream(httpcore2.AsyncNetworkStream):
 
     async def _send(self, data: bytes, seconds: float | None) -> None:
         left = memoryview(data)
-        with _translated(httpcore2.WriteTimeout, httpcore2.WriteError), anyio.fail_after(seconds):
+        with _translated(httpcore2.WriteTimeout, httpcore2.WriteError):
             while left:
-                sent = await self._done(partial(self._there.send, left), anyio.wait_writable)
-                left = left[sent:]
+                send = partial(self._there.send, left)
+                left = left[await self._done(send, anyio.wait_writable, seconds) :]
 
-    async def _done(self, act: Callable[[], T], blocked: Callable[[socket.socket], Any]) -> T:
-        """Return what ``act`` returns once it need not wait; a bare socket waits as ``blocked``."""
+    async def _done(self, act: Callable[[], T], blocked: _Wait, seconds: float | None) -> T:
+        """Return what ``act`` returns once it need not wait; a bare socket waits as ``blocked``.
+
+        It waits for ``seconds`` at most, each time that it must.
+        """
         while True:
+            wait = blocked
             try:
                 return act()
             except BlockingIOError:
-                await blocked(self._there)
+                pass
             except ssl.SSLWantReadError:
-                await anyio.wait_readable(self._there)
+                wait = anyio.wait_readable
             except ssl.SSLWantWriteError:
-                await anyio.wait_writable(self._there)
+                wait = anyio.wait_writable
+            with anyio.fail_after(seconds):
+                await wait(self._there)
 
 
 class AsyncSockets(httpcore2.AsyncNetworkBackend):
