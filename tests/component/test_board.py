@@ -9,7 +9,7 @@ import pytest
 
 from sekisho.adapters.schedulers.board import Board
 from sekisho.domain.errors import Unavailable
-from sekisho.site.scheduler import Ticket
+from sekisho.site.scheduler import Gone, Running, Ticket
 from tests.virtual_time import VirtualClock, simulate
 
 HOUR = 3600.0
@@ -119,7 +119,7 @@ def test_what_is_over_is_not_asked_about_any_more() -> None:
     async def story() -> None:
         board = queue.board()
         await board.sight([a_ticket(1), a_ticket(2)])
-        board.forget(a_ticket(1))
+        assert board.settled({a_ticket(1): Gone(), a_ticket(2): Running()}) == [a_ticket(1)]
         later = await board.next_sight(60.0)
         assert later is not None
         assert later[1] == {a_ticket(2)}

@@ -84,7 +84,7 @@ class MemoryScheduler:
             self._jobs[spec.control_dir] = job
             self._tell()
             self._look(job)
-        return _ticket(self._jobs[spec.control_dir].spec)
+        return self._jobs[spec.control_dir].spec.ticket("play")
 
     async def observe(self, tickets: Collection[Ticket]) -> dict[Ticket, Observation]:
         return {ticket: self._seen(ticket) for ticket in tickets}
@@ -100,7 +100,7 @@ class MemoryScheduler:
     async def find(self, spec: LaunchSpec) -> Ticket | None:
         for job in self._jobs.values():
             if job.spec.token == spec.token and self._look(job) in (Pending(), Running()):
-                return _ticket(job.spec)
+                return job.spec.ticket("play")
         return None
 
     async def changed(self, tickets: Collection[Ticket], timeout_s: float) -> None:
@@ -160,12 +160,3 @@ class MemoryScheduler:
     def _tell(self) -> None:
         for news in self._waiting:
             news.set()
-
-
-def _ticket(spec: LaunchSpec) -> Ticket:
-    return Ticket(
-        token=spec.token,
-        work_dir=spec.work_dir,
-        control_dir=spec.control_dir,
-        reference="play",
-    )

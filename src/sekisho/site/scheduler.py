@@ -53,6 +53,16 @@ class LaunchSpec:
     def _directories(self) -> tuple[str, str]:
         return self.work_dir, self.control_dir
 
+    def ticket(self, reference: str) -> Ticket:
+        """Return the ticket of what was started so, under the scheduler's own name for it."""
+        return Ticket(
+            token=self.token,
+            work_dir=self.work_dir,
+            control_dir=self.control_dir,
+            reference=reference,
+            venue=self.venue,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:

@@ -27,7 +27,6 @@ from sekisho.adapters.schedulers.dialect import (
     complaint,
     job_name,
     text_of,
-    why_in,
 )
 from sekisho.adapters.schedulers.record import exit_in
 from sekisho.domain.errors import SekishoError, Unavailable
@@ -35,9 +34,7 @@ from sekisho.domain.resources import BatchSystem
 from sekisho.site.host import Answer, Host
 from sekisho.site.scheduler import (
     Exited,
-    Gone,
     LaunchSpec,
-    NotStarted,
     Observation,
     Pending,
     Running,
@@ -97,12 +94,12 @@ class BatchScheduler:
             if anyio.current_time() < self._full_until:
                 raise Unavailable("scheduler.full")
             if not await self._control.place(spec):
-                return _ticket(spec, UNKNOWN_ID)  # a wrapper is there: its traces tell the rest
+                return spec.ticket(UNKNOWN_ID)  # a wrapper is there: its traces tell the rest
             identity = await self._submitted(spec)
         self._complaints.pop(spec.token, None)
         self._full_s = FULL_SECONDS
         self._board.hurry()
-        return _ticket(spec, identity)
+        return spec.ticket(identity)
 
     async def _submitted(self, spec: LaunchSpec) -> str:
         answer = await self._ask(self._dialect.submit(self._submit, self._submission(spec)), spec)
@@ -155,31 +152,21 @@ class BatchScheduler:
         if missing:
             seen |= await self._missing(missing)
         told = {ticket: now or Running() for ticket, now in seen.items()}
-        for ticket, now in told.items():
-            if not isinstance(now, Pending | Running):
-                self._board.forget(ticket)
-                self._cancelled.pop(ticket, None)
+        for ticket in self._board.settled(told):
+            self._cancelled.pop(ticket, None)
         return told
 
     async def find(self, spec: LaunchSpec) -> Ticket | None:
         name = job_name(spec.token)
         rows = await self._rows(self._dialect.search(self._status, (name,), await self._account()))
         alive = [row for row in rows if row.name == name and row.state is not State.ENDED]
-        return _ticket(spec, alive[0].id) if alive else None
+        return spec.ticket(alive[0].id) if alive else None
 
     async def changed(self, tickets: Collection[Ticket], timeout_s: float) -> None:
-        if not tickets:
-            await anyio.sleep(timeout_s)
-            return
-        with anyio.move_on_after(timeout_s):
-            look = await self._board.sight(tickets)
-            if any(not isinstance(_seen(t, look), Pending | Running) for t in tickets):
-                return
-            before = _facts(tickets, look)
-            while True:
-                later = await self._board.next_sight(timeout_s)
-                if later is not None and _facts(tickets, later) != before:
-                    return
+        def over(look: _Look) -> bool:
+            return any(not isinstance(_seen(t, look), Pending | Running) for t in tickets)
+
+        await self._board.changed(tickets, timeout_s, lambda look: _facts(tickets, look), over)
 
     async def _look(self, tickets: Collection[Ticket]) -> _Look:
         """Ask the batch system first: a record read after a job was seen gone is its last."""
@@ -204,18 +191,9 @@ class BatchScheduler:
         for ticket in tickets:
             now = _seen(ticket, again)
             why = again.why(ticket) or first.why(ticket)
-            seen[ticket] = now or await self._given_up(
-                ticket, again.traces[ticket.control_dir], why
-            )
+            place = ticket.control_dir
+            seen[ticket] = now or await self._control.given_up(place, again.traces[place], why)
         return seen
-
-    async def _given_up(self, ticket: Ticket, traces: Traces, why: str | None) -> Observation:
-        """Say what became of a job that is not there: never that it did not start, if it could."""
-        if traces.latch in ("taken", "missing"):
-            return Gone(why or why_in(await self._control.log_of(ticket.control_dir)))
-        if traces.latch == "fresh" and not await self._control.revoke(ticket.control_dir):
-            return Pending()  # it has just begun after all
-        return NotStarted(why)
 
     # ------------------------------------------------------------------ stopping
 
@@ -286,13 +264,3 @@ def _by_name(rows: list[Row]) -> dict[str, tuple[Row, ...]]:
     for row in rows:
         named[row.name] = (*named.get(row.name, ()), row)
     return named
-
-
-def _ticket(spec: LaunchSpec, identity: str) -> Ticket:
-    return Ticket(
-        token=spec.token,
-        work_dir=spec.work_dir,
-        control_dir=spec.control_dir,
-        reference=identity,
-        venue=spec.venue,
-    )

@@ -7,14 +7,14 @@ next one, and never an older.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 import anyio
 
 from sekisho.domain.errors import SekishoError
-from sekisho.site.scheduler import Ticket
+from sekisho.site.scheduler import Observation, Pending, Running, Ticket
 
 T = TypeVar("T")
 _GROWTH: Final = 1.5
@@ -75,9 +75,36 @@ class Board(Generic[T]):
         await anyio.sleep(max(0.0, wait))
         return await self._since(began + self._interval)
 
-    def forget(self, ticket: Ticket) -> None:
-        """Stop looking at ``ticket``: it is over."""
-        self._asked.pop(ticket, None)
+    async def changed(
+        self,
+        tickets: Collection[Ticket],
+        timeout_s: float,
+        facts: Callable[[T], object],
+        over: Callable[[T], bool],
+    ) -> None:
+        """Return when a look has other ``facts`` than the first, or the first shows what is over.
+
+        As `Scheduler.changed`: after ``timeout_s`` at the latest, and then only without tickets.
+        """
+        if not tickets:
+            await anyio.sleep(timeout_s)
+            return
+        with anyio.move_on_after(timeout_s):
+            look = await self.sight(tickets)
+            if over(look):
+                return
+            before = facts(look)
+            while True:
+                later = await self.next_sight(timeout_s)
+                if later is not None and facts(later) != before:
+                    return
+
+    def settled(self, told: Mapping[Ticket, Observation]) -> list[Ticket]:
+        """Stop looking at what is over, as ``told``, and return it."""
+        over = [t for t, seen in told.items() if not isinstance(seen, Pending | Running)]
+        for ticket in over:
+            self._asked.pop(ticket, None)
+        return over
 
     def hurry(self) -> None:
         """Something is about to change: look again soon."""

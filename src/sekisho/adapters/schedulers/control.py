@@ -14,10 +14,10 @@ from typing import Final, Literal
 
 from sekisho.adapters.hosts.process_tree import WRAPPER
 from sekisho.adapters.hosts.quote import shell_words
-from sekisho.adapters.schedulers.dialect import LOG
+from sekisho.adapters.schedulers.dialect import LOG, why_in
 from sekisho.domain.errors import SekishoError, Unavailable
 from sekisho.site.host import Answer, Host
-from sekisho.site.scheduler import LaunchSpec
+from sekisho.site.scheduler import Gone, LaunchSpec, NotStarted, Observation, Pending
 
 _HERE: Final = Path(__file__).parent
 #: The script of every batch job: constant, so that a site can look at it once.
@@ -100,6 +100,17 @@ class Control:
         if answer.code not in (0, _TAKEN):
             raise Unavailable("host.unreachable", why=f"revoke: {answer.code}")
         return answer.code == 0
+
+    async def given_up(self, directory: str, traces: Traces, why: str | None) -> Observation:
+        """Say what became of a job that is not there, and for which no end can be believed.
+
+        Never that it did not start, if it could. ``why``: what the batch system told of it.
+        """
+        if traces.latch in ("taken", "missing"):
+            return Gone(why or why_in(await self.log_of(directory)))
+        if traces.latch == "fresh" and not await self.revoke(directory):
+            return Pending()  # it has just begun after all
+        return NotStarted(why)
 
     async def _shell(self, script: str, *words: str, stdin: bytes = b"") -> Answer:
         return await self._host.run(

@@ -25,7 +25,6 @@ from sekisho.site.scheduler import (
     Exited,
     Gone,
     LaunchSpec,
-    NotStarted,
     Observation,
     Pending,
     Running,
@@ -38,6 +37,7 @@ _CALL_S: Final = 60.0
 SETTLE_S: Final = 3.0
 POLL_S: Final = 0.2
 POLL_MAX_S: Final = 10.0
+_NO_ID: Final = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class DetachedScheduler:
             if await self._control.place(spec):
                 await self._said("start", spec.control_dir, spec.work_dir)
         self._board.hurry()
-        return _ticket(spec)
+        return spec.ticket(_NO_ID)
 
     async def observe(self, tickets: Collection[Ticket]) -> dict[Ticket, Observation]:
         look = await self._board.sight(tickets)
@@ -74,9 +74,7 @@ class DetachedScheduler:
         if missing:
             seen |= await self._missing(missing)
         told = {ticket: now or Pending() for ticket, now in seen.items()}
-        for ticket, now in told.items():
-            if not isinstance(now, Pending | Running):
-                self._board.forget(ticket)
+        self._board.settled(told)
         return told
 
     async def cancel(self, ticket: Ticket, *, force: bool) -> None:
@@ -84,23 +82,17 @@ class DetachedScheduler:
         await self._said("stop", "KILL" if force else "TERM", ticket.control_dir, ticket.work_dir)
 
     async def find(self, spec: LaunchSpec) -> Ticket | None:
-        look = await self._look([_ticket(spec)])
+        look = await self._look([spec.ticket(_NO_ID)])
         start = look.traces[spec.control_dir].start
         ours = not start or start_in(start, spec.token) is not None
-        return _ticket(spec) if ours and spec.work_dir in look.alive else None
+        return spec.ticket(_NO_ID) if ours and spec.work_dir in look.alive else None
 
     async def changed(self, tickets: Collection[Ticket], timeout_s: float) -> None:
-        if not tickets:
-            await anyio.sleep(timeout_s)
-            return
-        with anyio.move_on_after(timeout_s):
-            before = _facts(tickets, await self._board.sight(tickets))
-            if any(isinstance(now, Exited | Gone) or now is None for now in before):
-                return
-            while True:
-                later = await self._board.next_sight(timeout_s)
-                if later is not None and _facts(tickets, later) != before:
-                    return
+        def over(look: _Look) -> bool:
+            seen = _facts(tickets, look)
+            return any(isinstance(now, Exited | Gone) or now is None for now in seen)
+
+        await self._board.changed(tickets, timeout_s, lambda look: _facts(tickets, look), over)
 
     async def _look(self, tickets: Collection[Ticket]) -> _Look:
         works = sorted({ticket.work_dir for ticket in tickets})
@@ -120,16 +112,11 @@ class DetachedScheduler:
         again = await self._look(tickets)
         return {
             ticket: _seen(ticket, again)
-            or await self._given_up(ticket, again.traces[ticket.control_dir])
+            or await self._control.given_up(
+                ticket.control_dir, again.traces[ticket.control_dir], None
+            )
             for ticket in tickets
         }
-
-    async def _given_up(self, ticket: Ticket, traces: Traces) -> Observation:
-        if traces.latch in ("taken", "missing"):
-            return Gone()
-        if traces.latch == "fresh" and not await self._control.revoke(ticket.control_dir):
-            return Pending()  # it has just begun after all
-        return NotStarted()
 
     async def _said(self, *words: str) -> Answer:
         argv = ("/bin/sh", "-c", _SCRIPT, "sekisho", *words)
@@ -155,13 +142,3 @@ def _seen(ticket: Ticket, look: _Look) -> Observation | None:
 
 def _facts(tickets: Collection[Ticket], look: _Look) -> list[Observation | None]:
     return [_seen(t, look) if t.control_dir in look.traces else Pending() for t in tickets]
-
-
-def _ticket(spec: LaunchSpec) -> Ticket:
-    return Ticket(
-        token=spec.token,
-        work_dir=spec.work_dir,
-        control_dir=spec.control_dir,
-        reference="-",
-        venue=spec.venue,
-    )

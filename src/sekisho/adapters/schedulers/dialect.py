@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -63,21 +63,40 @@ Words = tuple[str, ...]
 class Dialect:
     """One kind of batch system.
 
-    ``status`` asks about jobs by ids or names, as the system allows; ``search`` finds a job by its
-    name alone. Both answers are read by ``rows``, which raises Unavailable(`scheduler.strange`)
-    for what it does not understand. ``submitted`` reads an id out of a good answer, or returns "".
-    ``full``, ``away`` and ``no_such`` recognise complaints: no room now, not there now, gone.
+    ``search`` finds jobs by their names alone, ``by_ids`` those whose ids are known, where a system
+    asks otherwise about them. Both answers are read by ``rows``, which raises
+    Unavailable(`scheduler.strange`) for what it does not understand. ``receipt`` is the whole of a
+    good answer to a submission, with the id in it. ``full`` and ``away`` recognise complaints: no
+    room now, not there now.
     """
 
     name: str
     commands: tuple[Words, Words, Words]  #: submit, status, cancel
     submit: Callable[[Words, Submission], Words]
-    submitted: Callable[[str], str]
-    status: Callable[[Words, Sequence[str], Sequence[str], str], Words]
+    receipt: re.Pattern[str]
     search: Callable[[Words, Sequence[str], str], Words]
     rows: Callable[[Answer], list[Row]]
     full: re.Pattern[str]
     away: re.Pattern[str]
+    by_ids: Callable[[Words, Sequence[str]], Words] | None = None
+
+    def submitted(self, stdout: str) -> str:
+        """Return the id of what was submitted; "" when the answer is any other than a receipt."""
+        found = self.receipt.fullmatch(stdout)
+        return found[1] if found else ""
+
+    def status(self, command: Words, ids: Sequence[str], names: Sequence[str], user: str) -> Words:
+        """Return the line that asks about jobs by ids or names, as the system allows."""
+        if self.by_ids is not None and ids:
+            return self.by_ids(command, ids)
+        return self.search(command, names, user)
+
+
+def state_of(word: str, waiting: Container[str], ended: Container[str]) -> State:
+    """Return the state that ``word`` stands for; whatever is neither is alive."""
+    if word in waiting:
+        return State.WAITING
+    return State.ENDED if word in ended else State.ALIVE
 
 
 def job_name(token: str) -> str:

@@ -68,7 +68,7 @@ class LocalScheduler:
                 max_open_files=spec.limits.max_open_files,
             )
         )
-        return _ticket(spec.token, spec.work_dir, spec.control_dir, process)
+        return spec.ticket(process.encode())
 
     async def observe(self, tickets: Collection[Ticket]) -> dict[Ticket, Observation]:
         return await anyio.to_thread.run_sync(_look_at, tuple(tickets))
@@ -78,9 +78,7 @@ class LocalScheduler:
 
     async def find(self, spec: LaunchSpec) -> Ticket | None:
         found = await anyio.to_thread.run_sync(process_tree.find_wrapper, spec.token)
-        if found is None:
-            return None
-        return _ticket(spec.token, found.work_dir, found.control_dir, found.process)
+        return None if found is None else spec.ticket(found.process.encode())
 
     async def changed(self, tickets: Collection[Ticket], timeout_s: float) -> None:
         if not tickets:
@@ -119,12 +117,6 @@ async def _start_of(ticket: Ticket, done: anyio.CancelScope) -> None:
     while _start(ticket) is None:  # noqa: ASYNC110 another process makes it
         await anyio.sleep(_LATCH_LOOK_S)
     done.cancel()
-
-
-def _ticket(token: str, work_dir: str, control_dir: str, process: ProcessRef) -> Ticket:
-    return Ticket(
-        token=token, work_dir=work_dir, control_dir=control_dir, reference=process.encode()
-    )
 
 
 def _launched(ticket: Ticket) -> ProcessRef:

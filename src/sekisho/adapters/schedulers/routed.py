@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection
-from dataclasses import replace
 
 import anyio
 
@@ -22,7 +21,7 @@ class RoutedScheduler:
         self._of = scheduler_of
 
     async def submit(self, spec: LaunchSpec) -> Ticket:
-        return replace(await self._of(spec.venue).submit(spec), venue=spec.venue)
+        return await self._of(spec.venue).submit(spec)
 
     async def observe(self, tickets: Collection[Ticket]) -> dict[Ticket, Observation]:
         seen: dict[Ticket, Observation] = {}
@@ -34,8 +33,7 @@ class RoutedScheduler:
         await self._of(ticket.venue).cancel(ticket, force=force)
 
     async def find(self, spec: LaunchSpec) -> Ticket | None:
-        found = await self._of(spec.venue).find(spec)
-        return None if found is None else replace(found, venue=spec.venue)
+        return await self._of(spec.venue).find(spec)
 
     async def changed(self, tickets: Collection[Ticket], timeout_s: float) -> None:
         grouped = _by_venue(tickets)

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from sekisho.adapters.schedulers.dialect import (
     SCRIPT,
     Dialect,
     Row,
-    State,
     Submission,
     Words,
     clock,
     mebibytes,
+    state_of,
     strange,
     text_of,
 )
@@ -85,13 +86,8 @@ def _submitting(
     return submit
 
 
-def _submitted(stdout: str) -> str:
-    found = re.fullmatch(r"(\d{1,20}(?:\.[A-Za-z0-9_.-]+)?)\n?", stdout)
-    return found[1] if found else ""
-
-
-def _status(command: Words, ids: Sequence[str], _: Sequence[str], user: str) -> Words:
-    return (*command, "-f", *ids) if ids else _search(command, (), user)
+def _by_ids(command: Words, ids: Sequence[str]) -> Words:
+    return (*command, "-f", *ids)
 
 
 def _search(command: Words, _: Sequence[str], user: str) -> Words:
@@ -124,9 +120,7 @@ def _row(answer: Answer, identity: str, block: str) -> Row:
     fields = dict(reversed(_FIELD.findall(block)))  # the first of each: later ones are values
     if fields.keys() != {"Job_Name", "job_state"}:
         raise strange(answer)
-    word = fields["job_state"]
-    state = State.WAITING if word in _WAITING else State.ALIVE  # E, exiting, is alive
-    state = State.ENDED if word in _ENDED else state
+    state = state_of(fields["job_state"], _WAITING, _ENDED)  # E, exiting, is alive
     return Row(id=identity, name=fields["Job_Name"], state=state)
 
 
@@ -140,26 +134,15 @@ _AWAY: Final = re.compile(
     r"|no route to host|end of file|premature|server.*down|not enabled|errno=|protocol",
     re.IGNORECASE,
 )
-_COMMANDS: Final = (("qsub",), ("qstat",), ("qdel",))
 PBS: Final = Dialect(
     name="pbs",
-    commands=_COMMANDS,
+    commands=(("qsub",), ("qstat",), ("qdel",)),
     submit=_submitting(_chunk_pbs),
-    submitted=_submitted,
-    status=_status,
+    receipt=re.compile(r"(\d{1,20}(?:\.[A-Za-z0-9_.-]+)?)\n?"),
+    by_ids=_by_ids,
     search=_search,
     rows=_rows,
     full=_FULL,
     away=_AWAY,
 )
-TORQUE: Final = Dialect(
-    name="torque",
-    commands=_COMMANDS,
-    submit=_submitting(_chunk_torque),
-    submitted=_submitted,
-    status=_status,
-    search=_search,
-    rows=_rows,
-    full=_FULL,
-    away=_AWAY,
-)
+TORQUE: Final = replace(PBS, name="torque", submit=_submitting(_chunk_torque))

@@ -11,11 +11,11 @@ from sekisho.adapters.schedulers.dialect import (
     SCRIPT,
     Dialect,
     Row,
-    State,
     Submission,
     Words,
     clock,
     mebibytes,
+    state_of,
     strange,
 )
 from sekisho.site.host import Answer
@@ -59,15 +59,6 @@ def _submit(command: Words, job: Submission) -> Words:
     )
 
 
-def _submitted(stdout: str) -> str:
-    found = re.fullmatch(r"\[INFO\] PJM \d{4} pjsub Job (\d{1,20}) submitted\.\s*", stdout)
-    return found[1] if found else ""
-
-
-def _status(command: Words, _: Sequence[str], names: Sequence[str], user: str) -> Words:
-    return _search(command, names, user)
-
-
 def _search(command: Words, _: Sequence[str], __: str) -> Words:
     """Without further words only one's own jobs are told."""
     return (*command, "--data", "--choose", _FIELDS)
@@ -86,8 +77,7 @@ def _row(answer: Answer, line: str) -> Row:
     if len(parts) != 4 or parts[0] or re.fullmatch(r"\d+", parts[1]) is None or not parts[3]:
         raise strange(answer)
     word = parts[3]
-    state = State.WAITING if word in _WAITING else State.ALIVE
-    state = State.ENDED if word in _ENDS else state
+    state = state_of(word, _WAITING, _ENDS)
     return Row(id=parts[1], name=parts[2], state=state, why=_ENDS.get(word))
 
 
@@ -95,8 +85,7 @@ PJSUB: Final = Dialect(
     name="pjsub",
     commands=(("pjsub",), ("pjstat",), ("pjdel",)),
     submit=_submit,
-    submitted=_submitted,
-    status=_status,
+    receipt=re.compile(r"\[INFO\] PJM \d{4} pjsub Job (\d{1,20}) submitted\.\s*"),
     search=_search,
     rows=_rows,
     full=re.compile(r"accept limit|limit of the number of jobs|exceeds? .*limit", re.IGNORECASE),

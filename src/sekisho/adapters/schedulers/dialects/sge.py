@@ -49,15 +49,6 @@ def _submit(command: Words, job: Submission) -> Words:
     )
 
 
-def _submitted(stdout: str) -> str:
-    found = re.fullmatch(r"(\d{1,20})\n?", stdout)
-    return found[1] if found else ""
-
-
-def _status(command: Words, _: Sequence[str], names: Sequence[str], user: str) -> Words:
-    return _search(command, names, user)
-
-
 def _search(command: Words, _: Sequence[str], user: str) -> Words:
     return (*command, "-xml", "-u", user)
 
@@ -82,8 +73,7 @@ SGE: Final = Dialect(
     name="sge",
     commands=(("qsub",), ("qstat",), ("qdel",)),
     submit=_submit,
-    submitted=_submitted,
-    status=_status,
+    receipt=re.compile(r"(\d{1,20})\n?"),
     search=_search,
     rows=_rows,
     full=re.compile(r"jobs? (?:are|is) allowed|would exceed|job rejected: only", re.IGNORECASE),

@@ -11,10 +11,10 @@ from sekisho.adapters.schedulers.dialect import (
     SCRIPT,
     Dialect,
     Row,
-    State,
     Submission,
     Words,
     mebibytes,
+    state_of,
     strange,
 )
 from sekisho.site.host import Answer
@@ -58,15 +58,6 @@ def _submit(command: Words, job: Submission) -> Words:
     )
 
 
-def _submitted(stdout: str) -> str:
-    found = re.fullmatch(r"(\d{1,20})(?:;[A-Za-z0-9_.-]+)?\n?", stdout)
-    return found[1] if found else ""
-
-
-def _status(command: Words, _: Sequence[str], names: Sequence[str], user: str) -> Words:
-    return _search(command, names, user)
-
-
 def _search(command: Words, names: Sequence[str], user: str) -> Words:
     return (
         *(*command, "--noheader", "--states=all", f"--user={user}"),
@@ -83,8 +74,7 @@ def _rows(answer: Answer) -> list[Row]:
         if found is None:
             raise strange(answer)
         word = found[2]
-        state = State.WAITING if word in _WAITING else State.ALIVE
-        state = State.ENDED if word in _ENDS else state
+        state = state_of(word, _WAITING, _ENDS)
         rows.append(Row(id=found[1], name=found[3], state=state, why=_ENDS.get(word)))
     return rows
 
@@ -93,8 +83,7 @@ SLURM: Final = Dialect(
     name="slurm",
     commands=(("sbatch",), ("squeue",), ("scancel",)),
     submit=_submit,
-    submitted=_submitted,
-    status=_status,
+    receipt=re.compile(r"(\d{1,20})(?:;[A-Za-z0-9_.-]+)?\n?"),
     search=_search,
     rows=_rows,
     full=re.compile(  # the last is said of every limit; a limit by name says which
