@@ -8,9 +8,7 @@ from __future__ import annotations
 import fcntl
 import itertools
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import IO, Final, Protocol, TypeVar
@@ -336,18 +334,7 @@ def _groups(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
 
 def _ahead(call: Callable[[Item], T], items: Iterable[Item]) -> Iterator[T]:
     """Return what ``call`` gives for each of ``items``, in order, working on the next ones."""
-    with ThreadPoolExecutor(_AHEAD, "sekisho-gate") as pool:
-        coming: deque[Future[T]] = deque()
-        try:
-            for item in items:
-                coming.append(pool.submit(call, item))
-                if len(coming) > _AHEAD:  # so that they go on while we look at the first
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
-        finally:
-            for future in coming:
-                future.cancel()
+    return mapped(call, items, threads=_AHEAD, ahead=_AHEAD + 1, settle=True)
 
 
 class _Refusal(Exception):
