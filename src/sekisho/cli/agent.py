@@ -16,6 +16,7 @@ import click
 import structlog
 from anyio.abc import TaskStatus
 
+from sekisho.adapters.heap import share_heap
 from sekisho.adapters.journal_directory import DirectoryJournal
 from sekisho.adapters.logging_setup import set_up_logging
 from sekisho.adapters.notify_systemd import ServiceManager
@@ -65,6 +66,7 @@ def run_agent(
 ) -> int:
     """Run the agent of the site ``files``; return the exit status."""
     set_up_logging(files.settings.log.level, files.settings.log.format)
+    share_heap()
     if not once:
         anyio.run(_serve, files, session, way)
         return 0

@@ -21,6 +21,7 @@ from sekisho.adapters import migrations
 from sekisho.adapters.blobs_directory import BlobDirectory
 from sekisho.adapters.clock_system import SystemClock
 from sekisho.adapters.directory_deferred import DeferredDirectory
+from sekisho.adapters.heap import share_heap
 from sekisho.adapters.http_server import Listening, TlsFiles, serve
 from sekisho.adapters.logging_setup import set_up_logging
 from sekisho.adapters.mint_uses_deferred import DeferredMintUses
@@ -186,6 +187,7 @@ def run(config: Path) -> None:
     """Serve until a signal says stop; raise Conflict when another broker has the data."""
     files = load_broker(config)
     set_up_logging(files.settings.log.level)
+    share_heap()
     http = files.settings.http
     manager = ServiceManager()
     tls = TlsFiles(files.tls_cert, files.tls_key) if files.tls_cert and files.tls_key else None
