@@ -40,7 +40,7 @@ class Over(Exception):
     """A cap on the whole walk was passed."""
 
 
-class judged:  # noqa: N801 (a verb: with judged(): …)
+class judged:  # noqa: N801 (a verb, as in: with judged())
     """Turn what an open says about the thing it met into Unsafe."""
 
     def __enter__(self) -> None:
