@@ -77,7 +77,7 @@ SPARSE = "mkdir out && head -c {noise} /dev/urandom > out/turned && truncate -s 
 
 
 def test_a_sparse_gibibyte_that_is_cut_sends_hardly_more_than_it_holds(trio: Trio) -> None:
-    noise, size = 240 * MIB, 1024 * MIB
+    noise, size = 400 * MIB, 1024 * MIB
     given = sparse(trio.home / "given", size, noise=noise, pieces=4)
     (trio.home / "work.sh").write_text(SPARSE.format(noise=noise, size=size))
     manifest = trio.site / "manifest.toml"
