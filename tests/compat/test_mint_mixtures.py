@@ -254,7 +254,8 @@ def test_an_unguarded_site_is_marked_wherever_it_is_shown(
     assert all("old-site" in line for line in marked)
     operator = ("--config", house.config)
     for words in (("site", "list"), ("jobs",)):
-        assert "UNGUARDED" in sekisho("broker", *words, *operator).splitlines()[0]
+        told = sekisho("--lang", "en", "broker", *words, *operator)
+        assert "old agent" in told.splitlines()[0]
         assert '"unguarded":true' in sekisho("broker", *words, "--json", *operator)
     assert '"unguarded":true' in sekisho("broker", "show", job, "--json", *operator)
     assert '"unguarded":["old-site"]' in sekisho("broker", "status", "--json", *operator)

@@ -19,7 +19,7 @@ from sekisho import __version__
 from sekisho.cli import exit as statuses
 from sekisho.cli import output
 from sekisho.cli.click_words import speak
-from sekisho.cli.interrupt import Interrupted
+from sekisho.cli.interrupt import Interrupted, hear_children
 from sekisho.cli.session import Session
 from sekisho.cli.words import Group, session_of
 from sekisho.domain.errors import SekishoError, UsageError
@@ -132,6 +132,7 @@ def _click_error(session: Session, error: click.ClickException) -> None:
 
 def main() -> NoReturn:
     """Run the command line of this process."""
+    hear_children()
     try:
         status = run()
         sys.stdout.flush()

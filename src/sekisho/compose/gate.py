@@ -173,3 +173,4 @@ def ignore_terminal_signals() -> None:
     """Let a cut connection end the conversation by its streams, not by a signal."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide how a child ended

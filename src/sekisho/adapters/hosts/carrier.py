@@ -26,7 +26,7 @@ from sekisho.adapters import durable
 _AGAIN_S: Final = 1.0
 #: Where the new process has the lock, below every other descriptor.
 _PLACE: Final = 3
-_HEARD: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+_HEARD: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 class ForkedCarrier:
@@ -39,7 +39,6 @@ class ForkedCarrier:
         self._push = push
         self._work = work
         self._tried = -_AGAIN_S
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead are nobody's to wait for
 
     def ensure(self, *, news: bool) -> None:
         """See to it that there is a carrier; tell it to look at once when there is ``news``."""
@@ -90,10 +89,19 @@ class ForkedCarrier:
                 os.close(pipe)
 
     def _fork(self, lock: int) -> None:
+        """Become the grandparent of a carrier: nobody here has to wait for its end."""
         os.ftruncate(lock, 0)
         os.pwrite(lock, b"?\n", 0)
-        if os.fork() != 0:
+        if (child := os.fork()) != 0:
+            os.waitpid(child, 0)
             return
+        try:
+            if os.fork() == 0:
+                self._carry(lock)
+        finally:
+            os._exit(70)
+
+    def _carry(self, lock: int) -> None:
         try:
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
@@ -107,8 +115,6 @@ class ForkedCarrier:
 
             log = structlog.get_logger()
             log.exception("carrier_crashed")
-        finally:
-            os._exit(70)
 
     def _leave_streams(self, lock: int) -> None:
         """Let go of the connection: it must be able to end without us."""
