@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 COMMANDS: Final = ("sbatch", "squeue", "scancel")
 HANG_SECONDS: Final = 3.0
@@ -33,23 +33,28 @@ def install(home: Path, *behaviour: str, dialect: str = "slurm") -> dict[str, li
 
 def submitted(home: Path) -> int:
     """Return how many jobs the batch system has had."""
-    return len(list((home / "jobs").iterdir()))
+    return len(_jobs(home))
 
 
 def working(home: Path) -> bool:
     """Say whether any of its jobs still runs."""
-    return any(_alive(json.loads(file.read_text())["pid"]) for file in (home / "jobs").iterdir())
+    return any(_alive(job["pid"]) for job in _jobs(home).values())
+
+
+def _jobs(home: Path) -> dict[str, dict[str, Any]]:
+    """Return the jobs that were ever submitted, by number."""
+    known = [file for file in (home / "jobs").iterdir() if file.suffix != ".new"]
+    return {file.name: json.loads(file.read_text()) for file in known}
 
 
 # ------------------------------------------------------------------- as a program of its own
 
 
 def _sbatch(home: Path, words: Sequence[str]) -> int:
-    with (home / "called").open("a") as called:
+    behave = BEHAVIOUR[_next_behaviour(home)]
+    with (home / "called").open("a") as called:  # only now: the next one may be on its way
         called.write("sbatch\n")
-    return BEHAVIOUR[_next_behaviour(home)](
-        lambda: _start(home, words), lambda: _later(home, words)
-    )
+    return behave(lambda: _start(home, words), lambda: _later(home, words))
 
 
 Submit = Callable[[], int]
@@ -196,12 +201,9 @@ def _squeue(home: Path, words: Sequence[str]) -> int:
     with (home / "called").open("a") as called:
         called.write("squeue\n")
     names = next(word for word in words if word.startswith("--name="))[7:].split(",")
-    for file in (home / "jobs").iterdir():
-        if file.suffix == ".new":
-            continue
-        job = json.loads(file.read_text())
+    for number, job in _jobs(home).items():
         if job["name"] in names and _alive(job["pid"]):
-            _say(f"{file.name}|RUNNING|{job['name']}")
+            _say(f"{number}|RUNNING|{job['name']}")
     return 0
 
 
@@ -239,8 +241,7 @@ def _submit_kin(dialect: str, home: Path, words: Sequence[str]) -> int:
 
 
 def _status_kin(dialect: str, home: Path, words: Sequence[str]) -> int:
-    jobs = {file.name: json.loads(file.read_text()) for file in (home / "jobs").iterdir()}
-    living = {number: job["name"] for number, job in jobs.items() if _alive(job["pid"])}
+    living = {n: job["name"] for n, job in _jobs(home).items() if _alive(job["pid"])}
     if dialect == "sge":
         _say("<?xml version='1.0'?>\n<job_info>")
         for number, name in living.items():
