@@ -240,7 +240,7 @@ def test_the_agents_command_line_serves_an_old_broker(broker: OldBroker, tmp_pat
         said = [next(process.stdout) for _ in range(3)]
         assert said == ["site id = company\n", f"base url = {broker.url}\n", " token = …\n"]
         heard = ""
-        while '"stage": "returned"' not in heard:
+        while '"stage":"returned"' not in heard:
             heard = next(process.stderr)
             assert TOKEN not in heard
         assert TOKEN.encode() not in Path(f"/proc/{process.pid}/cmdline").read_bytes()
