@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from sekisho.domain.errors import SekishoError, StorageFull, SyncFailed, Unavailable
+from sekisho.transfer.place import no_room
 
 #: Where a process can be made to end, and what has happened by then. The list exists here only.
 CRASHPOINTS: Final[Mapping[str, str]] = {
@@ -46,7 +47,6 @@ _SYNCS: Final = 16
 _MANY: Final = 8
 
 #: What the system says when there is no room: disk, quota, largest file.
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def _armed() -> tuple[str, int] | None:
@@ -67,11 +67,6 @@ def crashpoint(label: str) -> None:
     """End the process here, without clean-up, when the fault tests ask for it."""
     if _ARMED is not None and _ARMED[0] == label and next(_passed) == _ARMED[1]:
         os._exit(CRASH_STATUS)
-
-
-def no_room(error: OSError) -> bool:
-    """Say whether ``error`` means that there is no room to store what was sent."""
-    return error.errno in _NO_ROOM
 
 
 def translated(error: OSError) -> SekishoError:

@@ -26,6 +26,7 @@ from sekisho.domain.ids import check_job_id
 from sekisho.domain.limits import MIB
 from sekisho.domain.run import Run
 from sekisho.domain.sitelog import Link, Record
+from sekisho.transfer.place import no_room
 
 RESERVE_BYTES: Final = MIB
 
@@ -155,7 +156,7 @@ class DirectoryJournal:
             write()
         except OSError as error:
             reserve = self._state / "reserve"
-            if not durable.no_room(error) or not reserve.exists():
+            if not no_room(error) or not reserve.exists():
                 raise durable.translated(error) from error
             reserve.unlink(missing_ok=True)
             try:
@@ -169,5 +170,5 @@ class DirectoryJournal:
             try:
                 durable.write_file(reserve, bytes(RESERVE_BYTES))
             except OSError as error:
-                if not durable.no_room(error):
+                if not no_room(error):
                     raise durable.translated(error) from error

@@ -20,7 +20,7 @@ import msgspec
 from sekisho.adapters.walk import Folders, Origin, Unsafe, opened_directory, opened_file, origin_of
 from sekisho.domain.egress import Fault, Found, Withheld
 from sekisho.domain.errors import Corrupt, IntegrityError, UsageError
-from sekisho.domain.files import RelPath, key_of
+from sekisho.domain.files import RelPath, keys_above
 from sekisho.site.workplace import Why
 from sekisho.transfer.cut import as_chunk, cut
 from sekisho.transfer.flush import sync_files
@@ -121,9 +121,7 @@ class Copying:
         return None
 
     def _copy_of(self, folders: Folders, found: Found, origin: Origin) -> TreeFile | _Small:
-        *above, name = found.path.parts
-        here = folders.enter(tuple(above))
-        with opened_file(here, name, origin, self.settle_s) as (fd, seen):
+        with folders.opened(found.path, origin, self.settle_s) as (fd, seen):
             if seen.st_size != found.size:
                 raise Unsafe(Why.CHANGED)
             copied = self._copied(fd, seen, 0, found.path)
@@ -188,7 +186,7 @@ def collisions(paths: Collection[RelPath]) -> set[RelPath]:
     """Return those of ``paths`` that cannot lie side by side everywhere: case, file inside file."""
     keys = {path: path.key for path in paths}
     files = Counter(keys[path] for path in paths)
-    above = {parts: _keys_above(parts) for parts in {path.parts[:-1] for path in paths}}
+    above = {parts: keys_above(parts) for parts in {path.parts[:-1] for path in paths}}
     folders = {key for each in above.values() for key in each}
     inside = {parts for parts, each in above.items() if any(key in files for key in each)}
     return {
@@ -196,11 +194,6 @@ def collisions(paths: Collection[RelPath]) -> set[RelPath]:
         for path, key in keys.items()
         if files[key] > 1 or key in folders or path.parts[:-1] in inside
     }
-
-
-def _keys_above(parts: tuple[str, ...]) -> list[str]:
-    """Return the keys of the folder ``parts`` and of those above it."""
-    return [key_of(parts[:n]) for n in range(1, len(parts) + 1)]
 
 
 def _chunks(fd: int, start: int, size: int, out: int) -> Iterator[Chunk]:

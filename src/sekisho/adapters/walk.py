@@ -14,7 +14,7 @@ import stat
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
@@ -128,6 +128,13 @@ class Folders:
             self._held.append((part, _open(part, self._held[-1][1], os.O_DIRECTORY)))
         return self._held[-1][1]
 
+    def opened(
+        self, path: RelPath, origin: Origin, settle_s: float
+    ) -> AbstractContextManager[tuple[int, os.stat_result]]:
+        """Open the plain file ``path``, as `opened_file`; good till the next call."""
+        *above, name = path.parts
+        return opened_file(self.enter(tuple(above)), name, origin, settle_s)
+
     def _leave(self, depth: int) -> None:
         while len(self._held) > depth:
             os.close(self._held.pop()[1])
@@ -163,9 +170,7 @@ def read_plain(folders: Folders, found: Found, origin: Origin, settle_s: float) 
 
     What is read stood still meanwhile: a file that is being written is not read by half.
     """
-    *above, name = found.path.parts
-    here = folders.enter(tuple(above))
-    with opened_file(here, name, origin, settle_s) as (fd, seen):
+    with folders.opened(found.path, origin, settle_s) as (fd, seen):
         data = os.pread(fd, found.size + 1, 0)
         if not len(data) == seen.st_size == found.size:
             raise Unsafe(Why.CHANGED)

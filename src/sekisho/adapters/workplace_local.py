@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from sekisho.adapters.durable import no_room, sync
+from sekisho.adapters.durable import sync
 from sekisho.adapters.removal import remove
 from sekisho.adapters.staging import Copy, Copying, Tail, read_list
 from sekisho.adapters.walk import Folders, Unsafe, opened_directory, origin_of, read_plain, survey
@@ -25,6 +25,7 @@ from sekisho.domain.errors import Conflict, Corrupt, StorageFull, Unavailable
 from sekisho.domain.files import RelPath
 from sekisho.domain.ids import JOB_ID_PATTERN, check_job_id
 from sekisho.site.workplace import CollectCaps, Collected, Place, Staged
+from sekisho.transfer.place import no_room
 from sekisho.transfer.tree import Tree
 
 WORK: Final = "work"

@@ -54,6 +54,11 @@ def key_of(parts: tuple[str, ...]) -> str:
     return unicodedata.normalize("NFC", "/".join(parts).casefold())
 
 
+def keys_above(parts: tuple[str, ...]) -> list[str]:
+    """Return the keys of the folder ``parts`` and of those above it, shortest first."""
+    return [key_of(parts[:n]) for n in range(1, len(parts) + 1)]
+
+
 def _fault_of(parts: tuple[str, ...]) -> str | None:
     if not parts:
         return "component"

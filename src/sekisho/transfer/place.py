@@ -61,7 +61,7 @@ def rename(number: int, folder: int, path: RelPath, here: int) -> None:
 
 
 def no_room(error: OSError) -> bool:
-    """Say whether ``error`` means that the disk, or a quota, is full."""
+    """Say whether ``error`` means that there is no room: the disk, or a quota, is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

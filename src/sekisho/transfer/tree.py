@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from sekisho.domain.errors import IntegrityError, UsageError
-from sekisho.domain.files import RelPath, key_of
+from sekisho.domain.files import RelPath, key_of, keys_above
 from sekisho.domain.limits import CHUNK_BYTES, MAX_CHUNK_BYTES, MAX_FILES
 from sekisho.wire.envelope import ChunkRef, TreeRef
 from sekisho.wire.frames import Chunk, digest_of
@@ -101,7 +101,7 @@ class Tree:
             raise UsageError("tree.invalid", why="order")
         keys = {key_of(parts) for parts in names}
         above = {parts[:-1] for parts in names}
-        folders = {key_of(parts[:n]) for parts in above for n in range(1, len(parts) + 1)}
+        folders = {key for parts in above for key in keys_above(parts)}
         if len(keys) != len(names) or keys & folders:
             raise UsageError("tree.invalid", why="collision")
         if sum(len(numbers) for _, numbers in self.packs) != sum(f.shared for f in self.files):

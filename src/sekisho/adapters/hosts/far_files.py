@@ -20,7 +20,6 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from sekisho.adapters.durable import no_room
 from sekisho.adapters.hosts.far import FarHost, script
 from sekisho.adapters.hosts.far_view import WHYS, View, decoded, over, read_find, read_walk
 from sekisho.adapters.walk import printable
@@ -36,6 +35,7 @@ from sekisho.domain.files import RelPath
 from sekisho.domain.ids import check_job_id
 from sekisho.site.host import Answer
 from sekisho.site.workplace import CollectCaps, Collected, Why
+from sekisho.transfer.place import no_room
 
 #: Where a Python may be; the first that is new enough is taken.
 PYTHONS: Final = ("python3", *(f"python3.{n}" for n in range(14, 5, -1)), "/usr/bin/python3")
