@@ -46,8 +46,6 @@ _GROUP: Final = 128
 _SYNCS: Final = 16
 _MANY: Final = 8
 
-#: What the system says when there is no room: disk, quota, largest file.
-
 
 def _armed() -> tuple[str, int] | None:
     """Return SEKISHO_CRASHPOINT=label[:nth] as (label, nth)."""

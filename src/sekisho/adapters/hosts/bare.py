@@ -77,8 +77,9 @@ class BareHost:
 
         With ``start``, a token and an argument vector, a job that is new is started as well.
         """
-        words = () if start is None else (start[0], _text(WRAPPER), *start[1])
-        return _placed(self._call("make", job_id, *words, stdin=record), job_id)
+        begin = () if start is None else (start[0], _text(WRAPPER), *start[1])
+        out = self._call("make", job_id, str(len(record)), *begin, stdin=record)
+        return _placed(out, job_id)
 
     def record(self, job_id: str) -> tuple[str, bytes]:
         """Return the state's word and the record of a job; raise NotFound."""

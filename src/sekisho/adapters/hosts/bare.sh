@@ -135,15 +135,18 @@ state() { # one word, and the exit record's when there is one
 }
 
 case $verb in
-make) # stdin: the record. With TOKEN WRAPPER ARGV... there are no inputs: start as well
+make) # SIZE; stdin: the record, whole only with so many bytes: a cut line looks like its end.
+    #   With TOKEN WRAPPER ARGV... there are no inputs: start as well
     made=
+    size=$4
     mkdir -p -- "$base" 2>/dev/null
     mkdir -m 0700 -- "$dir" 2>/dev/null
     enter
     if [ ! -f record ]; then
         mkdir -p control work || fail storage
-        [ "$#" -gt 3 ] || mkdir -p "$coming" || fail storage
+        [ "$#" -gt 4 ] || mkdir -p "$coming" || fail storage
         cat >"record.$$" || fail storage
+        [ "$(wc -c <"record.$$")" -eq "$size" ] || { rm -f "record.$$" && fail torn; }
         sync "record.$$" 2>/dev/null || sync
         if ln "record.$$" record 2>/dev/null; then # the first one stays
             made=yes
@@ -154,8 +157,8 @@ make) # stdin: the record. With TOKEN WRAPPER ARGV... there are no inputs: start
         sync . 2>/dev/null || sync
         [ -s record ] || fail storage
     fi
-    if [ -n "$made" ] && [ "$#" -gt 3 ]; then
-        shift 3
+    if [ -n "$made" ] && [ "$#" -gt 4 ]; then
+        shift 4
         : >ready || fail storage
         launch "$@"
     elif [ -z "$made" ] && [ ! -e ready ]; then

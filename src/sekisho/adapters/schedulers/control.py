@@ -24,10 +24,13 @@ _HERE: Final = Path(__file__).parent
 SCRIPT_TEXT: Final = (_HERE / "batch_head.sh").read_text("utf-8") + WRAPPER.read_text("utf-8")
 _READ: Final = (_HERE / "records.sh").read_text("utf-8")
 #: Exit status 3: a wrapper was there already, and nothing must be submitted any more.
+#: A cut line looks like the end of what is read, and whoever was cut off may come late: a file
+#: gets its name when it is whole, and has no name in common with another's before.
 _PLACE: Final = (
     'umask 077; cd "$1" || exit 1; if [ -e latch ] || [ -L latch ]; then exit 3; fi; '
-    'printf %s "$2" >script.new && mv -f script.new script && cat >launch.new && '
-    "mv -f launch.new launch"
+    'printf %s "$2" >"script.$$" && mv -f "script.$$" script && '
+    '{ cat >"launch.$$" && [ "$(wc -c <"launch.$$")" -eq "$3" ] && mv -f "launch.$$" launch || '
+    '{ rm -f "launch.$$"; exit 1; }; }'
 )
 _TAKEN: Final = 3
 #: What a command leaves behind becomes the wrapper's child, and is ended by it. Where there is no
@@ -73,8 +76,9 @@ class Control:
 
     async def place(self, spec: LaunchSpec) -> bool:
         """Write what a batch job of ``spec`` needs; False: one of its wrappers was there before."""
+        launch = launch_text(spec).encode()
         answer = await self._shell(
-            _PLACE, spec.control_dir, SCRIPT_TEXT, stdin=launch_text(spec).encode()
+            _PLACE, spec.control_dir, SCRIPT_TEXT, str(len(launch)), stdin=launch
         )
         if answer.code not in (0, _TAKEN):
             raise SekishoError("launch.failed", step="control_dir", error=str(answer.code))
