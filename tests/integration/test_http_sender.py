@@ -13,9 +13,10 @@ import anyio
 import pytest
 
 from sekisho.adapters.http_client import Address, async_sender, sender
-from sekisho.adapters.http_sender import Call, Idle
+from sekisho.adapters.http_line import HttpLine
+from sekisho.adapters.http_sender import MAX_ANSWER_BYTES, Call, Idle
 from sekisho.adapters.mailbox_https import HttpsMailbox
-from sekisho.domain.errors import Unreachable
+from sekisho.domain.errors import TooLarge, Unreachable
 from sekisho.domain.token import Secret
 from sekisho.site.mailbox import Hold
 from tests.integration.http_process import Certificates, certificates
@@ -147,6 +148,23 @@ def test_an_answer_that_breaks_off_is_cut(ask: Ask) -> None:
     ):
         ask(plain(server), [POST])
     assert why.value.params == {"why": "cut"}
+
+
+def test_an_answer_without_end_is_left_where_it_is_too_long(ask: Ask) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (1 << 40)
+    with serving(head + bytes(MAX_ANSWER_BYTES + 1)) as server, pytest.raises(TooLarge):
+        ask(plain(server), [POST])
+
+
+@pytest.mark.parametrize(
+    "told",
+    ["Sun, 22 Nov 2026 06:00:00 -0000", "Sun, 22 Nov 2026 06:00:00 +" + "9" * 30, "soon"],
+)
+def test_a_date_that_tells_no_moment_is_none(told: str) -> None:
+    answer = GOOD.replace(b"\r\n\r\n", f"\r\ndate: {told}\r\n\r\n".encode())
+    with serving(answer) as server, closing(HttpLine(sender(plain(server)))) as line:
+        assert line.send_once(POST) == b"ok"
+        assert line.date is None
 
 
 def test_a_server_that_says_nothing_is_waited_for_no_longer_than_asked(ask: Ask) -> None:

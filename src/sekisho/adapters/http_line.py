@@ -116,10 +116,12 @@ def decoded(body: bytes, kind: type[T]) -> T:
 
 
 def _date(text: str) -> datetime | None:
+    """Return the moment that a header tells; none that does not say of which zone it speaks."""
     try:
-        return parsedate_to_datetime(text) if text else None
-    except ValueError:
+        told = parsedate_to_datetime(text) if text else None
+    except (ValueError, OverflowError):
         return None
+    return told if told is not None and told.tzinfo is not None else None
 
 
 def _problem(answer: Answer) -> SekishoError:

@@ -67,10 +67,14 @@ class Answer:
         """Return the body, or raise TooLarge."""
         body = bytearray()
         for piece in self.pieces:
-            body += piece
-            if len(body) > limit:
-                raise TooLarge(limit=limit)
+            _add(body, piece, limit)
         return bytes(body)
+
+
+def _add(body: bytearray, piece: bytes, limit: int = MAX_ANSWER_BYTES) -> None:
+    body += piece
+    if len(body) > limit:
+        raise TooLarge(limit=limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +213,10 @@ class AsyncSender:
         connection = self._idle.take() or self._connect()
         try:
             response = await connection.handle_async_request(self._target.request(call))
+            body = bytearray()
             try:
-                pieces = [piece async for piece in response.aiter_stream()]
+                async for piece in response.aiter_stream():
+                    _add(body, piece)
             finally:
                 await response.aclose()
         except FAULTS as error:
@@ -218,8 +224,7 @@ class AsyncSender:
         finally:
             self._idle.leave(connection)
             await _closed(self._idle.spent())
-        answer = Answer(response.status, response.headers, iter(pieces))
-        return answer, answer.whole()
+        return Answer(response.status, response.headers, iter(())), bytes(body)
 
     async def aclose(self) -> None:
         """Close the connections that are in no request."""
