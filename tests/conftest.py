@@ -1,4 +1,4 @@
-"""What tests of every kind share: the event loop's kind and a real PostgreSQL server."""
+"""What tests of every kind share: a time limit, the loop's kind, and a real PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
+
+pytest_plugins = ["tests.time_limit"]
 
 _ROOT = Path(__file__).parents[1]
 _READY = "database system is ready to accept connections"

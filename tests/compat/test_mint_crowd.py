@@ -204,6 +204,7 @@ def worked(house: House) -> tuple[list[str], dict[str, str]]:
     return calcs, jobs
 
 
+@pytest.mark.time_limit(2 * SECONDS + 300)
 def test_everybody_gets_what_is_theirs(house: House) -> None:
     members = joined(house)
     token = house.token("tanaka")

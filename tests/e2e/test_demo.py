@@ -16,6 +16,7 @@ import pytest
 from examples.demo import proof
 from examples.demo.screen import Screen
 
+pytestmark = pytest.mark.time_limit(900)
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 400
 SECRET = "canary-mesh-0123456789abcdef"

@@ -10,6 +10,7 @@ import pytest
 from examples.demo.slurm import missing_programs
 from tests.e2e.test_demo import CHECKS, start
 
+pytestmark = pytest.mark.time_limit(600)
 SECONDS = 300
 
 

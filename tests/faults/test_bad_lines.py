@@ -82,6 +82,7 @@ LINES = {
 }
 
 
+@pytest.mark.time_limit(600)
 @pytest.mark.parametrize("name", LINES)
 def test_a_job_gets_through_a_line_that(trio: Trio, name: str) -> None:
     given = trio.some_input(2_000_000)

@@ -17,6 +17,7 @@ from tests.faults.program import call
 from tests.faults.trio import Trio
 from tests.gridengine import PROGRAMS, GridEngine, a_gridengine
 
+pytestmark = pytest.mark.time_limit(600)
 SECONDS = 240.0
 COMMANDS = "\n".join(
     f'{key} = ["{PROGRAMS}/{name}"]'
@@ -243,6 +244,7 @@ def test_the_check_submits_a_harmless_job_and_shows_what_it_sees(
     )
 
 
+@pytest.mark.time_limit(900)
 def test_thirty_jobs_pass_a_grid_engine_that_holds_five(still: Trio) -> None:
     """The limit is waited for: no job fails of it, and each starts once."""
     count = 30

@@ -19,6 +19,7 @@ from tests.component.broker_world import a_submission
 from tests.faults.trio import SITE, WHOLE_LIFE, Trio
 from tests.proxy import HOST
 
+pytestmark = pytest.mark.time_limit(600)
 FLOOR = re.compile(r"(?m)^#? ?free_floor_bytes.*$")
 
 

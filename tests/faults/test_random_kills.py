@@ -18,6 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from sekisho.api import new_job_id
 from tests.faults.program import SECONDS, SEKISHO
 from tests.faults.trio import SITE, TERMINAL, Trio
@@ -121,6 +123,7 @@ class Crowd:
             user.wait()
 
 
+@pytest.mark.time_limit(CHAOS_SECONDS + 600)
 def test_whoever_dies_no_job_is_lost_doubled_or_forgotten(trio: Trio) -> None:
     seed = int(os.environ.get("SEKISHO_CHAOS_SEED") or secrets.randbits(32))
     print(f"SEKISHO_CHAOS_SEED={seed} SEKISHO_CHAOS_SECONDS={CHAOS_SECONDS}")  # noqa: T201

@@ -18,6 +18,7 @@ from tests.faults.program import call
 from tests.faults.trio import Trio
 from tests.slurm import Slurm, a_slurm
 
+pytestmark = pytest.mark.time_limit(600)
 SECONDS = 240.0
 GREEDY = "import time; kept = bytearray(400_000_000); time.sleep(60)"
 
@@ -273,6 +274,7 @@ def test_a_preempted_job_says_so_and_only_an_idempotent_command_is_started_again
     assert still.starts() == {"one": 1 + idempotent}
 
 
+@pytest.mark.time_limit(1800)
 def test_two_hundred_jobs_pass_a_queue_that_holds_ten(still: Trio) -> None:
     """The limit is waited for: no job fails of it, and each starts once."""
     count = 200

@@ -76,6 +76,7 @@ def sparse(file: Path, size: int, *, noise: int, pieces: int) -> Path:
 SPARSE = "mkdir out && head -c {noise} /dev/urandom > out/turned && truncate -s {size} out/turned"
 
 
+@pytest.mark.time_limit(900)
 def test_a_sparse_gibibyte_that_is_cut_sends_hardly_more_than_it_holds(trio: Trio) -> None:
     noise, size = 400 * MIB, 1024 * MIB
     given = sparse(trio.home / "given", size, noise=noise, pieces=4)
