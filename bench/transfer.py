@@ -52,7 +52,7 @@ max_bytes = "64 GiB"
 
 [[command]]
 name = "give"
-argv = ["/bin/cp", "-r", "@prepared@", "out"]
+argv = ["/bin/mv", "@prepared@", "out"]
 time_limit_s = 3600
 max_output_name_bytes = "1 MiB"
 [[command.output]]
