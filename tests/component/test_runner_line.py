@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, MutableMapping
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
+import structlog
 
 from sekisho.adapters.scheduler_memory import Play
 from sekisho.domain.errors import (
@@ -409,3 +412,28 @@ def test_a_result_is_the_same_bytes_however_often_it_is_said(tmp_path: Path) -> 
     assert simulate(world.clock, story) == "succeeded"
     assert (len(envelopes), len(set(envelopes))) == (4, 1)
     assert (world.job(job).site, world.job(job).instance) == (SITE, INSTANCE)
+
+
+def test_what_a_run_waits_for_is_spoken_of_ever_more_seldom(tmp_path: Path) -> None:
+    """Kills: a line for every try of every run, all night."""
+    world = World(tmp_path)
+    world.fail("mailbox.list_inputs", Unreachable(), times=10_000)
+    said: list[int] = []
+
+    def hear(_: object, __: str, event: MutableMapping[str, Any]) -> NoReturn:
+        if event["event"] == "run_waits":
+            said.append(event["tries"])
+        raise structlog.DropEvent
+
+    async def story() -> None:
+        structlog.configure(
+            processors=[hear], wrapper_class=structlog.make_filtering_bound_logger(logging.INFO)
+        )
+        world.submit(inputs={"a.dat": b"1"})
+        async with world.serving():
+            await world.until(lambda: world.clock.passed > DAY, within_s=2 * DAY)
+
+    simulate(world.clock, story)
+    assert said[0] == 1
+    assert 24 <= len(said) <= 24 + 12
+    assert said[-1] > 1000

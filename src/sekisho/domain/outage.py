@@ -1,4 +1,4 @@
-"""How often a line that does not answer is spoken of: at once, then ever more seldom."""
+"""How often what fails again and again is spoken of: at once, then ever more seldom."""
 
 from __future__ import annotations
 

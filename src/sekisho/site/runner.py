@@ -15,6 +15,7 @@ import structlog
 
 from sekisho.domain.backoff import delay
 from sekisho.domain.errors import InvalidTransition, SekishoError, StaleEpoch, SyncFailed
+from sekisho.domain.outage import Outage, failed
 from sekisho.domain.run import Run, Stage, advance
 from sekisho.domain.sitelog import Kind
 from sekisho.site.desk import Control, Desk, NotNow, first_of, together
@@ -64,7 +65,7 @@ class Runner:
     async def carry(self, run: Run, control: Control) -> Run:
         """Carry ``run`` as far as it goes: until nothing is owed, or nobody wants to wait."""
         self._launch.adopt(run)
-        failures = 0
+        failures, outage = 0, None
         async with together() as group:
             group.start_soon(self._announce_started, control)
             group.start_soon(self._publisher.follow, control)
@@ -78,10 +79,11 @@ class Runner:
                     raise
                 except SekishoError as error:
                     failures = 1 if error.advanced else failures + 1
-                    if not await self._pause(run, control, failures, error):
+                    outage = failed(outage, error.code, self._desk.clock.monotonic())
+                    if not await self._pause(run, control, failures, outage, error):
                         break
                 else:
-                    failures = 0
+                    failures, outage = 0, None
                     if run.stage is not stage:
                         log.info("run_moved", job=run.job, epoch=run.epoch, stage=run.stage.value)
             group.cancel_scope.cancel()
@@ -100,15 +102,22 @@ class Runner:
             return self._intake.accept_anew
         return self._release.give_verdict if run.stage.final else self._steps[run.stage]
 
-    async def _pause(self, run: Run, control: Control, failures: int, error: SekishoError) -> bool:
-        """Wait before the next try; say whether there is to be one now."""
+    async def _pause(
+        self, run: Run, control: Control, failures: int, outage: Outage, error: SekishoError
+    ) -> bool:
+        """Wait before the next try; say whether there is to be one now.
+
+        Logged is the first of a row of failures, then ever more seldom; all of them at `debug`.
+        """
         seconds = delay(failures, self._desk.roll())
-        log.warning(
+        tell = log.warning if outage.speaks else log.debug
+        tell(
             "run_waits",
             job=run.job,
             epoch=run.epoch,
             stage=run.stage.value,
             code=error.code,
+            tries=outage.tries,
             seconds=round(seconds, 2),
         )
         if not control.patient and failures > 3:
