@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sekisho.adapters.patience import OnPause
 from sekisho.client.client import Client
 from sekisho.compose.client import client
 from sekisho.compose.push import ssh_host
@@ -76,10 +77,18 @@ class BareWorld:
         }
 
     @contextmanager
-    def client(self, state: str = "state", on_bring: Progress = unseen) -> Iterator[Client]:
+    def client(
+        self,
+        state: str = "state",
+        on_bring: Progress = unseen,
+        on_pause: OnPause = lambda _error, _seconds: None,
+    ) -> Iterator[Client]:
         """Give a client of this process with the state of a submitting host."""
         self.settle()
-        with _environment(self.environ(state)), client(self.config, on_bring=on_bring) as here:
+        with (
+            _environment(self.environ(state)),
+            client(self.config, on_bring=on_bring, on_pause=on_pause) as here,
+        ):
             yield here
 
     def sekisho(self, *words: str, state: str = "state") -> subprocess.Popen[str]:

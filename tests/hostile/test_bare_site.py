@@ -57,7 +57,7 @@ def liar(tmp_path: Path) -> LyingHost:
 def test_a_name_that_may_not_cross_is_counted_and_never_asked_for(
     liar: LyingHost, name: bytes
 ) -> None:
-    liar.answer = b"log 0\n5 " + name + b"\x005 good\0"
+    liar.answer = b"log 0\n5 " + name + b"\x005 good\0end 0\0"
     left = BareHost(liar, "/tmp").left(JOB)
     assert [str(path) for path, _ in left.files] == ["good"]
     assert left.strange == 1
@@ -65,6 +65,7 @@ def test_a_name_that_may_not_cross_is_counted_and_never_asked_for(
 
 def test_more_files_than_a_tree_may_have_are_not_taken(liar: LyingHost) -> None:
     liar.answer = b"log 0\n" + b"".join(b"1 f%d\0" % n for n in range(MAX_FILES + 10))
+    liar.answer += b"end 0\0"
     left = BareHost(liar, "/tmp").left(JOB)
     assert (len(left.files), left.strange) == (MAX_FILES, 10)
 
@@ -74,14 +75,12 @@ def test_more_files_than_a_tree_may_have_are_not_taken(liar: LyingHost) -> None:
     [
         b"",
         b"\0",
-        b"clock x\n" + JOB.encode() + b" 0 running\n",
-        b"clock 1\n",
-        b"clock 1\n" + JOB.encode() + b" 0 finished\n",
-        b"clock 1\n" + JOB.encode() + b" 2 running\n",
-        b"clock 1\n" + JOB.encode() + b" 0 exit \n",
-        b"clock 1\n" + JOB.encode() + b" 0 exit exit abc 0 1 2\n",
-        b"clock 1\n" + JOB.encode() + b" 0 exit exit abc -1 1 2 .\n",
-        b"clock 99999999999999999999\n" + JOB.encode() + b" 0 running\n",
+        b"clock x\n" + JOB.encode() + b" 0 running\nend\n",
+        b"clock 1\nend\n",
+        b"clock 1\n" + JOB.encode() + b" 0 running\n",
+        b"clock 1\n" + JOB.encode() + b" 0 finished\nend\n",
+        b"clock 1\n" + JOB.encode() + b" 2 running\nend\n",
+        b"clock 99999999999999999999\n" + JOB.encode() + b" 0 running\nend\n",
         b"welcome to this host\n",
         b"\xff" * 1000,
     ],
@@ -95,16 +94,33 @@ def test_an_answer_of_another_form_is_never_taken_for_a_state(
     assert strange.value.code == "bare.strange"
 
 
-def test_a_record_of_which_a_power_cut_kept_the_name_only_is_an_unknown_fate(
-    liar: LyingHost,
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"",
+        b"exit",
+        b"reserved",
+        b"exit abc 0 1 2",
+        b"exit abc -1 1 2 .",
+        b"exit abc 0 1 999999999999999 .",
+        b"exit " + b"x" * 100_000,
+    ],
+)
+def test_what_is_no_record_in_a_whole_answer_is_an_unknown_fate(
+    liar: LyingHost, record: bytes
 ) -> None:
-    liar.answer = b"clock 1\n" + JOB.encode() + b" 0 exit reserved\n"
+    liar.answer = b"clock 1\n" + JOB.encode() + b" 0 exit " + record + b"\nend\n"
     _, seen = BareHost(liar, "/tmp").look({JOB: ""}, 0)
-    assert seen[JOB].word == "gone"
+    assert (seen[JOB].word, seen[JOB].exit) == ("gone", None)
 
 
 @pytest.mark.parametrize(
-    "answer", [b"", b"work /etc\nstate making\n{}", b"work /x/" + JOB.encode() + b"/work\n{}"]
+    "answer",
+    [
+        b"",
+        b"work /etc\nstate making\n{}\nend\n",
+        b"work /x/" + JOB.encode() + b"/work\n{}\nend\n",
+    ],
 )
 def test_a_work_directory_of_another_form_is_not_believed(liar: LyingHost, answer: bytes) -> None:
     liar.answer = answer

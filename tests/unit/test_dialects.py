@@ -167,7 +167,7 @@ H,JOB_ID,JOB_NAME,ST
 """
 A, B = "s0123456789abcd", "sfedcba98765432"
 W, R, E = State.WAITING, State.ALIVE, State.ENDED
-TABLES = [
+TABLES: list[tuple[str, str, int, list[tuple[str, str, State, str | None]]]] = [
     ("slurm", f"1|PENDING|{A}\n2|COMPLETING|{B}\n", 0, [("1", A, W, None), ("2", B, R, None)]),
     ("slurm", f"1|REQUEUED|{A}\n", 0, [("1", A, W, None)]),
     ("slurm", f"1|TIMEOUT|{A}\n", 0, [("1", A, E, "limit.time")]),

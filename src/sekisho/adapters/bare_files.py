@@ -161,10 +161,14 @@ def choose(left: Left, requested: Sequence[Pattern]) -> list[tuple[RelPath, int]
 
 
 def missing(left: Left, requested: Sequence[Pattern]) -> list[Fault]:
-    """Return a fault for each file that was asked for by name and is not there."""
+    """Return a fault for each file that was asked for by name and is not there.
+
+    And one for what nobody could look at: what is in there is not missing, it is unknown.
+    """
+    unread = () if left.whole else (Fault("output.unread"),)
     there = {str(path) for path, _ in left.files} | {str(LOG_NAME)}
     absent = sorted({wish.text for wish in requested if wish.literal} - there)
-    return [Fault("output.missing", (("output", text),)) for text in absent]
+    return [*unread, *(Fault("output.missing", (("output", text),)) for text in absent)]
 
 
 def bring(

@@ -265,11 +265,11 @@ class BareLane:
                 raise NotFound("job.not_found", job=job_id)
             case "ready":
                 self._host.start(job_id, known.record.token, known.record.argv)
-            case "exit" if seen.exit is not None:
+            case "exit" if seen.exit is not None and seen.exit.token == known.record.token:
                 raise _Ended(self._collected(known, seen, seen.exit))
             case "cancelled":
                 raise _Ended(self._closed(known, Outcome(verdict="cancelled")))
-            case "gone":
+            case "gone" | "exit":  # a record with another token is somebody else's: none
                 raise _Ended(self._closed(known, Outcome(verdict="lost")))
             case _:
                 pass
@@ -294,8 +294,6 @@ class BareLane:
     def _collected(self, known: _Known, seen: Seen, end: Exit) -> Outcome:
         """Bring what the program left, and return the outcome that is kept from now on."""
         job_id = known.record.job.id
-        if end.token != known.record.token:
-            raise IntegrityError("bare.strange")
         self._notes.make(job_id)
         quarantine = self._quarantine(job_id)
         with quarantine.held():
@@ -315,7 +313,7 @@ class BareLane:
         place = self._host.place(job_id)
         known = bring(self._rsync, place, left, wanted, quarantine)
         if 0 < left.log_bytes <= SHORT_LOG_BYTES:
-            keep_log(quarantine, self._host.tail(job_id, SHORT_LOG_BYTES))
+            keep_log(quarantine, self._host.log(job_id, left.log_bytes))
         back = quarantine.look(missing(left, wishes), known)
         return back.lacking(wanted)
 

@@ -22,14 +22,15 @@ from sekisho.domain.limits import MAX_FILES, MAX_PATH_BYTES
 #: Where an input is while it comes, in a job's work directory until the program starts.
 COMING: Final = ".sekisho-coming"
 _SCRIPT: Final = Path(__file__).with_name("bare.sh")
-#: What lies in the record's place until it is written (`wrapper.sh`).
-_UNWRITTEN: Final = "exit reserved"
-_WORDS: Final = re.compile(r"exit ([0-9a-f]{1,64}) (\d{1,3}) (\d{1,12}) (\d{1,12}) \.")
+_WORDS: Final = re.compile(r"exit ([0-9a-f]{1,64}) (\d{1,3}) (\d{1,11}) (\d{1,11}) \.")
+_SEARCHED: Final = re.compile(rb"end (\d{1,3})")
 _STATES: Final = frozenset(
     {"absent", "making", "ready", "starting", "running", "cancelled", "gone", "exit"}
 )
 _SLACK_S: Final = 30.0
 _CALL_S: Final = 60.0
+#: The exit status of a command that a signal has ended is this or above.
+_KILLED: Final = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +56,14 @@ class Seen:
 class Left:
     """What a program left behind: the size of its log, and its files by name and size.
 
-    ``strange`` counts files whose names may not cross a boundary.
+    ``strange`` counts files whose names may not cross a boundary. Not ``whole``: some folder could
+    not be looked into.
     """
 
     log_bytes: int
     files: tuple[tuple[RelPath, int], ...]
     strange: int = 0
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +107,8 @@ class BareHost:
         """
         pairs = [f"{job_id}={word}" for job_id, word in words.items()]
         argv = [*self._head("look"), str(int(wait_s)), *pairs]
-        out = self._output(argv, timeout_s=wait_s + _SLACK_S)
-        first, *lines = out.decode("utf-8", "replace").splitlines() or [""]
+        out = _whole(self._output(argv, timeout_s=wait_s + _SLACK_S), b"end\n")
+        first, *lines = out.decode("utf-8", "replace").split("\n")[:-1] or [""]
         seen = dict(_seen(line) for line in lines)
         if not seen.keys() >= words.keys():
             raise _strange()
@@ -118,13 +121,20 @@ class BareHost:
     def left(self, job_id: str) -> Left:
         """Return what an ended program left, after ending whatever of it still runs."""
         head, _, listing = self._call("left", job_id).partition(b"\n")
-        if not (size := head.removeprefix(b"log ").strip()).isdigit():
+        *entries, end = _whole(listing, b"\0").split(b"\0")
+        ended = _SEARCHED.fullmatch(end)
+        size = head.removeprefix(b"log ").strip()
+        if not size.isdigit() or ended is None or int(ended[1]) >= _KILLED:
             raise _strange()
-        return _left(int(size), [entry for entry in listing.split(b"\0") if entry])
+        if b"again" in entries:
+            entries = entries[entries.index(b"again") + 1 :]
+        return _left(int(size), filter(None, entries), whole=ended[1] == b"0")
 
-    def tail(self, job_id: str, max_bytes: int) -> bytes:
-        """Return the end of what the program printed."""
-        return self._call("tail", job_id, str(max_bytes))[-max_bytes:]
+    def log(self, job_id: str, size: int) -> bytes:
+        """Return what the program printed: ``size`` bytes, as `left` has just said."""
+        if len(said := self._call("tail", job_id, str(size))) != size:
+            raise _strange()
+        return said
 
     def clean(self, days: int) -> None:
         """Remove ended jobs that are older."""
@@ -173,8 +183,15 @@ def _strange() -> SekishoError:
     return Unavailable("bare.strange")
 
 
+def _whole(out: bytes, end: bytes) -> bytes:
+    """Return an answer without its ``end``, which proves that nothing is lacking."""
+    if not out.endswith(end):
+        raise _strange()
+    return out.removesuffix(end)
+
+
 def _placed(out: bytes, job_id: str) -> tuple[str, bytes]:
-    head, _, rest = out.partition(b"\n")
+    head, _, rest = _whole(out, b"\nend\n").partition(b"\n")
     state, mark, record = rest.partition(b"\n")
     if not mark or not head.startswith(b"work /") or not head.endswith(f"/{job_id}/work".encode()):
         raise _strange()
@@ -194,20 +211,17 @@ def _seen(line: str) -> tuple[str, Seen]:
     word = words.partition(" ")[0]
     if word not in _STATES or asked not in ("0", "1"):
         raise _strange()
-    if words == _UNWRITTEN:  # a power cut kept the record's name and not the record
-        return job_id, Seen(word="gone", cancel_asked=asked == "1")
-    if word != "exit":
-        return job_id, Seen(word=word, cancel_asked=asked == "1")
     # the state's word stands before the record, whose first word is the same
-    return job_id, Seen(
-        word=word, cancel_asked=asked == "1", exit=_exit(words.removeprefix("exit ").strip())
-    )
+    end = _exit(words.removeprefix("exit ").strip()) if word == "exit" else None
+    if word == "exit" and end is None:  # whatever else is in its place is no record
+        word = "gone"
+    return job_id, Seen(word=word, cancel_asked=asked == "1", exit=end)
 
 
-def _exit(words: str) -> Exit:
+def _exit(words: str) -> Exit | None:
     found = _WORDS.fullmatch(words)
     if found is None:
-        raise _strange()
+        return None
     token, code, started, ended = found.groups()
     return Exit(token=token, code=int(code), started_at=_time(started), ended_at=_time(ended))
 
@@ -218,7 +232,7 @@ def _time(words: str) -> datetime:
     return datetime.fromtimestamp(int(words), UTC)
 
 
-def _left(log_bytes: int, entries: Iterable[bytes]) -> Left:
+def _left(log_bytes: int, entries: Iterable[bytes], *, whole: bool) -> Left:
     files: list[tuple[RelPath, int]] = []
     strange = 0
     for entry in entries:
@@ -230,4 +244,4 @@ def _left(log_bytes: int, entries: Iterable[bytes]) -> Left:
             files.append((RelPath.parse(name.decode("utf-8")), int(size)))
         except (UnicodeDecodeError, SekishoError):
             strange += 1
-    return Left(log_bytes, tuple(sorted(files)), strange)
+    return Left(log_bytes, tuple(sorted(files)), strange, whole)

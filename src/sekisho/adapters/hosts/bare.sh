@@ -12,6 +12,7 @@
 # 3. A process is the job's when its first environment says so (CALC_DIR). There is no subreaper
 #    here: one that wiped its own environment and left the process group is not found.
 # 4. No text of a user is interpreted: it is only ever an argument or a file's content.
+# 5. An answer of more than a word ends with `end`: what was killed over there may have said less.
 umask 077
 verb=$1
 base=$2
@@ -95,6 +96,8 @@ settle() { # let a transfer that was cut off keep what it had; what a killed one
 }
 
 launch() { # $1: token, $2: wrapper, then the program
+    # what the wrapper cannot write it cannot tell: it would only leave
+    { printf '%-512s\n' room >control/room && : >control/room; } 2>/dev/null || fail storage
     token=$1
     wrapper=$2
     shift 2
@@ -107,11 +110,14 @@ launch() { # $1: token, $2: wrapper, then the program
     cd ..
 }
 
+recorded() { # the exit record, into $words; a power cut may have kept its name, and nothing else
+    [ -f control/exit ] && read -r words <control/exit || return 1
+    case $words in 'exit '*' .') ;; *) return 1 ;; esac
+} 2>/dev/null
+
 state() { # one word, and the exit record's when there is one
-    if [ -f control/exit ]; then
-        printf 'exit '
-        read -r words <control/exit
-        printf '%s' "$words"
+    if recorded; then
+        printf 'exit %s' "$words"
     elif [ -d control/latch ]; then
         if [ -e control/latch/cancelled ]; then
             printf cancelled
@@ -120,17 +126,27 @@ state() { # one word, and the exit record's when there is one
             [ -n "$(find control/latch -prune -mmin +2)" ] && printf gone || printf starting
         elif wrapper_alive; then
             printf running
-        elif [ -f control/exit ]; then
+        elif recorded; then
             printf starting # it ended while we looked: look again
         else
             printf gone
         fi
+    elif [ -e control/exit ]; then
+        printf gone
     elif [ -e ready ]; then
         printf ready
     elif [ -f record ]; then
         printf making
     else
         printf absent
+    fi
+}
+
+listed() { # what is not newer than `inputs` came in and was left alone
+    if [ -e inputs ]; then
+        find work -type f -cnewer inputs -printf '%s %P\0'
+    else
+        find work -type f -printf '%s %P\0'
     fi
 }
 
@@ -166,7 +182,7 @@ make) # SIZE; stdin: the record, whole only with so many bytes: a cut line looks
     fi
     word=$(state)
     printf 'work %s\nstate %s\n' "$work" "${word%% *}"
-    cat record
+    cat record && printf '\nend\n'
     ;;
 settle)
     enter
@@ -177,7 +193,7 @@ record)
     [ -s record ] || fail absent
     word=$(state)
     printf 'work %s\nstate %s\n' "$work" "${word%% *}"
-    cat record
+    cat record && printf '\nend\n'
     ;;
 start) # TOKEN WRAPPER ARGV...
     shift 3
@@ -189,7 +205,7 @@ start) # TOKEN WRAPPER ARGV...
         : >ready || fail storage
         sync ready 2>/dev/null || sync
     fi
-    [ -d control/latch ] || launch "$@"
+    [ -d control/latch ] || [ -e control/exit ] || launch "$@"
     word=$(state)
     printf 'state %s\n' "${word%% *}"
     ;;
@@ -223,14 +239,14 @@ look) # ID... are in pairs: an id, and the word that was seen last; $2 seconds t
         0.3) pause=0.6 ;; 0.6) pause=1 ;; 1) pause=2 ;; *) pause=3 ;;
         esac
     done
-    printf 'clock %s\n%s' "$now" "$lines"
+    printf 'clock %s\n%send\n' "$now" "$lines"
     ;;
 cancel)
     enter
     if mkdir control/latch 2>/dev/null; then
-        : >control/latch/cancelled
+        { : >control/latch/cancelled; } 2>/dev/null || { rmdir control/latch && fail storage; }
     else
-        : >control/cancel
+        [ -d control/latch ] && { : >control/cancel; } 2>/dev/null || fail storage
         kill_all TERM
         alone sh -c "$4" sekisho finish "$base" "$id"
     fi
@@ -239,7 +255,7 @@ cancel)
 finish) # some seconds after `cancel`: no more asking
     enter
     round=0
-    while [ ! -f control/exit ] && [ "$round" -lt 120 ]; do
+    while ! recorded && [ "$round" -lt 120 ]; do
         sleep 1
         round=$((round + 1))
         [ "$round" -ge 5 ] && kill_all KILL
@@ -251,11 +267,12 @@ left) # what the program left: its files as "SIZE NAME" and NUL, after a line th
     [ -f control/exit ] || fail running
     [ -e control/swept ] || { kill_all KILL && : >control/swept; }
     printf 'log %s\n' "$(wc -c <control/stdout 2>/dev/null || printf 0)"
-    if [ -e inputs ]; then # what is not newer came in and was left alone
-        find work -type f -cnewer inputs -printf '%s %P\0'
-    else
-        find work -type f -printf '%s %P\0'
-    fi
+    listed || { # the program has closed a folder
+        find work -type d ! -perm -0700 -exec chmod u+rwx {} \;
+        printf 'again\0'
+        listed
+    }
+    printf 'end %s\0' "$?"
     ;;
 tail) # the last bytes of what it printed
     enter

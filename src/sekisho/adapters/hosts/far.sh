@@ -154,7 +154,7 @@ put) # JOB ATTEMPT NAME SIZE MODE; stdin: the file. For a host without rsync
     ;;
 survey) # JOB ATTEMPT BYTES: names and sizes of plain files, and what is not plain, by find
     enter_base
-    enter "$1" && enter "$2" && enter work || {
+    enter "$1" && enter "$2" && enter work && [ -r . ] || {
         printf 'root\n'
         exit 0
     }
@@ -162,21 +162,30 @@ survey) # JOB ATTEMPT BYTES: names and sizes of plain files, and what is not pla
     me=$(id -u)
     line='
 '
+    closed="-type d ! -name . ( ! -user $me -o ! -perm -0500 ) -prune"
+    seen() { # never into a closed folder; a search that failed or was killed has missed something
+        find . -xdev $closed -o "$@" || fault find
+    }
     of() { # a name of several lines is told as `?`: it could be taken for lines of ours
         printf 'is %s\n' "$1"
         shift
-        find . -xdev ! -name . ! -path "*$line*" "$@" -exec printf '%s\n' {} +
+        seen ! -name . ! -path "*$line*" "$@" -exec printf '%s\n' {} +
     }
     printf 'is name\n'
-    find . -xdev -path "*$line*" -exec printf './?\n' \;
+    seen -path "*$line*" -exec printf './?\n' \;
+    printf 'is owner\n'
+    find . -xdev $closed ! -user "$me" ! -path "*$line*" -exec printf '%s\n' {} + || fault find
+    printf 'is unreadable\n'
+    find . -xdev $closed -user "$me" ! -path "*$line*" -exec printf '%s\n' {} + || fault find
     of symlink -type l
     of special ! -type l ! -type d ! -type f
     of owner ! -type l ! -user "$me"
     of hard_link -type f ! -links 1
     of too_large -type f -size "+${most}c"
+    of unreadable -type f ! -perm -0400
     printf 'is found\n'
     files() {
-        find . -xdev -type f ! -path "*$line*" -links 1 -user "$me" ! -size "+${most}c" "$@"
+        seen -type f ! -path "*$line*" -links 1 -user "$me" ! -size "+${most}c" -perm -0400 "$@"
     }
     if [ -n "$counted" ]; then
         files -exec stat -c %s%n {} +

@@ -130,6 +130,7 @@ class FarFiles:
         if self.sight.python:
             read_walk(view, lines)
         else:
+            _last(lines)
             read_find(view, lines)
         return view.collected()
 
@@ -212,18 +213,25 @@ class FarFiles:
         text, asked = script("far.sh"), self._words(verb, *words)
         answer = self._asked(text, asked, stdin=stdin or b"", timeout_s=timeout_s)
         lines = answer.stdout.decode("utf-8", "replace").split("\n")
-        last = lines[-2] if len(lines) > 1 else ""
-        if (found := _FAULT.fullmatch(last)) is not None:
-            raise _meant(found[1])
-        if last != "end":
+        if (last := _last(lines)) != "end":
             raise Unavailable("host.unreachable", why=printable(last[:80]))
         return lines
 
 
+def _last(lines: list[str]) -> str:
+    """Return the last line of an answer of `far.sh`; raise what it means when it is a fault."""
+    last = lines[-2] if len(lines) > 1 else ""
+    if (found := _FAULT.fullmatch(last)) is not None:
+        raise _meant(found[1])
+    return last
+
+
 def _meant(why: str) -> Exception:
     match why:
-        case "full" | "short":
+        case "full":
             return StorageFull("site.disk_full")
+        case "short":  # a cut line looks like the end of what is read
+            return Unreachable("host.unreachable", why="cut")
         case "started":
             return Conflict("site.attempt_started")
         case "changed":

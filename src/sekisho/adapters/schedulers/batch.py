@@ -237,9 +237,10 @@ class BatchScheduler:
         """Return the name of the account there, whose jobs alone are ours."""
         if not self._user:
             answer = await self._host.run(("id", "-un"), timeout_s=self._system.timeout_s)
-            self._user = answer.stdout.decode("utf-8", "replace").strip()
-            if answer.code != 0 or not self._user:
+            name, whole, _ = answer.stdout.decode("utf-8", "replace").partition("\n")
+            if answer.code != 0 or not name or not whole:
                 raise Unavailable("host.unreachable", why="id")
+            self._user = name
         return self._user
 
 

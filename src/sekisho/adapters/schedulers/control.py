@@ -146,7 +146,10 @@ def launch_text(spec: LaunchSpec) -> str:
 def _traces(directories: Sequence[str], answer: Answer) -> dict[str, Traces]:
     """Take the answer of records.sh apart; anything else than its lines is no answer."""
     said: list[dict[str, str]] = [{} for _ in directories]
-    for line in answer.stdout.decode("utf-8", "replace").split("\n")[:-1]:
+    *lines, end, rest = ["", *answer.stdout.decode("utf-8", "replace").split("\n")]
+    if (end, rest) != ("end", ""):
+        raise Unavailable("host.unreachable", why="records")
+    for line in lines[1:]:
         found = _LINE.fullmatch(line)
         if found is None or int(found[2]) >= len(said):
             raise Unavailable("host.unreachable", why="records")

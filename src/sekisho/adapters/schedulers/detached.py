@@ -38,6 +38,8 @@ SETTLE_S: Final = 3.0
 POLL_S: Final = 0.2
 POLL_MAX_S: Final = 10.0
 _NO_ID: Final = "-"
+#: How a search that was not killed ends: found, none, or none in what it may read.
+_SEARCHED: Final = (["grep 0"], ["grep 1"], ["grep 2"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +101,11 @@ class DetachedScheduler:
         if not works:
             return _Look("", "", frozenset(), {})
         lines = (await self._said("look", *works)).stdout.decode("utf-8", "replace").split("\n")
-        if len(lines) < 3 or lines[-2] != "end" or len(lines[0].split()) != 2:
+        head, searched, end = lines[0].split(), lines[-3:-2], lines[-2:]
+        if len(head) != 2 or end != ["end", ""] or searched not in _SEARCHED:
             raise Unavailable("host.unreachable", why="processes")
-        host, boot = lines[0].split()
-        alive = frozenset(line.removeprefix("CALC_DIR=") for line in lines[1:-2])
+        host, boot = head
+        alive = frozenset(line.removeprefix("CALC_DIR=") for line in lines[1:-3])
         traces = await self._control.read(sorted({ticket.control_dir for ticket in tickets}))
         return _Look(host, boot, alive, traces)
 

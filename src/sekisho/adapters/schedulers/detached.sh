@@ -1,7 +1,8 @@
 # Commands of jobs on a host without a batch system, which outlive the connection that starts them.
 #
 #   sh -c THIS sekisho start CONTROL WORK      begin the script that is in CONTROL
-#   sh -c THIS sekisho look WORK...            HOST BOOT, then every WORK of which something runs
+#   sh -c THIS sekisho look WORK...            HOST BOOT, then every WORK of which something runs;
+#                                              then how the search ended: killed it may have missed
 #   sh -c THIS sekisho stop SIGNAL CONTROL WORK
 #
 # A process is the job's when its first environment says so (CALC_DIR): the wrapper, and what it
@@ -40,7 +41,10 @@ look)
     while [ "$1" != -e ] || [ "$2" != "CALC_DIR=$first" ]; do
         shift
     done
-    grep -hszxF "$@" /proc/[0-9]*/environ | tr '\0' '\n' | sort -u
+    {
+        grep -hszxF "$@" /proc/[0-9]*/environ
+        printf 'grep %s\0' "$?" # 2: of others' processes nothing is told
+    } | tr '\0' '\n' | sort -u
     printf 'end\n'
     ;;
 stop)

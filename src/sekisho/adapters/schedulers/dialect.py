@@ -112,6 +112,14 @@ def text_of(answer: Answer) -> str:
     return (answer.stdout + b"\n" + answer.stderr).decode("utf-8", "replace")
 
 
+def lines_of(answer: Answer) -> list[str]:
+    """Return the lines of a good listing; raise `strange` when it is none, or its last is cut."""
+    text = answer.stdout.decode("utf-8", "replace")
+    if answer.code != 0 or (text and not text.endswith("\n")):
+        raise strange(answer)
+    return text.splitlines()
+
+
 def strange(answer: Answer) -> Unavailable:
     """Return the fault of an answer that is not understood."""
     return Unavailable("scheduler.strange", code=answer.code)

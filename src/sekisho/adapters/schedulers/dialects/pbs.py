@@ -109,11 +109,12 @@ def _rows(answer: Answer) -> list[Row]:
 def _gone(answer: Answer) -> bool:
     """Say whether the complaint is no more than that some of the jobs are not there.
 
-    The commands that Slurm brings say it by their exit status alone.
+    The commands that Slurm brings say it by their exit status alone. A server that went away in
+    the middle says that as well, and what it did not come to is not gone.
     """
-    return answer.code in (35, 153) and (
-        not answer.stderr.strip() or _UNKNOWN.search(text_of(answer)) is not None
-    )
+    if answer.code not in (35, 153) or _AWAY.search(answer.stderr.decode("utf-8", "replace")):
+        return False
+    return not answer.stderr.strip() or _UNKNOWN.search(text_of(answer)) is not None
 
 
 def _row(answer: Answer, identity: str, block: str) -> Row:

@@ -14,6 +14,7 @@ from sekisho.adapters.schedulers.dialect import (
     Submission,
     Words,
     clock,
+    lines_of,
     mebibytes,
     state_of,
     strange,
@@ -66,8 +67,8 @@ def _search(command: Words, _: Sequence[str], __: str) -> Words:
 
 def _rows(answer: Answer) -> list[Row]:
     """Read lines with commas: a head that begins with H, then one line for each job."""
-    lines = answer.stdout.decode("utf-8", "replace").splitlines()
-    if answer.code != 0 or not any(line.startswith("H,") for line in lines):
+    lines = lines_of(answer)
+    if not any(line.startswith("H,") for line in lines):
         raise strange(answer)
     return [_row(answer, line) for line in lines if line.strip() and not line.startswith("H,")]
 

@@ -13,6 +13,7 @@ from sekisho.adapters.schedulers.dialect import (
     Row,
     Submission,
     Words,
+    lines_of,
     mebibytes,
     state_of,
     strange,
@@ -66,10 +67,8 @@ def _search(command: Words, names: Sequence[str], user: str) -> Words:
 
 
 def _rows(answer: Answer) -> list[Row]:
-    if answer.code != 0:
-        raise strange(answer)
     rows = []
-    for line in answer.stdout.decode("utf-8", "replace").splitlines():
+    for line in lines_of(answer):
         found = _LINE.fullmatch(line.strip())
         if found is None:
             raise strange(answer)
