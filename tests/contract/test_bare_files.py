@@ -30,7 +30,11 @@ def quarantine(tmp_path: Path) -> Quarantine:
 def files(quarantine: Quarantine, tmp_path: Path) -> BareFiles:
     back = quarantine.look()
     return BareFiles(
-        lambda _links, _report: None, tmp_path / "in", lambda: back, lambda: back, quarantine.held
+        lambda _links, _report: None,
+        tmp_path / "in",
+        lambda: back,
+        lambda read: read(back),
+        quarantine.held,
     )
 
 

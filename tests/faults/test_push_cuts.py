@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -189,16 +189,15 @@ def test_clients_that_wait_for_one_job_all_get_its_result(
     with sites.client() as client:
         job = client.submit(JobSpec(site=site, command="wait", outputs=["out.txt"]))
         until(lambda: sites.house.site.starts() == 1)
-        waits = [
-            sites.sekisho("wait", job.id, "--into", name, state=state)
-            for name, state in (("a", "state"), ("b", "state"), ("c", "elsewhere"))
-        ]
-        until(lambda: len(sessions(sites)) >= len(waits), within_s=60)
-        sites.house.site.go.touch()
-        for process in waits:
-            with process:
-                _, said = process.communicate(timeout=120)
-            assert process.returncode == 0, said
+        with ExitStack() as stack:
+            waits = [
+                stack.enter_context(sites.sekisho("wait", job.id, "--into", name, state=state))
+                for name, state in (("a", "state"), ("b", "state"), ("c", "elsewhere"))
+            ]
+            until(lambda: len(sessions(sites)) >= len(waits), within_s=60)
+            sites.house.site.go.touch()
+            said = [process.communicate(timeout=120)[1] for process in waits]
+        assert [process.returncode for process in waits] == [0, 0, 0], said
     assert {(tmp_path / n / "out.txt").read_text() for n in "abc"} == {"done\n"}
     assert sites.house.site.starts() == 1
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from sekisho.adapters.bare_files import Quarantine
 from sekisho.client.client import Client, new_job_id
 from sekisho.client.errors import CommandFailed
 from sekisho.client.job import Job
@@ -411,6 +413,31 @@ def test_what_was_moved_away_or_changed_is_brought_again(
         other.job(job.id).fetch(tmp_path / "r")
     assert (tmp_path / "r" / "large").read_bytes() == (tmp_path / "taken").read_bytes()
     assert (tmp_path / "r" / "tool").read_text() == "run\n"
+
+
+def test_whoever_has_the_result_may_drop_it_at_any_moment_for_others_that_fetch_it(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another process does as soon as nobody holds the files, and as late as it may.
+
+    Killed by: bringing them again under the lock, and reading them after it.
+    """
+    job = client.submit(spec("old"))
+    job.wait()
+    held, dropped = Quarantine.held, []
+
+    @contextmanager
+    def held_then_dropped(here: Quarantine) -> Iterator[None]:
+        with held(here):
+            yield
+            dropped.append(here.work.exists())
+            shutil.rmtree(here.work, ignore_errors=True)
+
+    monkeypatch.setattr(Quarantine, "held", held_then_dropped)
+    job.fetch(tmp_path / "r")
+    assert (tmp_path / "r" / "large").stat().st_size == 3 * MIB
+    assert (tmp_path / "r" / "tool").read_text() == "run\n"
+    assert True in dropped
 
 
 def test_a_forged_file_is_never_taken_for_the_result(

@@ -225,12 +225,13 @@ class BareFiles:
         push: Callable[[Path, Callable[[int], None]], None],
         links: Path,
         back: Callable[[], Back],
-        again: Callable[[], Back],
+        again: Callable[[Callable[[Back], bytes]], bytes],
         held: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        """``back`` returns what came back, ``again`` after bringing what of it is not there.
+        """``back`` returns what came back.
 
-        ``held`` keeps others out of where it lies.
+        ``again`` brings what of it is not there, and reads of it before others can take it away.
+        ``held`` keeps them out of where it lies.
         """
         self._push = push
         self._links = links
@@ -268,10 +269,7 @@ class BareFiles:
         try:
             return self._back().local.read(chunk)
         except (UsageError, IntegrityError):  # given away, or dropped by another process of ours
-            again = self._again()
-        if chunk not in set(again.tree.chunks()):
-            raise NotFound("chunk.not_found")
-        return again.local.read(chunk)
+            return self._again(lambda back: _read(back, chunk))
 
     def give(self, path: RelPath, folder: int, name: str) -> Given:
         back = self._back()
@@ -285,3 +283,9 @@ class BareFiles:
         except OSError:  # another file system, or gone: it is fetched
             return Given.NOTHING
         return Given.SOUND if sound else Given.UNSEEN
+
+
+def _read(back: Back, chunk: Chunk) -> bytes:
+    if chunk not in set(back.tree.chunks()):
+        raise NotFound("chunk.not_found")
+    return back.local.read(chunk)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Final, TypeVar
@@ -141,9 +142,8 @@ class BareLane:
 
             self._repeat(once)
 
-        held = self._quarantine(job_id).held
-        back, again = (lambda: self._back(job_id)), (lambda: self._again(job_id))
-        return BareFiles(push, place / "in", back, again, held)
+        back, again = partial(self._back, job_id), partial(self._again, job_id)
+        return BareFiles(push, place / "in", back, again, self._quarantine(job_id).held)
 
     def start(self, job_id: str) -> JobView:
         known = self._known(job_id)
@@ -322,19 +322,19 @@ class BareLane:
         with self._guard:
             if job_id in self._backs:
                 return self._backs[job_id]
-        return self._again(job_id)
+        return self._again(job_id, lambda back: back)
 
-    def _again(self, job_id: str) -> Back:
-        """Return the files of an ended job, brought once more if they are not all here."""
+    def _again(self, job_id: str, use: Callable[[Back], T]) -> T:
+        """Use the files of an ended job, brought again if they are not here, before others drop."""
         quarantine, outcome = self._quarantine(job_id), self._outcome(job_id)
         with quarantine.held():
             back = quarantine.look()
             if outcome is None or outcome.outputs != back.tree.ref():
                 job = self._known(job_id).record.job
                 back = self._repeat(lambda: self._brought(job, quarantine))
-        with self._guard:
-            self._backs[job_id] = back
-        return back
+            with self._guard:
+                self._backs[job_id] = back
+            return use(back)
 
     def _closed(self, known: _Known, outcome: Outcome) -> Outcome:
         place = self._notes.make(known.record.job.id)
