@@ -12,12 +12,12 @@ import re
 import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
+from examples.demo.daemons import WAIT_S, Daemons
 from tests.sshd import free_port
 
 _UNPACKED: Final = Path("/opt/sekisho-tests")
@@ -29,7 +29,6 @@ _WITHIN: Final = (
     'mount -t overlay overlay -o "lowerdir=$0/usr/lib:/usr/lib" /usr/lib && exec "$@"',
     str(_UNPACKED),
 )
-_WAIT_S: Final = 60.0
 _HOST: Final = (
     "hostname localhost\nload_scaling NONE\ncomplex_values NONE\nuser_lists NONE\n"
     "xuser_lists NONE\nprojects NONE\nxprojects NONE\nusage_scaling NONE\nreport_variables NONE\n"
@@ -63,13 +62,14 @@ class GridEngine:
     def __init__(self, base: Path, *, slots: int = 8, most_jobs: int = 0) -> None:
         self.base = base
         self._slots = slots
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
         self.environment = {
             "SGE_ROOT": str(base),
             "SGE_CELL": "default",
             "SGE_QMASTER_PORT": str(free_port()),
             "SGE_EXECD_PORT": str(free_port()),
         }
+        told = self.environment | {"SGE_ND": "1"}
+        self._daemons = Daemons(base, told, logs="messages")
         common = base / "default/common"
         for place in (common, base / "spooldb", base / "qmaster/job_scripts", base / "execd"):
             place.mkdir(parents=True)
@@ -100,29 +100,26 @@ class GridEngine:
         self._put("-Aq", _with(self.told("qconf", "-sq"), queue))
         self._put("-Msconf", _with(self.told("qconf", "-ssconf"), _SCHEDULING))
         self.start_node()
-        self._until(lambda: "lx-" in self.told("qstat", "-f"), "a node")
+        self._daemons.until(lambda: "lx-" in self.told("qstat", "-f"), "a node")
 
     def start_master(self) -> None:
-        self._start("sge_qmaster", *_WITHIN)
-        self._until(lambda: self._asked("qconf", "-sh").returncode == 0, "sge_qmaster")
+        self._daemons.start("sge_qmaster", *_WITHIN, PROGRAMS / "sge_qmaster")
+        self._daemons.until(lambda: self._asked("qconf", "-sh").returncode == 0, "sge_qmaster")
 
     def start_node(self) -> None:
-        self._start("sge_execd")
+        self._daemons.start("sge_execd", PROGRAMS / "sge_execd")
 
     def kill(self, daemon: str) -> None:
         """End ``daemon`` at once, as by a power cut, and wait until it is gone."""
-        child = self._children.pop(daemon)
-        child.kill()
-        child.wait()
+        self._daemons.kill(daemon)
 
     def stop(self) -> None:
         """End every job, then the daemons: the master is slow to say good-bye, so it is killed."""
-        if "sge_qmaster" in self._children:
+        if "sge_qmaster" in self._daemons:
             self.told("qdel", "-f", "-u", "*")
-        if (node := self._children.get("sge_execd")) is not None:
-            node.terminate()
-            node.wait(_WAIT_S)
-        for name in list(self._children):
+        if "sge_execd" in self._daemons:
+            self._daemons.stop("sge_execd")
+        for name in self._daemons:
             self.kill(name)
 
     def told(self, *argv: str) -> str:
@@ -137,7 +134,7 @@ class GridEngine:
             env={"PATH": os.environ["PATH"], **self.environment},
             capture_output=True,
             text=True,
-            timeout=_WAIT_S,
+            timeout=WAIT_S,
             check=False,
         )
 
@@ -150,27 +147,6 @@ class GridEngine:
         file = self.base / "said"
         file.write_text(text)
         self._must("qconf", flag, str(file))
-
-    def _start(self, name: str, *within: str) -> None:
-        with (self.base / f"{name}.out").open("ab") as out:
-            self._children[name] = subprocess.Popen(
-                [*within, str(PROGRAMS / name)],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                env={"PATH": os.environ["PATH"], "SGE_ND": "1", **self.environment},
-                start_new_session=True,
-            )
-
-    def _until(self, claim: Callable[[], object], what: str) -> None:
-        end = time.monotonic() + _WAIT_S
-        while not claim():
-            if time.monotonic() > end:
-                raise TimeoutError(f"no {what}: {self._logs()}")
-            time.sleep(0.05)
-
-    def _logs(self) -> str:
-        return "".join(log.read_text()[-2000:] for log in self.base.rglob("messages"))
 
 
 def _with(text: str, settings: Mapping[str, str]) -> str:

@@ -147,6 +147,7 @@ class Proxy:
     upstream: int = 0  #: the broker's port, on this machine
     rule: Rule = no_fault
     max_body: int | None = None  #: longer requests are answered 413
+    refused: int = 0  #: how many were
     whole: bool = False  #: answers are passed on only when they are complete
     idle_s: float = 90.0  #: how long a connection is kept without a further request
     seen: list[tuple[Request, bytes]] = field(default_factory=list)  #: with the broker's answers
@@ -173,6 +174,7 @@ class Proxy:
         body = await reader.readexactly(_length(head) or 0)
         request = Request(method.decode(), target.decode(), head, body)
         if self.max_body is not None and len(body) > self.max_body:
+            self.refused += 1
             return await _say(writer, 413)
         fault = self.rule(request)
         match fault:

@@ -1,7 +1,6 @@
 """A real Slurm on this machine: one node, loopback only, everything a child of ours.
 
-Its daemons run in the foreground, so that each can be killed and waited for. The clients see it by
-SLURM_CONF alone; nothing outside its directory is touched.
+The clients see it by SLURM_CONF alone; nothing outside its directory is touched.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from examples.demo.daemons import Daemons
+
 _SBIN: Final = "/usr/sbin"
 _PROGRAMS: Final = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel")
-_WAIT_S: Final = 60.0
 _CONF: Final = """\
 ClusterName=trial
 SlurmctldHost={host}(127.0.0.1)
@@ -87,7 +86,8 @@ class Slurm:
         self.base = base
         self.conf = base / "slurm.conf"
         self.host = socket.gethostname().split(".")[0]
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self.environment = {"SLURM_CONF": str(self.conf)}
+        self._daemons = Daemons(base, self.environment, logs="*.log")
         usual = {"forget_s": 300, "most_jobs": 10_000, "node_timeout_s": 0, "cpus": 8}
         for part in ("state", "spool", "munge"):
             (base / part).mkdir(parents=True)
@@ -99,10 +99,6 @@ class Slurm:
         )
         self.conf.write_text("\n".join((text, *lines, "")))
 
-    @property
-    def environment(self) -> dict[str, str]:
-        return {"SLURM_CONF": str(self.conf)}
-
     def start(self) -> None:
         munge = self.base / "munge"
         self._start(
@@ -111,10 +107,10 @@ class Slurm:
             *(f"--pid-file={munge}/pid", f"--log-file={munge}/log", f"--seed-file={munge}/seed"),
             "--num-threads=2",
         )
-        self._until((munge / "sock").exists, "munged")
+        self._daemons.until((munge / "sock").exists, "munged")
         self.start_controller()
         self.start_node()
-        self._until(lambda: "idle" in self.told("sinfo", "-h", "-o", "%T"), "an idle node")
+        self._daemons.until(lambda: "idle" in self.told("sinfo", "-h", "-o", "%T"), "an idle node")
 
     def start_controller(self) -> None:
         self._start("slurmctld", "-D", "-f", str(self.conf))
@@ -124,20 +120,10 @@ class Slurm:
 
     def kill(self, daemon: str) -> None:
         """End ``daemon`` at once, as by a power cut, and wait until it is gone."""
-        child = self._children.pop(daemon)
-        child.kill()
-        child.wait()
+        self._daemons.kill(daemon)
 
     def stop(self) -> None:
-        for name in reversed(list(self._children)):
-            self._children[name].terminate()
-        for child in self._children.values():
-            try:
-                child.wait(20)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-
+        self._daemons.stop(*self._daemons, within_s=20)
         for step in self._steps():
             os.kill(step, signal.SIGKILL)
 
@@ -167,25 +153,7 @@ class Slurm:
         return ended.stdout + ended.stderr
 
     def _start(self, name: str, *words: str) -> None:
-        with (self.base / f"{name}.out").open("ab") as out:
-            self._children[name] = subprocess.Popen(
-                [f"{_SBIN}/{name}", *words],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                env={"PATH": os.environ["PATH"], **self.environment},
-                start_new_session=True,
-            )
-
-    def _until(self, claim: Callable[[], object], what: str) -> None:
-        end = time.monotonic() + _WAIT_S
-        while not claim():
-            if time.monotonic() > end:
-                raise TimeoutError(f"no {what}: {self._logs()}")
-            time.sleep(0.05)
-
-    def _logs(self) -> str:
-        return "".join(log.read_text()[-2000:] for log in self.base.glob("*.log"))
+        self._daemons.start(name, f"{_SBIN}/{name}", *words)
 
 
 @contextmanager

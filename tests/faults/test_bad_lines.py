@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
 
 import pytest
@@ -20,6 +21,9 @@ from tests.proxy import (
     Reset,
     Stripped,
 )
+
+#: Its longest chunk is of 335,059 bytes: of others, one alone may be too long for a narrow line.
+GIVEN = random.Random(0).randbytes(2_000_000)
 
 
 def each_once(fault: Fault) -> Callable[[Proxy], None]:
@@ -58,7 +62,7 @@ def whole(line: Proxy) -> None:
 
 
 def narrow(line: Proxy) -> None:
-    """Take no body that holds two usual chunks: the parts must become smaller."""
+    """Take no body that holds two large chunks: the parts must become smaller."""
     line.max_body = 600_000
 
 
@@ -85,12 +89,14 @@ LINES = {
 @pytest.mark.time_limit(600)
 @pytest.mark.parametrize("name", LINES)
 def test_a_job_gets_through_a_line_that(trio: Trio, name: str) -> None:
-    given = trio.some_input(2_000_000)
+    given = trio.home / "given"
+    given.write_bytes(GIVEN)
     LINES[name](trio.proxy)
     with trio.connect() as client:
         job = client.submit(trio.spec("one", source=given))
         result = job.result(trio.home / "got", timeout=300)
     assert result.state == "succeeded"
+    assert (trio.proxy.refused > 0) == (name == "is narrow")
     assert (trio.home / "got/out/in/given").read_bytes() == given.read_bytes()
     assert trio.life(job.id) == WHOLE_LIFE
     assert trio.starts() == {"one": 1}
