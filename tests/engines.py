@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from tests.batch import through
 from tests.faults.trio import Trio
 from tests.gridengine import PROGRAMS, GridEngine, a_gridengine
 from tests.slurm import Slurm, a_slurm
+from tests.waiting import until
 
 SECONDS: Final = 240.0
 Words = tuple[str, ...]
@@ -64,13 +64,6 @@ class Engine:
     def manifest_commands(self) -> str:
         """Return the manifest's lines that name the commands."""
         return "\n".join(f"{key} = {list(words)}" for key, words in self.commands.items())
-
-
-def until(claim: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + SECONDS
-    while not claim():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)
 
 
 def _written_down(slurm: Slurm, number: str) -> None:

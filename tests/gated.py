@@ -7,8 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,15 +203,6 @@ def gate_client(house: GatedHouse, place: Path, key: Path | None = None) -> Iter
 def gate_lane(host: SshHost) -> GateLane:
     patience = Patience(limit_s=600, wait=lambda s: threading.Event().wait(min(s, 0.2)))
     return GateLane(SITE, host.session, patience)
-
-
-def until(true: Callable[[], object], *, within_s: float = 20.0) -> None:
-    """Return when calling ``true`` says so."""
-    end = time.monotonic() + within_s
-    while not true():
-        if time.monotonic() > end:
-            raise AssertionError("it did not come true")
-        time.sleep(0.02)
 
 
 @dataclass

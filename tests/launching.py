@@ -51,7 +51,7 @@ def a_launch(
     )
 
 
-async def over(scheduler: Scheduler, ticket: Ticket, within_s: float = 30) -> Observation:
+async def over(scheduler: Scheduler, ticket: Ticket, within_s: float = 120) -> Observation:
     """Return the first look at ``ticket`` that says that nothing of it runs."""
     with anyio.fail_after(within_s):
         while True:
@@ -69,7 +69,7 @@ async def output(scheduler: Scheduler, spec: LaunchSpec) -> bytes:
     return Path(spec.control_dir, "stdout").read_bytes()
 
 
-async def until(claim: Callable[[], object], within_s: float = 30) -> None:
+async def until(claim: Callable[[], object], within_s: float = 120) -> None:
     """Return when ``claim`` holds."""
     with anyio.fail_after(within_s):
         while not claim():

@@ -31,6 +31,7 @@ from tests.compat.old_programs import (
 )
 from tests.faults.trio import private
 from tests.integration.http_process import SEKISHO, failing, sekisho
+from tests.waiting import until
 
 MANIFEST = """\
 schema = 1
@@ -292,12 +293,6 @@ def test_the_operator_sees_when_the_old_paths_were_used_last(
 
 
 # ------------------------------------------------------------------------- stopping
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not true():
-        assert time.monotonic() < deadline
 
 
 def test_what_an_old_workflow_deletes_by_force_is_stopped_at_a_new_agent(

@@ -136,7 +136,7 @@ class SchedulerContract:
         await filled(Path(spec.work_dir, "pid"))
         assert await scheduler.observe([ticket]) == {ticket: Running()}
         async with anyio.create_task_group() as group:
-            with anyio.fail_after(20):
+            with anyio.fail_after(50):
                 group.start_soon(anyio.to_thread.run_sync, release, gate)
                 await scheduler.changed([ticket], 60)
         assert isinstance(await over(scheduler, ticket), Exited)
@@ -163,7 +163,7 @@ class SchedulerContract:
         a_gate(spec)
         ticket = await scheduler.submit(spec)
         seen: Observation = Pending()
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while seen == Pending():
                 await scheduler.changed([ticket], 0.5)
                 seen = (await scheduler.observe([ticket]))[ticket]

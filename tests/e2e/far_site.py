@@ -5,25 +5,30 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.e2e.own_site import Hall, Place, a_hall
-from tests.farhost import Far
+from tests.farhost import Far, far_host
 
-GATE: Final = """
+_GATE: Final = """
 [[command]]
 name = "gate"
 host = "ssh:far"
-scheduler = "SCHEDULER"
+scheduler = "{scheduler}"
 argv = ["/bin/sh", "-c", "echo run >> {gate}.count; cat {gate} > passed.txt"]
 time_limit_s = 600
 max_running = 50
 [[command.output]]
 path = "passed.txt"
 """
+
+
+def a_gate(scheduler: str = "local") -> str:
+    """Return the command `gate`, which waits until a test writes into the gate."""
+    return _GATE.replace("{scheduler}", scheduler)
 
 
 @dataclass
@@ -58,19 +63,32 @@ def an_open_hall(home: Path) -> Iterator[Hall]:
         yield made
 
 
+def host_far(place: Path, base: Path, lines: str = "") -> str:
+    """Return an agent's settings for a host `far` that `far_host` made at ``place``."""
+    way = f'base = "{base}"\nssh_config = "{place / "ssh_config"}"\n'
+    return f"\n[host.far]\n{way}{lines or 'logins_per_minute = 600'}\n"
+
+
+@contextmanager
 def a_far_site(
-    hall: Hall, far: Far, config: Path, commands: str, *, room: Path | None = None, **settings: int
-) -> FarSite:
-    """Make a site whose commands may name `ssh:far`; ``config`` is the ssh configuration."""
-    room = room or far.room()
-    far.home.chmod(0o777)
-    text = commands.replace("{gate}", str(far.home / "gate"))
-    place = hall.joined(commands=text.replace("{", "{{").replace("}", "}}"))
-    os.mkfifo(far.home / "gate")
-    (far.home / "gate").chmod(0o666)
-    usual = {"logins_per_minute": 600} | settings
-    lines = [f'base = "{room}/jobs"', f'ssh_config = "{config}"']
-    lines += [f"{key} = {value}" for key, value in usual.items()]
-    file = place.home / "agent.toml"
-    file.write_text("\n".join([file.read_text(), "[host.far]", *lines, ""]))
-    return FarSite(place, far, room / "jobs")
+    place: Path, commands: str, hall: Hall | None = None, *, lines: str = "", **host: Any
+) -> Iterator[FarSite]:
+    """Give a site whose commands may name `ssh:far`, in ``hall`` or in one of its own.
+
+    ``lines`` are more settings of the host; the rest says what it is like: see `far_host`. If its
+    disk is small, jobs lie there.
+    """
+    with ExitStack() as stack:
+        far = stack.enter_context(far_host(place, **host))
+        if hall is None:
+            (place / "hall").mkdir()
+            hall = stack.enter_context(an_open_hall(place / "hall"))
+        room = far.home / "disk" if "disk_bytes" in host else far.room()
+        far.home.chmod(0o777)
+        text = commands.replace("{gate}", str(far.home / "gate"))
+        joined = hall.joined(commands=text.replace("{", "{{").replace("}", "}}"))
+        os.mkfifo(far.home / "gate")
+        (far.home / "gate").chmod(0o666)
+        with (joined.home / "agent.toml").open("a") as settings:
+            settings.write(host_far(place, room / "jobs", lines))
+        yield FarSite(joined, far, room / "jobs")

@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from sekisho.domain.egress import STDOUT_NAME
-from tests.e2e.far_site import GATE, FarSite, a_far_site, an_open_hall
+from tests.e2e.far_site import FarSite, a_far_site, a_gate, an_open_hall
 from tests.e2e.own_site import Hall
-from tests.farhost import far_host
 
 COMMANDS = """
 [[command]]
@@ -66,9 +65,9 @@ def hall(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hall]:
 def site(request: pytest.FixtureRequest, hall: Hall, tmp_path: Path) -> Iterator[FarSite]:
     kind = request.param
     shell = "/bin/csh" if kind == "csh" else None
-    with far_host(tmp_path, noisy=kind == "noisy", busybox=kind == "busybox", shell=shell) as far:
-        commands = COMMANDS + GATE.replace("SCHEDULER", "local")
-        yield a_far_site(hall, far, tmp_path / "ssh_config", commands)
+    what = {"noisy": kind == "noisy", "busybox": kind == "busybox", "shell": shell}
+    with a_far_site(tmp_path, COMMANDS + a_gate(), hall, **what) as site:
+        yield site
 
 
 def test_a_job_runs_there_with_its_inputs_and_only_what_may_leave_comes_back(
@@ -126,25 +125,23 @@ def test_a_cancel_ends_what_runs_there(site: FarSite) -> None:
 def test_the_check_looks_at_the_computing_host(
     hall: Hall, tmp_path: Path, language: str, words: str
 ) -> None:
-    with far_host(tmp_path) as far:
-        site = a_far_site(hall, far, tmp_path / "ssh_config", COMMANDS)
+    with a_far_site(tmp_path, COMMANDS, hall) as site:
         said = site.place.site("check", "--quick", LC_ALL=f"{language}.UTF-8").out
         assert f"{words}" in said
         assert f"far: rsync {rsync_version()}" in said
         assert "far:/bin/sh" in said
-        far.server.authorize("# nobody")
-        far.server.cut()
+        site.far.server.authorize("# nobody")
+        site.far.server.cut()
         checks = {c["check"]: c for c in _found(site)}
         assert checks["host"]["code"] == "ssh.auth"
 
 
 def test_the_check_names_what_is_wrong_on_the_computing_host(hall: Hall, tmp_path: Path) -> None:
     wrong = COMMANDS.replace('argv = ["/bin/sh", "-c", "trap', 'argv = ["/no/such", "-c", "trap')
-    with far_host(tmp_path) as far:
-        site = a_far_site(hall, far, tmp_path / "ssh_config", wrong)
+    with a_far_site(tmp_path, wrong, hall) as site:
         (site.base.parent / "jobs").mkdir()
         (site.base.parent / "jobs" / "something").touch()
-        far.give(site.base.parent)
+        site.far.give(site.base.parent)
         found = [(c["check"], c["code"]) for c in _found(site)]
         assert ("host", "site.work_base") in found
         (site.base / "something").unlink()

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.far_site import GATE, FarSite, a_far_site, an_open_hall
-from tests.farhost import far_host
+from tests.e2e.far_site import FarSite, a_far_site, a_gate
 from tests.slurm import Slurm, a_slurm
 
 SCHEDULER = """
@@ -35,11 +34,9 @@ def slurm() -> Iterator[Slurm]:
 
 @pytest.fixture(scope="module")
 def site(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarSite]:
-    place = tmp_path_factory.mktemp("far")
-    home = tmp_path_factory.mktemp("hall")
-    with far_host(place, noisy=True) as far, an_open_hall(home) as hall:
-        commands = GATE.replace("SCHEDULER", "trial") + SCHEDULER.replace("@conf@", str(slurm.conf))
-        yield a_far_site(hall, far, place / "ssh_config", commands)
+    commands = a_gate("trial") + SCHEDULER.replace("@conf@", str(slurm.conf))
+    with a_far_site(tmp_path_factory.mktemp("far"), commands, noisy=True) as site:
+        yield site
 
 
 def test_a_job_goes_through_a_queue_behind_ssh(site: FarSite, slurm: Slurm) -> None:

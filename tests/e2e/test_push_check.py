@@ -18,8 +18,9 @@ import pytest
 from sekisho.adapters.hosts.ssh import SshAddress, SshHost
 from sekisho.client.spec import JobSpec
 from tests.bare_site import SITE, bare_world
-from tests.gated import GatedHouse, gate_client, gated_house, until
+from tests.gated import GatedHouse, gate_client, gated_house
 from tests.sshd import make_key, remove
+from tests.waiting import until
 
 TOOLS = ("sh", "mkdir", "mktemp", "rmdir", "df", "tail", "true", "cat")
 
@@ -163,7 +164,7 @@ def test_a_faulty_manifest_is_told_as_a_closed_gate_and_waiting_goes_on_when_it_
         assert "nonsense" in gate_log.read_text()  # the fault itself is for the site's people
         with ThreadPoolExecutor(1) as other:
             waiting = other.submit(client.submit, JobSpec(site="kobe", command="noop"))
-            until(lambda: gate_log.read_text().count("gate_closed") > refused, within_s=60)
+            until(lambda: gate_log.read_text().count("gate_closed") > refused)
             assert not waiting.done()
             manifest.write_text(text)
             assert waiting.result(60).wait().state == "succeeded"

@@ -19,6 +19,7 @@ from sekisho.client.spec import JobSpec
 from sekisho.compose.gate import gate
 from sekisho.config.site import load_site
 from sekisho.site.gate import Gate
+from tests.e2e.far_site import host_far
 from tests.farhost import Far, far_host
 from tests.gated import SITE, USER, GatedSite, gated_site, local_gate
 
@@ -71,8 +72,7 @@ def house(tmp_path: Path) -> Iterator[FarGate]:
         site = gated_site(tmp_path)
         base = far.room() / "jobs"
         with (site.home / "agent.toml").open("a") as settings:
-            settings.write(f'[host.far]\nbase = "{base}"\nlogins_per_minute = 600\n')
-            settings.write(f'ssh_config = "{tmp_path / "ssh_config"}"\n')
+            settings.write(host_far(tmp_path, base))
         with (site.home / "manifest.toml").open("a") as manifest:
             manifest.write(COMMAND)
         try:

@@ -18,7 +18,8 @@ from sekisho.client.client import Client, new_job_id
 from sekisho.client.errors import JobExpired, JobRefused
 from sekisho.client.spec import JobSpec
 from sekisho.domain.errors import NotFound
-from tests.gated import GatedHouse, gate_client, gated_house, until
+from tests.gated import GatedHouse, gate_client, gated_house
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -150,7 +151,7 @@ def test_the_sites_log_tells_of_pushed_jobs_as_of_pulled_ones(
 
 def test_no_process_is_left_when_all_is_done(house: GatedHouse, client: Client) -> None:
     client.submit(JobSpec(site="kobe", command="noop")).wait()
-    until(lambda: house.site.carrier() is None, within_s=60)
+    until(lambda: house.site.carrier() is None)
 
 
 def visited(client: Client, job_id: str) -> bool:
@@ -174,7 +175,7 @@ def test_a_job_that_finds_no_room_in_its_time_ends_expired_and_never_starts(
 ) -> None:
     """The manifest lets eight run at once; the ninth is willing to wait for a second."""
     held = [client.submit(JobSpec(site="kobe", command="wait")) for _ in range(8)]
-    until(lambda: house.site.starts() == len(held), within_s=60)
+    until(lambda: house.site.starts() == len(held))
     spec = JobSpec(site="kobe", command="wait", queue_limit=timedelta(seconds=1))
     with pytest.raises(JobExpired):
         client.submit(spec).result(tmp_path / "late")

@@ -25,8 +25,9 @@ from sekisho.adapters.hosts.ssh import SshAddress
 from sekisho.client.client import Client
 from sekisho.client.spec import JobSpec
 from sekisho.domain.job import JobState
-from tests.gated import GatedSite, gate_lane, gate_line, gated_site, until
+from tests.gated import GatedSite, gate_lane, gate_line, gated_site
 from tests.sshd import Sshd, connected_as, make_key, ordinary_user, serving
+from tests.waiting import until
 
 ROOT = os.geteuid() == 0
 
@@ -133,7 +134,7 @@ def test_an_ordinary_user_has_a_gated_site(home: Home, tmp_path: Path, by_user: 
             assert result.state == JobState.SUCCEEDED
             assert (tmp_path / "r" / "out.txt").read_bytes() == source.read_bytes() * 2
             held = client.submit(JobSpec(site="kobe", command="wait"))
-            until(lambda: far.site.starts() == 1, within_s=60)
+            until(lambda: far.site.starts() == 1)
             assert {owner(Path(f"/proc/{far.site.carrier()}")), *owners(far.site.home)} == {
                 home.user
             }

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +22,7 @@ from sekisho.config.client import load_client
 from sekisho.domain.errors import SekishoError, Unavailable
 from tests.bare_site import SITE, BareWorld, bare_world
 from tests.faults.test_full_disks import SmallDisk
+from tests.waiting import until
 
 JOB = "job_" + "0" * 26
 TOKEN = "0123456789abcdef"
@@ -40,13 +40,6 @@ def world(tmp_path: Path) -> Iterator[BareWorld]:
 def starts(world: BareWorld) -> list[str]:
     file = world.place / "starts"
     return file.read_text().split() if file.exists() else []
-
-
-def until(claim: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + SECONDS
-    while not claim():
-        assert time.monotonic() < end, what
-        threading.Event().wait(0.05)
 
 
 def killed(world: BareWorld, job: Job) -> Path:

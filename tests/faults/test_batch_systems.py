@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from sekisho.adapters.schedulers.control import SCRIPT_TEXT
-from tests.engines import ENGINES, SECONDS, Batch, Engine, a_batch, until
+from tests.engines import ENGINES, SECONDS, Batch, Engine, a_batch
 from tests.faults.program import call
 from tests.faults.trio import Trio
+from tests.waiting import until
 
 pytestmark = pytest.mark.time_limit(600)
 

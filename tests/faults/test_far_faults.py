@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.far_site import GATE, FarSite, a_far_site, an_open_hall
-from tests.e2e.own_site import Hall
-from tests.farhost import far_host
+from tests.e2e.far_site import FarSite, a_far_site, a_gate
+from tests.waiting import until
 
 SECONDS = 120.0
 DISK_BYTES = 24 << 20
+SMALL = "logins_per_minute = 600\nspare_bytes = 1048576\n"
 #: The longest time between two looks is 10 s.
 AWAY_SECONDS = 15.0
 COMMANDS = (
-    GATE.replace("SCHEDULER", "local")
+    a_gate()
     + """
 [[command]]
 name = "count"
@@ -41,32 +41,17 @@ path = "said.txt"
 
 
 @pytest.fixture
-def hall(tmp_path: Path) -> Iterator[Hall]:
-    (tmp_path / "hall").mkdir()
-    with an_open_hall(tmp_path / "hall") as made:
-        yield made
-
-
-@pytest.fixture
-def site(hall: Hall, tmp_path: Path) -> Iterator[FarSite]:
-    with far_host(tmp_path) as far:
-        yield a_far_site(hall, far, tmp_path / "ssh_config", COMMANDS)
+def site(tmp_path: Path) -> Iterator[FarSite]:
+    with a_far_site(tmp_path, COMMANDS) as site:
+        yield site
 
 
 @pytest.fixture(params=["rsync", "shell"])
-def small(request: pytest.FixtureRequest, hall: Hall, tmp_path: Path) -> Iterator[FarSite]:
+def small(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FarSite]:
     """A site whose computing host has a small disk; inputs go there in either way."""
-    noisy = request.param == "shell"
-    with far_host(tmp_path, noisy=noisy, disk_bytes=DISK_BYTES) as far:
-        disk, config = far.home / "disk", tmp_path / "ssh_config"
-        yield a_far_site(hall, far, config, COMMANDS, room=disk, spare_bytes=1 << 20)
-
-
-def until(claim: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + SECONDS
-    while not claim():
-        assert time.monotonic() < end, what
-        time.sleep(0.1)
+    what = {"noisy": request.param == "shell", "disk_bytes": DISK_BYTES}
+    with a_far_site(tmp_path, COMMANDS, lines=SMALL, **what) as site:
+        yield site
 
 
 def test_inputs_that_find_no_room_end_the_job_unstarted_and_the_next_one_runs(

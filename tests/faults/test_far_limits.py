@@ -13,9 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 import sekisho
-from tests.e2e.far_site import a_far_site, an_open_hall
-from tests.farhost import Far, far_host
+from tests.e2e.far_site import a_far_site
+from tests.farhost import Far
 
 JOBS: Final = 100
 LOGINS_PER_MINUTE: Final = 10
@@ -65,21 +67,18 @@ def killing(far: Far, killed: list[int]) -> Iterator[None]:
         sweeper.join()
 
 
+@pytest.mark.time_limit(900)
 def test_a_hundred_jobs_on_a_host_that_counts_logins_and_kills_what_is_old(tmp_path: Path) -> None:
     killed: list[int] = []
-    home = tmp_path / "hall"
-    home.mkdir()
-    with far_host(tmp_path, noisy=True) as far, an_open_hall(home) as hall:
-        site = a_far_site(
-            hall, far, tmp_path / "ssh_config", COMMANDS, logins_per_minute=LOGINS_PER_MINUTE
-        )
+    few = f"logins_per_minute = {LOGINS_PER_MINUTE}\n"
+    with a_far_site(tmp_path, COMMANDS, lines=few, noisy=True) as site:
         manifest = site.place.home / "manifest.toml"
         manifest.write_text(manifest.read_text().replace("max_running = 4", "max_running = 20"))
         began = time.monotonic()
         with (
             site.place.agent(),
-            killing(far, killed),
-            sekisho.connect(hall.environ["SEKISHO_CONFIG"]) as client,
+            killing(site.far, killed),
+            sekisho.connect(site.place.hall.environ["SEKISHO_CONFIG"]) as client,
             ThreadPoolExecutor(JOBS) as pool,
         ):
             specs = [a_mark(site.place.name, n) for n in range(JOBS)]
@@ -89,24 +88,21 @@ def test_a_hundred_jobs_on_a_host_that_counts_logins_and_kills_what_is_old(tmp_p
         assert ends == ["succeeded"] * JOBS
         assert sorted(map(int, site.lines(".witness"))) == list(range(JOBS))
         assert killed
-        assert far.server.logins <= LOGINS_PER_MINUTE * (minutes + 1)
+        assert site.far.server.logins <= LOGINS_PER_MINUTE * (minutes + 1)
 
 
 def test_whatever_is_killed_at_any_moment_every_job_starts_once(tmp_path: Path) -> None:
     """Kills agents, and what serves their connections, at moments that nobody chose."""
-    home = tmp_path / "hall"
-    home.mkdir()
     moments = random.Random(7)
     pause = threading.Event()
-    with far_host(tmp_path) as far, an_open_hall(home) as hall:
-        site = a_far_site(hall, far, tmp_path / "ssh_config", COMMANDS)
-        with sekisho.connect(hall.environ["SEKISHO_CONFIG"]) as client:
+    with a_far_site(tmp_path, COMMANDS) as site:
+        with sekisho.connect(site.place.hall.environ["SEKISHO_CONFIG"]) as client:
             jobs = [client.submit(a_mark(site.place.name, n)) for n in range(12)]
             for _ in range(5):
                 with site.place.agent() as agent:
                     for _ in range(3):
                         pause.wait(moments.uniform(0.1, 1.0))
-                        far.server.cut()
+                        site.far.server.cut()
                     agent.send(signal.SIGKILL)
             with site.place.agent():
                 ends = [job.wait(200).state for job in jobs]

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.engines import GRID_ENGINE, SECONDS, Batch, a_batch, until
+from tests.engines import GRID_ENGINE, SECONDS, Batch, a_batch
 from tests.faults.trio import Trio
+from tests.waiting import until
 
 pytestmark = pytest.mark.time_limit(600)
 

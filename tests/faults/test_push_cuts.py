@@ -23,8 +23,8 @@ from sekisho.client.spec import JobSpec
 from sekisho.config.client import SshSite
 from sekisho.domain.job import JobState
 from tests.gated import SITE as GATED
-from tests.gated import until
 from tests.two_sites import BARE, TwoSites, a_slow, two_sites
+from tests.waiting import until
 from tests.wire import Wire, wire
 
 MIB = 1 << 20
@@ -194,7 +194,7 @@ def test_clients_that_wait_for_one_job_all_get_its_result(
                 stack.enter_context(sites.sekisho("wait", job.id, "--into", name, state=state))
                 for name, state in (("a", "state"), ("b", "state"), ("c", "elsewhere"))
             ]
-            until(lambda: len(sessions(sites)) >= len(waits), within_s=60)
+            until(lambda: len(sessions(sites)) >= len(waits))
             sites.house.site.go.touch()
             said = [process.communicate(timeout=120)[1] for process in waits]
         assert [process.returncode for process in waits] == [0, 0, 0], said
@@ -333,7 +333,7 @@ def test_an_rsync_that_is_killed_over_there_leaves_nothing_beside_the_inputs(
         with cut_at(line, lambda: line.out, once):
             job = client.submit(a_slow(tmp_path, BARE, content))
         assert len(killed) > 0
-        until(lambda: sites.house.site.starts() == 1, within_s=60)
+        until(lambda: sites.house.site.starts() == 1)
         (work,) = tmp_path.rglob(f"{job.id}/work")
         assert [file.name for file in work.iterdir()] == ["in.txt"]
         sites.house.site.go.touch()

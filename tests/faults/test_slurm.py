@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.engines import SECONDS, SLURM, Batch, a_batch, until
+from tests.engines import SECONDS, SLURM, Batch, a_batch
 from tests.faults.trio import Trio
+from tests.waiting import until
 
 pytestmark = pytest.mark.time_limit(600)
 GREEDY = "import time; kept = bytearray(400_000_000); time.sleep(60)"

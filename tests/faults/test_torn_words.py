@@ -18,8 +18,8 @@ from sekisho.adapters.hosts.ssh import Completed, SshAddress, SshHost
 from sekisho.adapters.schedulers.control import Control, launch_text
 from sekisho.domain.errors import SekishoError, Unavailable
 from sekisho.site.host import Answer
-from tests.gated import until
 from tests.launching import a_launch
+from tests.waiting import until
 
 JOB = "job_01m802zef15w8sqczkqjnnwrg5"
 RECORD = b'{"what": "a submitter asked for"}'

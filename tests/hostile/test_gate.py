@@ -143,7 +143,7 @@ def tried(
     name, value = sent or ("LC_NONE", "")
     argv = [*prison.ssh(key), *flags, "--", "far", *words]
     env = {**os.environ, name: value}
-    ended = subprocess.run(argv, input=said, capture_output=True, check=False, timeout=20, env=env)
+    ended = subprocess.run(argv, input=said, capture_output=True, check=False, timeout=60, env=env)
     return Heard(ended.stdout, ended.stderr, ended.returncode)
 
 
@@ -382,7 +382,7 @@ def test_the_environment_is_not_heard(prison: Prison, setting: str) -> None:
 def test_what_the_server_does_not_accept_does_not_arrive(prison: Prison, name: str) -> None:
     argv = [*prison.ssh(prison.house.key, shared=False), "-o", f"SetEnv={name}={prison.secret}"]
     ended = subprocess.run(
-        [*argv, "far"], input=message("identity"), capture_output=True, check=False, timeout=20
+        [*argv, "far"], input=message("identity"), capture_output=True, check=False, timeout=60
     )
     (answer,) = harmless(prison, Heard(ended.stdout, ended.stderr, ended.returncode))
     assert answer.problem is None
@@ -428,13 +428,13 @@ def forwarded(prison: Prison, key: Path, kind: str) -> bool:
         "-RD": ("-R", str(port)),
     }[kind]
     asked = [*prison.ssh(key), "-O", "forward", *rule, "far"]
-    if subprocess.run(asked, capture_output=True, check=False, timeout=20).returncode != 0:
+    if subprocess.run(asked, capture_output=True, check=False, timeout=60).returncode != 0:
         return False
     try:
         return reached(prison, kind, port, inside)
     finally:
         cancel = [*prison.ssh(key), "-O", "cancel", *rule, "far"]
-        subprocess.run(cancel, capture_output=True, check=False, timeout=20)
+        subprocess.run(cancel, capture_output=True, check=False, timeout=60)
 
 
 def reached(prison: Prison, kind: str, port: int, inside: Path) -> bool:
@@ -461,11 +461,11 @@ def test_neither_agent_nor_display_is_taken_along(prison: Prison, flags: tuple[s
         argv = [*prison.ssh(prison.house.key, shared=False), *flags, "far"]
         said = message("identity")
         ended = subprocess.run(
-            argv, input=said, capture_output=True, check=False, timeout=20, env=env
+            argv, input=said, capture_output=True, check=False, timeout=60, env=env
         )
         plain = [*prison.ssh(prison.house.plain, shared=False), *flags, "far", "env"]
         control = subprocess.run(
-            plain, input=b"", capture_output=True, check=False, timeout=20, env=env
+            plain, input=b"", capture_output=True, check=False, timeout=60, env=env
         )
     assert control.returncode == 0
     if "-A" in flags:
@@ -803,7 +803,7 @@ def test_a_planted_link_is_not_written_through(prison: Prison, where: str, tmp_p
             input=message("submit", body=body),
             capture_output=True,
             check=False,
-            timeout=20,
+            timeout=60,
         )
         harmless(there, Heard(ended.stdout, ended.stderr, ended.returncode))
         assert not target.exists()

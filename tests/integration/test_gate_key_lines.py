@@ -74,7 +74,7 @@ def entered(server: Sshd, pair: Path, place: Path) -> bool:
     config.write_text(server.alias("far", key=pair))
     argv = ["ssh", "-F", str(config), "-o", "BatchMode=yes", "-o", "LogLevel=ERROR", "far"]
     ended = subprocess.run(
-        argv, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=20
+        argv, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60
     )
     return ended.returncode != 255
 

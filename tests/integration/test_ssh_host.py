@@ -26,7 +26,6 @@ from sekisho.domain.errors import (
     Unreachable,
     UsageError,
 )
-from tests.gated import until
 from tests.sshd import (
     Sshd,
     connected_as,
@@ -35,6 +34,7 @@ from tests.sshd import (
     reached,
     serving,
 )
+from tests.waiting import until
 
 NASTY = [
     "",

@@ -86,9 +86,8 @@ def offences(rules: dict[str, str], files: list[Path]) -> list[str]:
 
 
 def run_dev(*argv: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(ROOT / "dev"), *argv], cwd=cwd, capture_output=True, text=True, check=False, timeout=30
-    )
+    words = [str(ROOT / "dev"), *argv]
+    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
 
 
 def verbs() -> set[str]:

@@ -13,7 +13,7 @@ from sekisho.adapters.arrival import WORTH_BYTES, Arrivals
 from sekisho.domain.files import RelPath
 from sekisho.transfer.remembered import Look
 from sekisho.transfer.source import LocalTree, Source
-from tests.gated import until
+from tests.waiting import until
 
 SIZE = 24 << 20
 CONTENT = os.urandom(SIZE)

@@ -14,7 +14,7 @@ from sekisho.adapters import bare_watch
 from sekisho.adapters.bare_watch import Watch
 from sekisho.adapters.hosts import bare
 from sekisho.adapters.hosts.bare import Seen
-from tests.gated import until
+from tests.waiting import until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
