@@ -13,7 +13,7 @@ from sekisho.cli.broker_output import show_made, show_table
 from sekisho.cli.session import Session
 from sekisho.cli.words import Group, json_option
 from sekisho.domain.access import Role
-from sekisho.domain.errors import Conflict
+from sekisho.domain.errors import Conflict, SekishoError
 
 _ROLES = [role.value for role in Role if role not in (Role.SITE, Role.INVITATION)]
 
@@ -54,7 +54,12 @@ def create_token(  # noqa: PLR0913 (one for each option)
     if shown:
         show_made(session, secret.reveal(), {"id": made.id, "secret": secret.reveal()})
     else:
-        write_file(file, f"{secret.reveal()}\n".encode())
+        try:
+            write_file(file, f"{secret.reveal()}\n".encode())
+        except (OSError, SekishoError):  # nobody has it, so it must open nothing
+            with open_desk(config) as desk:
+                desk.tokens.revoke(made.id)
+            raise
         show_made(session, f"{made.id} {file}", {"id": made.id, "file": str(file)})
 
 

@@ -22,7 +22,7 @@ from sekisho.cli.click_words import speak
 from sekisho.cli.interrupt import Interrupted, hear_children
 from sekisho.cli.session import Session
 from sekisho.cli.words import Group, session_of
-from sekisho.domain.errors import SekishoError, UsageError
+from sekisho.domain.errors import Conflict, SekishoError, UsageError
 from sekisho.i18n.catalogue import LANGUAGES, text
 
 #: Every command, with the module that has it, in the order of the help.
@@ -115,11 +115,12 @@ def run(argv: Sequence[str] | None = None) -> int:
         return statuses.SIGNAL_BASE + stop.signum
     except click.Abort:
         return statuses.SIGNAL_BASE + 2
-    except SekishoError as error:
-        if session.debug:
+    except (SekishoError, OSError) as error:
+        if session.debug or isinstance(error, BrokenPipeError):
             raise
-        output.error(session, error)
-        return error.exit_status
+        told = error if isinstance(error, SekishoError) else _refused(error)
+        output.error(session, told)
+        return told.exit_status
     return status if isinstance(status, int) else statuses.DONE
 
 
@@ -128,6 +129,12 @@ def _click_error(session: Session, error: click.ClickException) -> None:
     if context is not None and not session.json:
         output.note(session, context.get_usage())
     output.error(session, UsageError("usage.arguments", why=error.format_message()))
+
+
+def _refused(error: OSError) -> SekishoError:
+    """Return what the system refused, as an error of ours: a path that was typed, a full disk."""
+    place = "" if error.filename is None else f": {os.fsdecode(error.filename)}"
+    return Conflict("system.refused", why=f"{error.strerror or error}{place}")
 
 
 def main() -> NoReturn:
@@ -139,7 +146,14 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         status = statuses.SIGNAL_BASE + 2
     except BrokenPipeError:  # the reader of our output is gone: nobody is left to be told
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         status = statuses.DONE
+    except OSError:  # there is no room for our output, as was told on stderr
+        _give_up_stdout()
+        status = Conflict.exit_status
     sys.exit(status)
+
+
+def _give_up_stdout() -> None:
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
