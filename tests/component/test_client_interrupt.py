@@ -15,8 +15,9 @@ from sekisho.cli.interrupt import Interrupted, choose, interruptible
 from sekisho.cli.progress import Reporter
 from sekisho.cli.session import Session
 from sekisho.client.client import Client
+from sekisho.domain.errors import NotFound, Unreachable
 from sekisho.wire.envelope import Outcome, Request
-from sekisho.wire.v1 import JobView
+from sekisho.wire.v1 import JobView, SubmitJob
 
 
 def nothing(_request: Request, _files: Files) -> tuple[Outcome, Files]:
@@ -76,6 +77,44 @@ def test_a_submission_that_was_complete_after_all_goes_on(session: Session, tmp_
     (view,) = client.jobs()
     assert view.state == "queued"
     assert f"sekisho wait {view.id}" in told(session)
+
+
+class Down(MemoryLane):
+    """A line that breaks while the job is submitted, and is never up again."""
+
+    def submit(self, job: SubmitJob) -> JobView:
+        super().submit(job)
+        raise Interrupted(signal.SIGTERM)
+
+    def view(
+        self,
+        job_id: str,
+        *,
+        version: int | None = None,
+        wait_s: float = 0,
+        end: bool = False,
+        patience_s: float | None = None,
+    ) -> JobView:
+        del version, wait_s, end
+        assert patience_s is not None, f"{job_id} would be asked for without end"
+        assert patience_s < 10
+        raise Unreachable
+
+
+def test_who_stops_does_not_wait_for_a_line_that_is_down(session: Session, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run._submitted(session, Reporter(session), Client(Down(nothing)), words(tmp_path))  # noqa: SLF001
+    assert "not known whether job_" in told(session)
+
+
+def test_a_signal_before_the_job_was_submitted_says_so(session: Session, tmp_path: Path) -> None:
+    class Early(MemoryLane):
+        def submit(self, job: SubmitJob) -> JobView:
+            raise Interrupted(signal.SIGINT) from NotFound(job=job.id)
+
+    with pytest.raises(Interrupted):
+        run._submitted(session, Reporter(session), Client(Early(nothing)), words(tmp_path))  # noqa: SLF001
+    assert "Nothing was submitted" in told(session)
 
 
 def test_signals_mean_what_they_meant_before_once_the_block_is_left() -> None:

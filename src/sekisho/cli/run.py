@@ -17,11 +17,12 @@ from sekisho.cli.interrupt import Interrupted, interruptible
 from sekisho.cli.progress import Reporter, reporter
 from sekisho.cli.session import Session
 from sekisho.cli.words import Command, JobCommand, json_option, quiet_option
-from sekisho.domain.errors import SekishoError, UsageError
+from sekisho.domain.errors import NotFound, SekishoError, UsageError
 from sekisho.domain.job import JobState
 
 C = TypeVar("C", bound=Callable[..., Any])
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd]?)")
+_WITHDRAW_SECONDS: Final = 2.0
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -111,17 +112,26 @@ def _submitted(session: Session, show: Reporter, client: Any, words: dict[str, A
         with interruptible():
             return client.submit(spec, job_id=job_id, progress=show.sending, on_known=show.known)
     except Interrupted:
-        with contextlib.suppress(SekishoError), interruptible():
-            _withdraw(session, client.job(job_id))
+        with contextlib.suppress(Interrupted), interruptible():
+            _withdraw(session, client, job_id)
         raise
 
 
-def _withdraw(session: Session, job: Any) -> None:
-    """Cancel a job whose inputs are not complete; leave one alone that may run already."""
-    if job.view.state == JobState.DRAFT and job.cancel().state == JobState.CANCELLED:
-        output.note(session, session.say("withdrawn", job=job.id))
+def _withdraw(session: Session, client: Any, job_id: str) -> None:
+    """Cancel a job whose inputs are not complete; leave one alone that may run already.
+
+    Whoever wants to stop does not wait for a line that is down.
+    """
+    try:
+        job = client.job(job_id, patience_s=_WITHDRAW_SECONDS)
+        incomplete = job.view.state == JobState.DRAFT
+        withdrawn = incomplete and job.cancel().state == JobState.CANCELLED
+    except NotFound:
+        output.note(session, session.say("not_submitted"))
+    except SekishoError:
+        output.note(session, session.say("perhaps_submitted", job=job_id))
     else:
-        output.note(session, session.say("detached", job=job.id))
+        output.note(session, session.say("withdrawn" if withdrawn else "detached", job=job_id))
 
 
 def _job_id(given: str | None, file: Path | None, make: Callable[[], str]) -> str:

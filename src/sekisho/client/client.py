@@ -93,9 +93,12 @@ class Client:
             view = self._line.start(job_id)
         return Job(self._line, view)
 
-    def job(self, job_id: str) -> Job:
-        """Return a job submitted before; raise NotFound if there is no such job of ours."""
-        return Job(self._line, self._line.view(check_job_id(job_id)))
+    def job(self, job_id: str, patience_s: float | None = None) -> Job:
+        """Return a job submitted before; raise NotFound if there is no such job of ours.
+
+        A line that is down is tried again for ``patience_s`` seconds; None: as the settings say.
+        """
+        return Job(self._line, self._line.view(check_job_id(job_id), patience_s=patience_s))
 
     def jobs(self) -> Iterator[JobView]:
         """Return our jobs, newest first."""
