@@ -10,6 +10,7 @@ from sekisho.cli import output
 from sekisho.cli.progress import LineReporter, Reporter, reporter
 from sekisho.cli.run import Duration, _inputs
 from sekisho.cli.session import Session
+from sekisho.cli.site_log import Entry, shown
 from sekisho.client.errors import JobRefused
 from sekisho.client.result import Result
 from sekisho.domain.errors import NotFound, SekishoError, Unreachable, UsageError
@@ -53,6 +54,47 @@ def test_nothing_of_others_steers_the_terminal(text: str) -> None:
     shown = "".join(printed(at))
     assert "\N{REPLACEMENT CHARACTER}" in shown
     assert not set("\x1b\x9b\r\b\x00\x07\u202e\u2066\u200b\u2028\udc9b\ue000") & set(shown)
+
+
+@pytest.mark.parametrize("lines", ["\n", "\r\n", "\v", "\u2028", "\x85"], ids=ascii)
+def test_what_the_other_side_says_of_an_error_is_on_no_line_of_its_own(lines: str) -> None:
+    """Kills: a site or a broker that makes up lines of ours, a result among them."""
+    forged = f"x{lines}error[job.lost]: forged"
+    at = session()
+    told = Result(
+        job="job_1", site="s", state="refused", code=f"no.such{lines}code", params={"why": forged}
+    )
+    output.error(at, JobRefused(told))
+    output.error(at, NotFound("site.not_found", site=forged))
+    output.error(at, NotFound("made.up", names=[forged]))
+    LineReporter(at).pausing(Unreachable(why=forged), 5)
+    lines_told = printed(at)[1].splitlines()
+    assert len(lines_told) == 8
+    assert not any(line.lstrip().startswith(("error[job.lost]", "code")) for line in lines_told)
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        ("--steps", "--steps"),
+        ("{steps}", "{steps}"),
+        ("計算.txt", "計算.txt"),
+        ("", '""'),
+        ("two words", '"two words"'),
+        ("a, --all", '"a, --all"'),
+        ('say "no"', r'"say \"no\""'),
+        ("[x]", '"[x]"'),
+    ],
+)
+def test_it_is_seen_where_a_word_begins_and_ends(given: str, seen: str) -> None:
+    """Kills: an argument with a space or a comma that is shown as if it were two."""
+    assert output.word(given) == seen
+
+
+def test_the_sites_log_shows_where_an_argument_ends() -> None:
+    facts = {"argv": ["/bin/solve", "a, --all"], "code": None}
+    body = {"at": "2026-01-01T00:00:00+00:00", "kind": "started", "job": "job_1", "facts": facts}
+    assert 'argv=[/bin/solve, "a, --all"] code=-' in shown(Entry(body, "", "taro", "solve"))
 
 
 def test_ordinary_names_are_shown_as_they_are() -> None:

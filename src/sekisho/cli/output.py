@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from sekisho.i18n.catalogue import sentence
+from sekisho.i18n.catalogue import Sentence, sentence
 
 if TYPE_CHECKING:
     from sekisho.cli.session import Session
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Control, format (bidi, zero width), surrogate, private use, unassigned; line separators.
 _UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+#: What separates words, or could seem to.
+_AMBIGUOUS: Final = re.compile(r"[\s\"'\[\]\\]|^$")
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -23,6 +27,11 @@ def safe(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_REPLACEMENT if unicodedata.category(c) in _UNSAFE else c for c in text)
+
+
+def word(text: str) -> str:
+    """Return ``text`` so that it is seen where it begins and ends: quoted, if it needs to be."""
+    return json.dumps(text, ensure_ascii=False) if _AMBIGUOUS.search(text) else text
 
 
 def safe_lines(text: str) -> str:
@@ -90,7 +99,7 @@ def error(session: Session, failure: SekishoError) -> None:
     if reason is not None and reason.code is not None:
         lines[1:1] = _lines(session, reason.code, reason.params, "reason")
     if session.json:
-        what = sentence(failure.code, failure.params, session.lang).what
+        what = what_of(session, failure)
         params = {
             k: v if isinstance(v, int | float | list) else str(v) for k, v in failure.params.items()
         }
@@ -100,8 +109,25 @@ def error(session: Session, failure: SekishoError) -> None:
         print(safe_lines(line), file=session.err, flush=True)
 
 
+def what_of(session: Session, failure: SekishoError) -> str:
+    """Return what happened, in words; what the other side said of it is on no line of its own."""
+    return _sentence(session, failure.code, failure.params).what
+
+
+def _sentence(session: Session, code: str, params: Mapping[str, object]) -> Sentence:
+    return sentence(
+        safe(code), {name: _tame(value) for name, value in params.items()}, session.lang
+    )
+
+
+def _tame(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return [safe(str(item)) for item in value]
+    return None if value is None else safe(str(value))
+
+
 def _lines(session: Session, code: str, params: Mapping[str, object], kind: str) -> Iterable[str]:
-    made = sentence(code, params, session.lang)
-    yield f"{kind}[{code}]: {made.what}"
+    made = _sentence(session, code, params)
+    yield f"{kind}[{safe(code)}]: {made.what}"
     if made.next:
         yield f"  {made.next}"

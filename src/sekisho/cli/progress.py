@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from sekisho.cli import output
 from sekisho.cli.session import Session
 from sekisho.domain.outage import Outage, failed
-from sekisho.i18n.catalogue import sentence, text
+from sekisho.i18n.catalogue import text
 from sekisho.transfer.progress import Pace
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class LineReporter(Reporter):
         elif seconds >= 1:
             self._outage = failed(self._outage, error.code, self._monotonic())
             if self._outage.speaks:
-                what = sentence(error.code, error.params, self.session.lang).what
+                what = output.what_of(self.session, error)
                 output.note(self.session, self.session.say("pausing", what=what, s=round(seconds)))
 
     def _back(self) -> None:

@@ -172,5 +172,5 @@ def _shown(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat(timespec="seconds")
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return " ".join(map(str, value)) or "-"
+        return " ".join(output.word(str(item)) for item in value) or "-"
     return "-" if value is None or value == "" else str(value)

@@ -116,7 +116,7 @@ def _value(value: object) -> str:
         return "[" + ", ".join(_value(item) for item in value) + "]"
     if isinstance(value, str) and _DIGEST.fullmatch(value):
         return f"{value[:_SHORT]}…"
-    return "-" if value is None else str(value)
+    return "-" if value is None else output.word(str(value))
 
 
 def _print(session: Session, entry: Entry) -> None:

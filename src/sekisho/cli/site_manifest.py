@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from sekisho.cli.output import word
 from sekisho.cli.session import Session
 from sekisho.domain.egress import LogRule, OutputRule
 from sekisho.domain.launch import LaunchLimits, Sandbox
@@ -72,11 +73,13 @@ def _venue(command: Command) -> Iterator[tuple[str, str]]:
     if asked := _asked(command.resources):
         yield "resources", ", ".join(f"{name}={amount}" for name, amount in asked.items())
     if command.licence:
-        yield "licence", " ".join(command.licence)
+        yield "licence", " ".join(map(word, command.licence))
 
 
 def _argument(element: ArgTemplate) -> str:
-    return element if isinstance(element, str) else f"[{' '.join(element)}]"
+    if isinstance(element, str):
+        return word(element)
+    return f"[{' '.join(map(word, element))}]"
 
 
 def _parameter(parameter: Parameter) -> str:
