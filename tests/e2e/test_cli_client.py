@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -107,6 +108,21 @@ def test_submit_wait_show_jobs_and_fetch_speak_of_one_job(house: House, tmp_path
         fetched = house.call("fetch", job, "--json", "--into", tmp_path).json
         assert fetched["files"] == [str(tmp_path / LOG_NAME)]
     assert house.call("show", job, "--json").json["received"]
+
+
+def test_a_job_is_shown_in_words_of_one_language(house: House) -> None:
+    job = house.call("submit", SITE, "nothing-of-that-name").out.strip()
+    house.call("wait", job)
+    shown = house.call("show", job).out
+    assert re.search(r"^state +refused$", shown, re.MULTILINE)
+    assert re.search(r"^reason +The site has no command nothing-of-that-name", shown, re.MULTILINE)
+    assert re.search(r"^result received +yes$", shown, re.MULTILINE)
+    assert not re.search(r"_|True|False|None", shown.replace(job, ""))
+    japanese = house.call("--lang", "ja", "show", job).out
+    assert re.search(r"^状態 +拒否$", japanese, re.MULTILINE)
+    assert not re.search(r"^[a-z]", japanese, re.MULTILINE)
+    asked = house.call("cancel", job)
+    assert (asked.out, asked.err) == ("refused\n", ""), "an ended job is not asked for"
 
 
 def test_sites_tell_who_is_there(house: House) -> None:

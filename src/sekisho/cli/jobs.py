@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +15,8 @@ from sekisho.cli.run import INTO, ON_INTERRUPT, TIMEOUT
 from sekisho.cli.session import Session
 from sekisho.cli.words import Command, JobCommand, json_option, quiet_option
 from sekisho.domain.errors import NotFound
-from sekisho.i18n.catalogue import text
+from sekisho.domain.job import JobState
+from sekisho.i18n.catalogue import sentence, text
 
 if TYPE_CHECKING:
     from sekisho.wire.v1 import JobView, SiteView
@@ -84,7 +86,7 @@ def cancel(session: Session, job_id: str) -> None:
         output.result_json(session, view)
     else:
         output.result(session, text("state", view.state, session.lang))
-        if view.cancel_requested:
+        if view.cancel_requested and not JobState(view.state).terminal:
             output.note(session, session.say("cancel_asked", job=view.id))
 
 
@@ -125,7 +127,7 @@ def show(session: Session, job_id: str) -> None:
     if session.json:
         output.result_json(session, facts)
     else:
-        output.columns(session, [(name, _shown(value)) for name, value in facts.items()])
+        output.columns(session, list(_rows(session, facts)))
 
 
 @click.command(cls=Command)
@@ -141,6 +143,9 @@ def sites(session: Session) -> None:
         output.columns(session, [_site_row(session, site) for site in found])
 
 
+_STATES: Final = frozenset({"state", "attention"})
+#: What only repeats another row, or explains one.
+_FOR_PROGRAMS: Final = frozenset({"job", "params"})
 _FACTS: Final = (
     "id",
     "site",
@@ -179,7 +184,20 @@ def _site_row(session: Session, site: SiteView) -> tuple[str, ...]:
     return site.id, state, session.say("site_jobs", waiting=site.waiting, active=site.active), seen
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}={item}" for name, item in value.items())
-    return "" if value is None else str(value)
+def _rows(session: Session, facts: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """Return a job's facts in words, without those that say nothing."""
+    for name, value in facts.items():
+        if name in _FOR_PROGRAMS or value is None or value == "":
+            continue
+        yield text("column", name, session.lang), _words(session, name, facts)
+
+
+def _words(session: Session, name: str, facts: Mapping[str, Any]) -> str:
+    value = facts[name]
+    if isinstance(value, bool):
+        return session.say("yes" if value else "no")
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    if name == "code":
+        return sentence(value, facts["params"], session.lang).what
+    return text("state", value, session.lang) if name in _STATES else str(value)
