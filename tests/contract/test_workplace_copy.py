@@ -229,10 +229,10 @@ def test_too_much_of_all_together_releases_nothing(maker: Maker, place: Place) -
 def test_staging_without_room_is_storage_full_before_a_byte_is_copied(
     workplace: Workplace, place: Place
 ) -> None:
-    with (Path(place.work_dir) / "sparse").open("wb") as file:
-        file.truncate(1 << 43)
+    leave(place, a=b"content")
+    log = LogRule(release=True, max_bytes=1 << 62)
     with pytest.raises(StorageFull):
-        workplace.stage(place, workplace.collect(place).found, None)
+        workplace.stage(place, workplace.collect(place).found, (log, log))
     assert not Path(place.staging_dir).exists()
 
 

@@ -57,14 +57,14 @@ def liar(tmp_path: Path) -> LyingHost:
 def test_a_name_that_may_not_cross_is_counted_and_never_asked_for(
     liar: LyingHost, name: bytes
 ) -> None:
-    liar.answer = b"log 0\n5 " + name + b"\x005 good\0end 0\0"
+    liar.answer = b"log 0\n5 8 " + name + b"\x005 8 good\0end 0\0"
     left = BareHost(liar, "/tmp").left(JOB)
     assert [str(path) for path, _ in left.files] == ["good"]
     assert left.strange == 1
 
 
 def test_more_files_than_a_tree_may_have_are_not_taken(liar: LyingHost) -> None:
-    liar.answer = b"log 0\n" + b"".join(b"1 f%d\0" % n for n in range(MAX_FILES + 10))
+    liar.answer = b"log 0\n" + b"".join(b"1 8 f%d\0" % n for n in range(MAX_FILES + 10))
     liar.answer += b"end 0\0"
     left = BareHost(liar, "/tmp").left(JOB)
     assert (len(left.files), left.strange) == (MAX_FILES, 10)

@@ -40,6 +40,8 @@ LOG_NAME: Final = RelPath.parse("remote_program_exec.log")
 #: A log up to this size comes with one question; a longer one as a file.
 SHORT_LOG_BYTES: Final = 128 << 10
 _SPARE_BYTES: Final = 16 * MIB
+#: Less than this in holes may be what a file system saves by itself.
+_WORTH_HOLES: Final = MIB
 _FORGETFUL: Final = Forgetful()
 _CAPS: Final = CollectCaps(
     max_entries=2 * MAX_FILES,
@@ -186,12 +188,15 @@ def bring(
         size += left.log_bytes
     if not names:
         return _FORGETFUL
-    free = shutil.disk_usage(to.place).free
-    if size + _SPARE_BYTES > free:
-        raise StorageFull("fetch.disk_full", needed=size, free=free)
+    holes = sum(n - left.taken[path] for path, n in wanted if path in left.taken)
+    free, needed = shutil.disk_usage(to.place).free, size - holes
+    if needed + _SPARE_BYTES > free:
+        raise StorageFull("fetch.disk_full", needed=needed, free=free)
     to.prepare(wanted)
     most = size + size // 8 + _SPARE_BYTES
-    landing = Landing(place=to.place, passing=to.passing, max_bytes=most)
+    landing = Landing(
+        place=to.place, passing=to.passing, max_bytes=most, sparse=needed + _WORTH_HOLES < size
+    )
     with Arrivals(to.passing, [(path.parts[-1], n) for path, n in wanted]) as arrivals:
         rsync.pull(source, names, landing, rising(size, to.progress))
     to.progress(size, size)

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import count
@@ -44,6 +44,7 @@ from sekisho.domain.errors import Conflict, IntegrityError, NotFound, Refused, S
 from sekisho.domain.files import Pattern
 from sekisho.domain.job import JobState
 from sekisho.domain.manifest import Command, bind
+from sekisho.transfer.holes import sparse
 from sekisho.transfer.progress import Progress, unseen
 from sekisho.wire.envelope import Outcome, open_outcome, open_request, seal
 from sekisho.wire.v1 import JobPage, JobView, SiteList, SnapshotView, SubmitJob
@@ -133,12 +134,12 @@ class BareLane:
         )
 
         def push(links: Path, report: Callable[[int], None]) -> None:
-            tries = count()
+            to, tries = replace(target, sparse=sparse(links)), count()
 
             def once() -> None:
                 if next(tries):
                     self._host.settle(job_id)
-                self._rsync.push(links, target, report)
+                self._rsync.push(links, to, report)
 
             self._repeat(once)
 

@@ -25,6 +25,7 @@ from sekisho.domain.errors import Conflict, Corrupt, StorageFull, Unavailable
 from sekisho.domain.files import RelPath
 from sekisho.domain.ids import JOB_ID_PATTERN, check_job_id
 from sekisho.site.workplace import CollectCaps, Collected, Place, Staged
+from sekisho.transfer.holes import extents
 from sekisho.transfer.place import no_room
 from sekisho.transfer.tree import Tree
 
@@ -120,12 +121,12 @@ class LocalWorkplace:
         ]
         over = self.over(release)
         with self._opened_base() as base, _opened(base, place) as here:
-            self._check_room(base, sum(f.size for f in release) + sum(t.max_bytes for t in tails))
             remove(base, here, STAGING)
+            self._check_copy(base, here, release, sum(tail.max_bytes for tail in tails))
             if over or not (release or tails):
                 return self._as_staged(place, Tree(), (), over)
             os.mkdir(STAGING, 0o700, dir_fd=here)
-            with opened_directory(STAGING, here) as staging:
+            with self._roomy(base, here), opened_directory(STAGING, here) as staging:
                 copying = Copying(staging, self._settle_s)
                 copying.add_tails(here, CONTROL, tails)
                 copying.add_files(here, WORK, release)
@@ -178,6 +179,24 @@ class LocalWorkplace:
         total, limit = sum(f.size for f in release), self._caps.max_released_bytes
         return (Fault("output.over", (("limit", limit),)),) if total > limit else ()
 
+    def _check_copy(self, base: int, here: int, release: Sequence[Found], tails: int) -> None:
+        """Raise StorageFull unless there is room for a copy; holes are looked for if need be."""
+        try:
+            self._check_room(base, tails + sum(found.size for found in release))
+        except StorageFull:
+            with opened_directory(WORK, here) as work:
+                self._check_room(base, tails + sum(_written(work, release)))
+
+    @contextmanager
+    def _roomy(self, base: int, here: int) -> Iterator[None]:
+        """Remove a copy for which there was no room after all: others need what it takes."""
+        try:
+            yield
+        except OSError as error:
+            if no_room(error):
+                remove(base, here, STAGING)
+            raise
+
     def _check_room(self, base: int, needed: int) -> None:
         room = os.fstatvfs(base)
         if room.f_bavail * room.f_frsize < needed + self._spare_bytes:
@@ -207,6 +226,15 @@ def _opened(base: int, place: Place, *below: str) -> Iterator[int]:
         for name in (place.job, str(place.attempt), *below):
             here = stack.enter_context(opened_directory(name, here))
         yield here
+
+
+def _written(work: int, release: Sequence[Found]) -> Iterator[int]:
+    """Return how many bytes a copy of each file writes: its holes stay holes."""
+    origin = origin_of(work)
+    with Folders(work) as folders:
+        for found in release:
+            with suppress(Unsafe), folders.opened(found.path, origin, 0) as (fd, _):
+                yield sum(end - start for start, end in extents(fd, 0, found.size))
 
 
 @contextmanager

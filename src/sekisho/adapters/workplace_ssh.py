@@ -23,6 +23,7 @@ from sekisho.domain.errors import StorageFull
 from sekisho.domain.files import RelPath
 from sekisho.domain.ids import check_job_id
 from sekisho.site.workplace import CollectCaps, Collected, Place, Staged
+from sekisho.transfer.holes import sparse
 
 #: So many earlier jobs there are looked at for equal inputs.
 _EARLIER: Final = 3
@@ -69,7 +70,9 @@ class SshWorkplace:
             there = Rsync(self._files.host.ssh)
             bases = [f"../../../{job}/1/{WORK}" for job in self._earlier(place.job)]
             try:
-                target = Target(place=place.work_dir, bases=bases, verify=True)
+                target = Target(
+                    place=place.work_dir, bases=bases, verify=True, sparse=sparse(inputs)
+                )
                 there.push(inputs, target, lambda _: None)
             except StorageFull as error:
                 raise StorageFull("site.disk_full") from error

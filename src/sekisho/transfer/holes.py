@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 #: A shorter hole is read as what it stands for.
 LEAST_HOLE_BYTES: Final = 256 << 10
 _PIECE_BYTES: Final = 256 << 10
+_BLOCK_BYTES: Final = 512  # of st_blocks, whatever those of the file system are
 
 
 def extents(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -22,6 +24,12 @@ def extents(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
         while start < end and (after := _data(fd, start, end)) - start < LEAST_HOLE_BYTES:
             start = _hole(fd, after, end)
         yield first, start
+
+
+def sparse(folder: Path) -> bool:
+    """Say whether a file below ``folder`` takes so much less room than it is long."""
+    seen = [file.stat() for file in folder.rglob("*") if file.is_file()]
+    return any(s.st_blocks * _BLOCK_BYTES + LEAST_HOLE_BYTES <= s.st_size for s in seen)
 
 
 def empty(fd: int, start: int, size: int) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -29,6 +29,7 @@ _STATES: Final = frozenset(
 )
 _SLACK_S: Final = 30.0
 _CALL_S: Final = 60.0
+_BLOCK_BYTES: Final = 512  #: of what `find` and `stat` count
 #: The exit status of a command that a signal has ended is this or above.
 _KILLED: Final = 128
 
@@ -57,13 +58,14 @@ class Left:
     """What a program left behind: the size of its log, and its files by name and size.
 
     ``strange`` counts files whose names may not cross a boundary. Not ``whole``: some folder could
-    not be looked into.
+    not be looked into. ``taken``: what files with holes take over there, in bytes.
     """
 
     log_bytes: int
     files: tuple[tuple[RelPath, int], ...]
     strange: int = 0
     whole: bool = True
+    taken: Mapping[RelPath, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,14 +236,20 @@ def _time(words: str) -> datetime:
 
 def _left(log_bytes: int, entries: Iterable[bytes], *, whole: bool) -> Left:
     files: list[tuple[RelPath, int]] = []
+    taken: dict[RelPath, int] = {}
     strange = 0
     for entry in entries:
-        size, _, name = entry.partition(b" ")
-        if not size.isdigit() or len(name) > MAX_PATH_BYTES or len(files) >= MAX_FILES:
+        size, blocks, name = (*entry.split(b" ", 2), b"", b"")[:3]
+        counted = size.isdigit() and blocks.isdigit()
+        if not counted or len(name) > MAX_PATH_BYTES or len(files) >= MAX_FILES:
             strange += 1
             continue
         try:
-            files.append((RelPath.parse(name.decode("utf-8")), int(size)))
+            path = RelPath.parse(name.decode("utf-8"))
         except (UnicodeDecodeError, SekishoError):
             strange += 1
-    return Left(log_bytes, tuple(sorted(files)), strange, whole)
+            continue
+        files.append((path, int(size)))
+        if int(blocks) * _BLOCK_BYTES < int(size):
+            taken[path] = int(blocks) * _BLOCK_BYTES
+    return Left(log_bytes, tuple(sorted(files)), strange, whole, taken)

@@ -144,9 +144,9 @@ state() { # one word, and the exit record's when there is one
 
 listed() { # what is not newer than `inputs` came in and was left alone
     if [ -e inputs ]; then
-        find work -type f -cnewer inputs -printf '%s %P\0'
+        find work -type f -cnewer inputs -printf '%s %b %P\0'
     else
-        find work -type f -printf '%s %P\0'
+        find work -type f -printf '%s %b %P\0'
     fi
 }
 
@@ -262,7 +262,7 @@ finish) # some seconds after `cancel`: no more asking
         [ -e control/latch/start ] && ! wrapper_alive && break
     done
     ;;
-left) # what the program left: its files as "SIZE NAME" and NUL, after a line that says where
+left) # what the program left: its files as "SIZE BLOCKS NAME" and NUL, after a line that says where
     enter
     [ -f control/exit ] || fail running
     [ -e control/swept ] || { kill_all KILL && : >control/swept; }

@@ -51,12 +51,13 @@ class Landing:
     """Where files arrive: in ``place``, at most ``max_bytes`` of them.
 
     While one comes it is in the folder ``passing``, of the same file system; what is left there is
-    what a killed rsync has left.
+    what a killed rsync has left. ``sparse``: zeros take no room, at a cost for all else.
     """
 
     place: Path
     passing: Path
     max_bytes: int
+    sparse: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +66,14 @@ class Target:
 
     ``bases`` are directories there, relative to it, whose equal files are not sent. With ``verify``
     equal size and time are not believed: somebody may have changed them. While a file comes it is
-    in ``passing``, relative to the place, or else beside its name.
+    in ``passing``, relative to the place, or else beside its name. ``sparse`` is as in `Landing`.
     """
 
     place: str
     bases: Sequence[str] = ()
     verify: bool = False
     passing: str | None = None
+    sparse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class Rsync:
         """Copy what is in ``place`` to where it belongs there, links followed."""
         options = [f"--copy-dest={base}" for base in to.bases] + ["--ignore-times"] * to.verify
         options += [] if to.passing is None else [f"--temp-dir={to.passing}"]
+        options += ["--sparse"] * to.sparse
         argv = [*self._argv(), "-p", "--copy-links", *options, "--", f"{place}/"]
         self._run([*argv, f"{self.host.address.host}:{to.place}/"], b"", report, None)
 
@@ -102,7 +105,7 @@ class Rsync:
         if any(name.count("/") > MAX_DEPTH + 1 or "\0" in name for name in names):
             raise UsageError("path.invalid", path="", why="depth")
         argv = [*self._argv(), "--from0", "--files-from=-", "--no-links", "--ignore-missing-args"]
-        argv += [f"--temp-dir={to.passing}"]
+        argv += [f"--temp-dir={to.passing}", *["--sparse"] * to.sparse]
         argv += ["--", f"{self.host.address.host}:{source}/", f"{to.place}/"]
         self._run(argv, b"".join(n.encode() + b"\0" for n in names), report, to.max_bytes)
 
@@ -134,14 +137,14 @@ class Rsync:
         if process.returncode not in {0, *forgiven} or _NO_ROOM.search(
             words.decode("utf-8", "replace")
         ):
-            fault = self._fault(process.returncode, words)
+            fault = self._fault(process.returncode, words, arriving=max_bytes is not None)
             fault.advanced = moved > 0
             raise fault
 
-    def _fault(self, code: int, said: bytes) -> SekishoError:
+    def _fault(self, code: int, said: bytes, *, arriving: bool) -> SekishoError:
         host, text = self.host.address.host, said.decode("utf-8", "replace")
-        if _NO_ROOM.search(text):
-            return StorageFull("bare.storage")
+        if _NO_ROOM.search(text):  # who receives writes
+            return StorageFull("fetch.disk_full" if arriving else "bare.storage")
         if code == _MISSING or "rsync: command not found" in text or "rsync: not found" in text:
             return UsageError("bare.no_rsync", host=host)
         if code in _LINE_BROKE or code < 0:
