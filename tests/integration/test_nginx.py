@@ -106,6 +106,6 @@ def test_a_sparse_gibibyte_that_is_cut_sends_hardly_more_than_it_holds(trio: Tri
     assert turned.stat().st_size == size
     assert turned.stat().st_blocks * 512 <= noise + MIB
     assert wire.cuts == 2 * len(cuts)
-    assert 2 * noise < wire.up <= 1.02 * 2 * noise, wire.up / noise
+    assert 2 * noise < wire.up <= 1.015 * 2 * noise, wire.up / noise
     assert 2 * noise < wire.down <= 1.02 * 2 * noise, wire.down / noise
     assert max(peaks.values()) < 150, peaks

@@ -61,6 +61,18 @@ def test_a_length_never_borne_is_tried_by_one_of_several() -> None:
     assert size.begin() == 2 * MAX_PART_BYTES
 
 
+def test_others_that_get_through_are_no_news_of_the_one_on_trial() -> None:
+    """Killed by: trying again whenever a part of the usual length is the longest so far."""
+    size = PartSize()
+    size.bore(MAX_PART_BYTES - 100, 0.1)
+    assert size.begin() == 2 * MAX_PART_BYTES
+    for longer in range(40):
+        size.bore(MAX_PART_BYTES - 99 + longer, 0.1)
+        assert size.begin() == MAX_PART_BYTES
+    size.bore(MAX_PART_BYTES + 1, 0.1)
+    assert size.begin() > 2 * MAX_PART_BYTES
+
+
 def test_a_length_of_which_nothing_was_heard_is_tried_again() -> None:
     size = PartSize()
     size.bore(MAX_PART_BYTES, 0.1)

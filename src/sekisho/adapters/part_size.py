@@ -27,6 +27,7 @@ class PartSize:
         self._now = MAX_PART_BYTES
         self._most = LONGEST_BYTES
         self._borne = 0
+        self._usual = 0  #: how long parts beside the one on trial may become
         self._waiting = 0  #: until a length that was never borne may be tried again
 
     @property
@@ -40,15 +41,17 @@ class PartSize:
                 return self._now
             if self._waiting:
                 self._waiting -= 1
-                return max(self._borne, min(self._now, MAX_PART_BYTES))
+                return self._usual
+            self._usual = max(self._borne, MAX_PART_BYTES)
             self._waiting = _PARTS_BETWEEN
             return self._now
 
     def bore(self, size: int, seconds: float) -> None:
         """Note that a body of ``size`` bytes got through."""
         with self._guard:
-            if size > self._borne:
-                self._borne, self._waiting = size, 0
+            self._borne = max(size, self._borne)
+            if size > self._usual:  # the one on trial: the others say nothing of it
+                self._waiting = 0
             if seconds < _QUICK_SECONDS and size > self._now // 2:
                 self._now = min(2 * self._now, self._most)
 
