@@ -160,20 +160,29 @@ def _fault(text: str) -> int:
 
 
 def _start(home: Path, words: Sequence[str]) -> int:
-    """Start the script as a job, out of our reach; return its number."""
+    """Start the script as a job, or as an array of jobs, out of our reach; return its number."""
     options = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
     assert options["--export"] == "NIL", words
     assert "--no-requeue" in words
     place = options["--chdir"]
-    return _job(home, options["--job-name"], Path(place, words[-1]), place, "SLURM_SUBMIT_DIR")
+    script, last = Path(place, words[-1]), options.get("--array", "").partition("-")[2]
+    numbers = [{"SLURM_ARRAY_TASK_ID": str(n)} for n in range(int(last) + 1)] if last else [{}]
+    name, variable = options["--job-name"], "SLURM_SUBMIT_DIR"
+    jobs = [_job(home, name, script, place, variable, number) for number in numbers]
+    return jobs[-1]
 
 
-def _job(home: Path, name: str, script: Path, place: str, variable: str) -> int:
-    """Start ``script``; it finds out by ``variable`` where it was submitted."""
+def _job(
+    home: Path, name: str, script: Path, place: str, variable: str, element: Mapping[str, str]
+) -> int:
+    """Start ``script``; it finds out by ``variable`` where it was submitted.
+
+    ``element``: the variable that tells it which element of an array it is, and that number.
+    """
     job = subprocess.Popen(
         ["/bin/sh", str(script)],
         cwd=place if variable == "SLURM_SUBMIT_DIR" else "/",
-        env={variable: place, "PATH": "/usr/bin:/bin"},
+        env={variable: place, "PATH": "/usr/bin:/bin", **element},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -224,6 +233,12 @@ _VARIABLE: Final = {
     "sge": "SGE_O_WORKDIR",
     "pjsub": "PJM_O_WORKDIR",
 }
+_ARRAY: Final = {
+    "pbs": ("-J", "PBS_ARRAY_INDEX"),
+    "torque": ("-t", "PBS_ARRAYID"),
+    "sge": ("-t", "SGE_TASK_ID"),
+    "pjsub": ("--sparam", "PJM_BULKNUM"),
+}
 _SAID: Final = {
     "pbs": "{}.server",
     "torque": "{}.server",
@@ -233,11 +248,25 @@ _SAID: Final = {
 
 
 def _submit_kin(dialect: str, home: Path, words: Sequence[str]) -> int:
-    assert ("-r", "n") in pairwise(words) or "--norestart" in words
+    never = ("-r", "n") in pairwise(words) or "--norestart" in words
+    assert never or (dialect == "pbs" and "-J" in words), words
     script = Path(words[-1])
     name = words[list(words).index("-N") + 1]
-    number = _job(home, name, script, str(script.parent), _VARIABLE[dialect])
-    return _say(_SAID[dialect].format(number))
+    element, first, last = _numbers(dialect, list(words))
+    numbers = [{element: str(n)} for n in range(first, last + 1)] if element else [{}]
+    place, variable = str(script.parent), _VARIABLE[dialect]
+    jobs = [_job(home, name, script, place, variable, number) for number in numbers]
+    return _say(_SAID[dialect].format(jobs[-1]))
+
+
+def _numbers(dialect: str, words: Sequence[str]) -> tuple[str, int, int]:
+    """Return the variable of an array's elements, the first and the last number."""
+    option, element = _ARRAY[dialect]
+    if option not in words:
+        return "", 0, 0
+    first, _, last = words[words.index(option) + 1].partition("%")[0].partition("-")
+    assert int(last) > int(first), "no batch system need have arrays of one"
+    return element, int(first), int(last)
 
 
 def _status_kin(dialect: str, home: Path, words: Sequence[str]) -> int:

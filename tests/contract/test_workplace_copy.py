@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,66 @@ def test_the_end_of_a_log_begins_with_a_whole_character(
 def test_a_log_that_was_never_written_is_no_fault(workplace: Workplace, place: Place) -> None:
     staged = workplace.stage(place, (), (ALL, ALL))
     assert (staged.tree, staged.faults) == (Tree(), ())
+
+
+def an_array(place: Place, logs: list[bytes | None]) -> Place:
+    """Return ``place`` of an array whose elements wrote ``logs``."""
+    for number, log in enumerate(logs):
+        element = Path(place.control_dir, str(number))
+        element.mkdir()
+        if log is not None:
+            (element / "stdout").write_bytes(log)
+    return replace(place, elements=len(logs))
+
+
+def test_the_logs_of_an_array_leave_as_one_each_behind_its_number(
+    workplace: Workplace, place: Place
+) -> None:
+    place = an_array(place, [b"zero\n", b"", b"two", None])
+    staged = workplace.stage(place, (), (ALL, NONE))
+    told = b"==> element 0 <==\nzero\n==> element 2 <==\ntwo\n"
+    assert (staged_content(staged), staged.faults) == ({STDOUT_NAME: told}, ())
+
+
+def test_the_logs_of_an_array_have_equal_shares_of_what_may_leave(
+    workplace: Workplace, place: Place
+) -> None:
+    place = an_array(place, [b"0" * 5000, b"1" * 5000, b"short"])
+    rule = LogRule(release=True, max_bytes=600)
+    told = staged_content(workplace.stage(place, (), (rule, NONE)))[STDOUT_NAME]
+    assert 400 < len(told) <= 600
+    assert told.count(b"0" * 150) == told.count(b"1" * 150) == told.count(b"short") == 1
+
+
+def test_what_there_is_no_room_for_of_an_arrays_logs_is_left_out(
+    workplace: Workplace, place: Place
+) -> None:
+    place = an_array(place, [b"x" * 100] * 50)
+    rule = LogRule(release=True, max_bytes=300)
+    told = staged_content(workplace.stage(place, (), (rule, NONE)))[STDOUT_NAME]
+    assert len(told) <= 300
+    assert told.startswith(b"==> element 0 <==\nxxx")
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_a_log_of_an_element_that_is_a_link_is_withheld(
+    workplace: Workplace, place: Place, tmp_path: Path, *, deep: bool
+) -> None:
+    place = an_array(place, [b"fine", b"fine"])
+    here = Path(place.control_dir, "1")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "stdout").write_bytes(b"CANARY")
+    if deep:
+        (here / "stdout").unlink()
+        (here / "stdout").symlink_to(outside / "stdout")
+    else:
+        here.rename(tmp_path / "moved")
+        here.symlink_to(outside)
+    staged = workplace.stage(place, (), (ALL, NONE))
+    assert b"CANARY" not in b"".join(staged_content(staged).values())
+    assert {w.path for w in staged.withheld} == {STDOUT_NAME}
+    assert [fault.code for fault in staged.faults] == ["output.changed"]
 
 
 def test_a_log_that_is_a_link_is_withheld(workplace: Workplace, place: Place) -> None:

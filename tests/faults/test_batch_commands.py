@@ -7,6 +7,7 @@ at most, and the job ends in a state that says what happened.
 from __future__ import annotations
 
 import subprocess
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,8 @@ from sekisho.adapters.hosts.host_local import LocalHost
 from sekisho.adapters.schedulers import control
 from sekisho.adapters.schedulers.batch import BatchScheduler
 from sekisho.adapters.schedulers.dialects import DIALECTS
-from sekisho.domain.resources import BatchSystem, Venue
+from sekisho.domain.egress import STDOUT_NAME
+from sekisho.domain.resources import Array, BatchSystem, ResourceRule, Venue
 from sekisho.site.host import Answer
 from sekisho.site.scheduler import LaunchSpec, NotStarted, Ticket
 from tests.fake_batch import install, submitted, working
@@ -27,6 +29,7 @@ from tests.site_world import RESULT, Crash, Effects, World, a_command, a_manifes
 
 pytestmark = pytest.mark.anyio
 WITHIN_S = 120.0
+ELEMENTS = 3
 BEHAVIOURS = (
     "good",
     "hangs, then submits",
@@ -98,15 +101,24 @@ class BatchWorld(World):
     """A site whose one command is started by the fake batch system."""
 
     def __init__(
-        self, base: Path, *behaviour: str, pause: str = ":", dialect: str = "slurm"
+        self,
+        base: Path,
+        *behaviour: str,
+        pause: str = ":",
+        dialect: str = "slurm",
+        elements: int | None = None,
     ) -> None:
         program = base / "solve"
         program.write_text(
-            f"#!/bin/sh\necho ran >>{base}/witness\n{pause}\nprintf '{RESULT.decode().strip()}\\n' "
-            ">result.txt\necho done\n"
+            f"#!/bin/sh\necho ran$SEKISHO_ELEMENT >>{base}/witness\n{pause}\n"
+            f"printf '{RESULT.decode().strip()}\\n' >result.txt\necho done\n"
         )
         program.chmod(0o755)
-        command = a_command(argv=(str(program), "{n}"), venue=Venue(scheduler="trial"))
+        command = a_command(
+            argv=(str(program), "{n}"),
+            venue=Venue(scheduler="trial"),
+            resources=ResourceRule(array=Array(elements=elements) if elements else None),
+        )
         super().__init__(base, a_manifest(command))
         self.fake = base / "fake"
         made = install(self.fake, *behaviour, dialect=dialect)
@@ -135,6 +147,10 @@ class BatchWorld(World):
     def called(self, command: str) -> int:
         return (self.fake / "called").read_text().split().count(command)
 
+    def elements(self) -> Counter[str]:
+        """Return how often each element of an array was started."""
+        return Counter(self.witness.read_text().split() if self.witness.exists() else ())
+
     def starts(self) -> int:
         return len(self.witness.read_text().splitlines()) if self.witness.exists() else 0
 
@@ -161,19 +177,83 @@ async def test_the_command_starts_once_whatever_sbatch_does_and_the_agent_suffer
     assert world.starts() == 1
 
 
+@pytest.mark.parametrize("moment", ["", "before", "during", "after"])
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+async def test_each_element_starts_once_whatever_sbatch_does_and_the_agent_suffers(
+    tmp_path: Path, behaviour: str, moment: str
+) -> None:
+    world = BatchWorld(tmp_path, behaviour, elements=ELEMENTS)
+    world.restart(moment)
+    job = world.submit()
+    if moment:
+        with pytest.raises(Crash), anyio.fail_after(WITHIN_S):
+            async with world.serving():
+                await anyio.sleep_forever()
+        world.restart()
+    async with world.serving():
+        assert await ended(world, job) == "succeeded"
+        assert world.outputs(job)["result.txt"] == RESULT
+    if behaviour in LATE and moment != "before":
+        await until(lambda: submitted(world.fake) >= 2 * ELEMENTS)
+    await until(lambda: not working(world.fake))
+    assert world.elements() == {f"ran{n}": 1 for n in range(ELEMENTS)}
+
+
+async def test_elements_without_their_latches_start_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of the test above: the same, with the one defence taken away."""
+    take_the_latch_away(monkeypatch)
+    world = BatchWorld(tmp_path, "submits twice", elements=ELEMENTS)
+    async with world.serving():
+        await ended(world, world.submit())
+    await until(lambda: not working(world.fake))
+    assert max(world.elements().values()) > 1
+
+
+@pytest.mark.parametrize("elements", [1, 3])
+@pytest.mark.parametrize("dialect", ["slurm", "pbs", "torque", "sge", "pjsub"])
+async def test_an_array_of_any_size_goes_through_every_dialect(
+    tmp_path: Path, dialect: str, elements: int
+) -> None:
+    world = BatchWorld(tmp_path, dialect=dialect, elements=elements)
+    async with world.serving():
+        job = world.submit()
+        assert await ended(world, job) == "succeeded"
+    assert world.elements() == {f"ran{n}": 1 for n in range(elements)}
+    told = "".join(f"==> element {n} <==\ndone\n" for n in range(elements))
+    assert world.outputs(job)[STDOUT_NAME] == told.encode()
+
+
+async def test_an_array_that_is_refused_for_good_can_never_start(tmp_path: Path) -> None:
+    world = BatchWorld(tmp_path, *["refuses"] * 9, elements=ELEMENTS)
+    async with world.serving():
+        job = world.submit()
+        assert await ended(world, job) == "failed"
+    assert world.outcome(job).code == "scheduler.refused"
+    latches = [world.base / job / "1/control" / str(n) / "latch" for n in range(ELEMENTS)]
+    assert all(latch.is_symlink() for latch in latches)
+    assert world.elements() == {}
+
+
 async def test_without_the_latch_the_witness_sees_two_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The control of the tests above: the same, with the one defence taken away."""
-    one = "sekisho_control=$1\n"
-    assert one in control.SCRIPT_TEXT
-    loose = control.SCRIPT_TEXT.replace(one, 'sekisho_control=$1/$$; command -p mkdir "$1/$$"\n')
-    monkeypatch.setattr(control, "SCRIPT_TEXT", loose)
+    take_the_latch_away(monkeypatch)
     world = BatchWorld(tmp_path, "submits twice")
     async with world.serving():
         await ended(world, world.submit())
     await until(lambda: not working(world.fake))
     assert world.starts() > 1
+
+
+def take_the_latch_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every wrapper a directory of its own, where no other looks."""
+    one = "sekisho_control=$1\n"
+    assert one in control.SCRIPT_TEXT
+    loose = control.SCRIPT_TEXT.replace(one, 'sekisho_control=$1/$$; command -p mkdir "$1/$$"\n')
+    monkeypatch.setattr(control, "SCRIPT_TEXT", loose)
 
 
 async def test_what_is_refused_for_good_fails_and_can_never_start(tmp_path: Path) -> None:

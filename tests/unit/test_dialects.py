@@ -72,6 +72,30 @@ SPARE = {
 }
 
 
+#: What an array of 20 adds, with four at once where that can be said.
+ARRAYS = {
+    "slurm": "--array=0-19%4",
+    "pbs": "-J 0-19%4 -r y",
+    "torque": "-t 0-19%4 -r n",
+    "sge": "-t 1-20 -tc 4",
+    "pjsub": "--bulk --sparam 0-19",
+}
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_an_array_is_asked_for_with_its_numbers_and_an_array_of_one_is_a_plain_job(
+    name: str,
+) -> None:
+    dialect = DIALECTS[name]
+    limited = replace(SUBMISSION, resources=replace(ASKED, elements=20, at_once=4))
+    line = " ".join(dialect.submit(dialect.commands[0], replace(limited, elements=20)))
+    assert f" {ARRAYS[name]} " in line
+    alone = replace(limited, resources=replace(ASKED, elements=1, at_once=4))
+    assert " ".join(dialect.submit(dialect.commands[0], alone)) == LINES[name]
+    unlimited = replace(limited, resources=replace(ASKED, elements=2), elements=2)
+    assert "%" not in " ".join(dialect.submit(dialect.commands[0], unlimited))
+
+
 def test_every_dialect_of_the_manifest_is_one() -> None:
     assert DIALECTS.keys() == LINES.keys()
 
@@ -97,10 +121,14 @@ def test_what_is_asked_for_is_in_the_line_and_nothing_else(name: str) -> None:
         ("slurm", "4711\n4712\n", ""),
         ("slurm", "", ""),
         ("pbs", "4711.pbs01\n", "4711.pbs01"),
-        ("pbs", "4711[].pbs01\n", ""),
+        ("pbs", "4711[].pbs01\n", "4711[].pbs01"),
+        ("pbs", "4711[3].pbs01\n", ""),
         ("torque", "4711\n", "4711"),
+        ("torque", "4711[]\n", "4711[]"),
         ("torque", "qsub: waiting\n4711\n", ""),
         ("sge", "4711\n", "4711"),
+        ("sge", "4711.1-20:1\n", "4711"),
+        ("sge", "4711.1-20:2\n", ""),
         ("sge", "Your job 4711 has been submitted\n", ""),
         ("pjsub", "[INFO] PJM 0000 pjsub Job 4711 submitted.\n", "4711"),
         ("pjsub", "[ERR.] PJM 0007 pjsub Staging file error.\n", ""),
@@ -165,6 +193,47 @@ H,JOB_ID,JOB_NAME,ST
 ,22,sfedcba98765432,QUE
 ,23,other,EXT
 """
+PBS_ARRAY = """\
+Job Id: 17[].pbs01
+    Job_Name = s0123456789abcd
+    job_state = B
+    array = True
+"""
+TORQUE_ARRAY = """\
+Job Id: 17[].server
+    Job_Name = s0123456789abcd
+    job_state = Q
+
+Job Id: 17[3].server
+    Job_Name = s0123456789abcd-3
+    job_state = R
+"""
+SGE_ARRAY = """\
+<?xml version='1.0'?>
+<job_info>
+  <queue_info>
+    <job_list state="running">
+      <JB_job_number>3</JB_job_number>
+      <JB_name>s0123456789abcd</JB_name>
+      <state>r</state>
+      <tasks>2</tasks>
+    </job_list>
+  </queue_info>
+  <job_info>
+    <job_list state="pending">
+      <JB_job_number>3</JB_job_number>
+      <JB_name>s0123456789abcd</JB_name>
+      <state>qw</state>
+      <tasks>3-20:1</tasks>
+    </job_list>
+  </job_info>
+</job_info>
+"""
+PJSTAT_BULK = """\
+H,JOB_ID,JOB_NAME,ST
+,21,s0123456789abcd,RUN
+,21[4],s0123456789abcd,QUE
+"""
 A, B = "s0123456789abcd", "sfedcba98765432"
 W, R, E = State.WAITING, State.ALIVE, State.ENDED
 TABLES: list[tuple[str, str, int, list[tuple[str, str, State, str | None]]]] = [
@@ -185,6 +254,11 @@ TABLES: list[tuple[str, str, int, list[tuple[str, str, State, str | None]]]] = [
     ("sge", "<job_info>\n</job_info>\n", 0, []),
     ("pjsub", PJSTAT, 0, [("21", A, R, None), ("22", B, W, None), ("23", "other", E, None)]),
     ("pjsub", "H,JOB_ID,JOB_NAME,ST\n", 0, []),
+    ("slurm", f"1|PENDING|{A}\n1|RUNNING|{A}\n", 0, [("1", A, W, None), ("1", A, R, None)]),
+    ("pbs", PBS_ARRAY, 0, [("17[].pbs01", A, R, None)]),
+    ("torque", TORQUE_ARRAY, 0, [("17[].server", A, W, None), ("17[].server", A, R, None)]),
+    ("sge", SGE_ARRAY, 0, [("3", A, R, None), ("3", A, W, None)]),
+    ("pjsub", PJSTAT_BULK, 0, [("21", A, R, None), ("21", A, W, None)]),
 ]
 
 
@@ -216,6 +290,7 @@ STRANGE = [
     ("pjsub", "", 0),
     ("pjsub", PJSTAT.replace(",RNO", ""), 0),
     ("pjsub", PJSTAT, 1),
+    ("pjsub", PJSTAT_BULK.replace("[4]", "[4-9]"), 0),
 ]
 
 

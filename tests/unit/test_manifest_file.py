@@ -321,6 +321,55 @@ environment = { PBS_SERVER = "pbs01" }
 """
 
 
+SWEEP = 'array = { elements = { parameter = "steps", max = 9 }, at_once = 4 }\n'
+
+
+def test_an_array_has_as_many_elements_as_the_request_chooses_within_bounds() -> None:
+    text = BATCH.replace("[command.parameters]", SWEEP + "[command.parameters]")
+    command = parse_manifest(text, "manifest.toml").commands["solve"]
+    asked = granted(command.resources, {"steps": "9"}, command.time_limit)
+    assert (asked.elements, asked.at_once) == (9, 4)
+    with pytest.raises(Refused):
+        granted(command.resources, {"steps": "10"}, command.time_limit)
+    assert granted(command.resources, {}, command.time_limit).elements == 1
+    plain = parse_manifest(BATCH, "manifest.toml").commands["solve"]
+    assert granted(plain.resources, {"steps": "9"}, plain.time_limit).elements is None
+
+
+def test_the_batch_system_alone_holds_an_element_to_the_limit_of_time() -> None:
+    text = BATCH.replace("wall_time_s = 3600", "array = { elements = 20 }")
+    command = parse_manifest(text, "manifest.toml").commands["solve"]
+    assert granted(command.resources, {}, command.time_limit).wall_time == 90
+    plain = BATCH.replace("wall_time_s = 3600", "")
+    command = parse_manifest(plain, "manifest.toml").commands["solve"]
+    assert granted(command.resources, {}, command.time_limit).wall_time == 90 + 120
+
+
+@pytest.mark.parametrize(
+    ("array", "key"),
+    [
+        ("{ elements = 0 }", "array.elements"),
+        ("{ elements = 10001 }", "array.elements"),
+        ("{ at_once = 3 }", "array"),
+        ('{ elements = { parameter = "steps", max = 10001 } }', "array.elements"),
+        ('{ elements = { parameter = "steps", max = 3, min = 4 } }', "array.elements"),
+        ("{ elements = 9, at_once = 0 }", "array.at_once"),
+    ],
+)
+def test_a_fault_of_an_array_is_told_with_its_line(array: str, key: str) -> None:
+    text = BATCH.replace("wall_time_s = 3600", f"array = {array}")
+    where = f"manifest.toml:18: command[0].resources.{key}"
+    assert any(fault.startswith(where) for fault in faults_of(text))
+
+
+def test_a_batch_system_that_cannot_limit_an_array_is_not_asked_to() -> None:
+    text = BATCH.replace("wall_time_s = 3600", "array = { elements = 9, at_once = 3 }")
+    assert parse_manifest(text, "manifest.toml").commands.keys() == {"solve"}
+    pjsub = text.replace('dialect = "pbs"', 'dialect = "pjsub"')
+    where = "manifest.toml:18: command[0].resources.array.at_once: manifest.resource (pjsub)"
+    assert faults_of(pjsub) == [where]
+
+
 def test_a_batch_system_and_what_is_asked_of_it_are_read_with_their_bounds() -> None:
     manifest = parse_manifest(BATCH, "manifest.toml")
     command = manifest.commands["solve"]

@@ -27,6 +27,7 @@ from sekisho.site.workplace import Place, Workplace
 TRIAL_SECONDS: Final = 60.0
 _WALL_SECONDS: Final = 60
 _TRIES: Final = 3
+_ELEMENTS: Final = 2  #: of the trial of a command that is run as an array
 _WORDS: Final = {"Pending": "waiting", "Running": "running", "Exited": "ended", "Gone": "gone"}
 
 
@@ -61,6 +62,7 @@ def probe_batch(
 
 def _spec(command: Command, place: Place) -> LaunchSpec:
     resources = granted(command.resources, {}, command.time_limit)
+    elements = None if command.resources.array is None else _ELEMENTS
     return LaunchSpec(
         token=secrets.token_hex(16),
         argv=("/bin/true",),
@@ -68,7 +70,7 @@ def _spec(command: Command, place: Place) -> LaunchSpec:
         work_dir=place.work_dir,
         control_dir=place.control_dir,
         venue=command.venue,
-        resources=replace(resources, wall_time=_WALL_SECONDS),
+        resources=replace(resources, wall_time=_WALL_SECONDS, elements=elements),
     )
 
 

@@ -31,6 +31,9 @@ from sekisho.wire.envelope import TreeRef
 from sekisho.wire.frames import Chunk, digest_of
 
 LIST_NAME: Final = "list"
+#: The most that leaves of the logs of an array, taken together.
+JOINED_BYTES: Final = SMALL_BYTES - 1
+LEAST_BYTES: Final = 64
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _WORTH_THREADS_BYTES: Final = 4 << 20
@@ -39,11 +42,36 @@ _CONTINUATION: Final = range(0x80, 0xC0)  # bytes of UTF-8 that do not begin a c
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """The last ``max_bytes`` of the log ``name``, to leave as ``path``."""
+    """The last ``max_bytes`` of the log ``name``, to leave as ``path``.
+
+    With ``elements`` it is the logs of an array in one, each behind a line with its number. Each
+    has an equal share of the bytes, of which there are at most JOINED_BYTES, but LEAST_BYTES: what
+    there is no room for then is left out.
+    """
 
     name: str
     path: RelPath
     max_bytes: int
+    elements: int | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The files that it is made of, below a job's control directory."""
+        if self.elements is None:
+            return [self.name]
+        return [f"{number}/{self.name}" for number in range(self.elements)]
+
+    @property
+    def share(self) -> int:
+        """How many bytes of each file may leave."""
+        if self.elements is None:
+            return self.max_bytes
+        heading = len(_heading(self.elements)) + 1
+        return max(LEAST_BYTES, min(self.max_bytes, JOINED_BYTES) // self.elements - heading)
+
+
+def _heading(number: int) -> bytes:
+    return f"==> element {number} <==\n".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +105,9 @@ class Copying:
             with os.scandir(control) as entries:
                 there = {entry.name for entry in entries}
             for tail in tails:
-                if tail.name in there:
+                if tail.elements is not None:
+                    self._add_joined(control, tail, origin)
+                elif tail.name in there:
                     self._add_tail(control, tail, origin)
 
     def add_files(self, here: int, name: str, release: Sequence[Found]) -> None:
@@ -141,6 +171,27 @@ class Copying:
         else:
             self.files.append(copied)
 
+    def _add_joined(self, control: int, tail: Tail, origin: Origin) -> None:
+        """Copy the ends of the elements' logs; the log of one that wrote nothing is left out."""
+        joined = b""
+        with Folders(control) as folders:
+            for number, name in enumerate(tail.names):
+                try:
+                    with folders.opened(RelPath.parse(name), origin, self.settle_s) as (fd, seen):
+                        data = _end_of(fd, seen.st_size, tail.share)
+                except Unsafe as unsafe:
+                    if unsafe.why is Why.GONE:  # it was never started
+                        continue
+                    return self._refuse(tail.path, unsafe.why)
+                piece = _heading(number) + data + (b"" if data.endswith(b"\n") else b"\n")
+                if data and len(joined) + len(piece) <= min(tail.max_bytes, JOINED_BYTES):
+                    joined += piece
+        if joined:
+            self._add_pack([_Small(tail.path, executable=False, data=joined)])
+        else:
+            self.files.append(TreeFile(tail.path, executable=False, size=0, chunks=()))
+        return None
+
     def _add_pack(self, pack: Sequence[_Small]) -> None:
         """Copy small files, one behind the other."""
         data = b"".join(small.data for small in pack)
@@ -180,6 +231,16 @@ class Copying:
         """Withhold what was to leave, and say so: the result is not what was decided."""
         self.withheld.append(Withheld(str(path), why.value))
         self.faults.append(Fault("output.changed", (("output", str(path)),)))
+
+
+def _end_of(fd: int, size: int, most: int) -> bytes:
+    """Return the last ``most`` bytes, without a character that began before them."""
+    start = max(0, size - most)
+    start += _torn(os.pread(fd, 3, start)) if start else 0
+    data = _read_all(fd, size - start, start)
+    if len(data) != size - start:
+        raise Unsafe(Why.CHANGED)
+    return data
 
 
 def collisions(paths: Collection[RelPath]) -> set[RelPath]:

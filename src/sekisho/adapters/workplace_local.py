@@ -115,7 +115,7 @@ class LocalWorkplace:
         self, place: Place, release: Sequence[Found], logs: tuple[LogRule, LogRule] | None
     ) -> Staged:
         tails = [
-            Tail(name, path, rule.max_bytes)
+            Tail(name, path, rule.max_bytes, place.elements)
             for (name, path), rule in zip(_LOGS, logs or (), strict=False)
             if rule.release
         ]

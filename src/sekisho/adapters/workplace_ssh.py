@@ -17,6 +17,7 @@ from typing import Final
 
 from sekisho.adapters.hosts.far_files import FarFiles, Wish
 from sekisho.adapters.hosts.rsync import Rsync, Target
+from sekisho.adapters.staging import Tail
 from sekisho.adapters.workplace_local import CONTROL, WORK, LocalWorkplace
 from sekisho.domain.egress import STDERR_NAME, STDOUT_NAME, Fault, Found, LogRule, Withheld
 from sekisho.domain.errors import StorageFull
@@ -101,11 +102,10 @@ class SshWorkplace:
         self, place: Place, release: Sequence[Found], logs: tuple[LogRule, LogRule] | None
     ) -> Staged:
         wishes = [Wish(WORK, str(found.path), found.size) for found in release]
-        wishes += [
-            Wish(CONTROL, name, rule.max_bytes, end=True)
-            for (name, _), rule in zip(_LOGS, logs or (), strict=False)
-            if rule.release
-        ]
+        for (name, told), rule in zip(_LOGS, logs or (), strict=False):
+            if rule.release:
+                tail = Tail(name, RelPath.parse(told), rule.max_bytes, place.elements)
+                wishes += [Wish(CONTROL, log, tail.share, end=True) for log in tail.names]
         if self._local.over(release) or not wishes:
             return self._local.stage(place, release, None)
         self._local.check_room(2 * sum(wish.size for wish in wishes))
@@ -115,7 +115,11 @@ class SshWorkplace:
             shutil.rmtree(place.input_dir)
         Path(place.input_dir).mkdir(mode=0o700)
         withheld = self._files.copy(place.job, place.attempt, wishes, quarantine)
-        why = {self._told(wishes[n]): reason for n, reason in withheld.items()}
+        why = {
+            self._told(wishes[n]): reason
+            for n, reason in withheld.items()
+            if not (wishes[n].end and reason == "gone")  # a log that was never written
+        }
         staged = self._local.stage(place, release, logs)
         shutil.rmtree(place.input_dir)
         return _explained(staged, why)
@@ -132,17 +136,12 @@ class SshWorkplace:
 
     @staticmethod
     def _told(wish: Wish) -> str:
-        return dict(_LOGS)[wish.path] if wish.folder == CONTROL else wish.path
+        name = wish.path.rpartition("/")[2]
+        return dict(_LOGS)[name] if wish.folder == CONTROL else wish.path
 
 
 def _explained(staged: Staged, why: dict[str, str]) -> Staged:
-    """Return ``staged`` with the reasons that the other host had for what did not come.
-
-    A log that was never written is no fault; one that may not be read is.
-    """
-    for log in (STDOUT_NAME, STDERR_NAME):
-        if why.get(log) == "gone":
-            del why[log]
+    """Return ``staged`` with the reasons that the other host had for what did not come."""
     seen = {item.path for item in staged.withheld}
     withheld = [replace(item, why=why.get(item.path, item.why)) for item in staged.withheld]
     faults = list(staged.faults)

@@ -20,6 +20,8 @@ from sekisho.domain.launch import check_variable
 from sekisho.domain.resources import (
     DIALECTS,
     LOCAL,
+    MAX_ELEMENTS,
+    Array,
     BatchSystem,
     Bound,
     Listed,
@@ -33,6 +35,7 @@ SchedulerName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,39}\Z")]
 HOST_PATTERN: Final = r"^(local|ssh:[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127})\Z"
 HostName = Annotated[str, Meta(pattern=HOST_PATTERN)]
 Count = Annotated[int, Meta(ge=1, le=100_000_000)]
+ElementCount = Annotated[int, Meta(ge=1, le=MAX_ELEMENTS)]
 Wait = Annotated[float, Meta(ge=0.1, le=3600)]
 
 
@@ -79,6 +82,13 @@ class ListedTable(Table, frozen=True, kw_only=True):
     values: Annotated[list[Word], Meta(min_length=1)]
 
 
+class ArrayTable(Table, frozen=True, kw_only=True):
+    """How many times a job runs its command, as an array, and how often at the same time."""
+
+    elements: ElementCount | BoundTable
+    at_once: ElementCount | None = None
+
+
 class ResourcesTable(Table, frozen=True, kw_only=True):
     """What is asked of the batch system for each run."""
 
@@ -90,6 +100,7 @@ class ResourcesTable(Table, frozen=True, kw_only=True):
     memory: Size | MemoryBoundTable | None = None
     gpus: Count | BoundTable | None = None
     wall_time_s: Count | BoundTable | None = None
+    array: ArrayTable | None = None
     licences: list[Word] = []
     directives: list[Argument] = []
 
@@ -126,9 +137,16 @@ def resource_rule(table: ResourcesTable) -> ResourceRule:
         memory=_memory(table.memory),
         gpus=_amount(table.gpus),
         wall_time=_amount(table.wall_time_s),
+        array=None if table.array is None else _array(table.array),
         licences=tuple(table.licences),
         directives=tuple(table.directives),
     )
+
+
+def _array(table: ArrayTable) -> Array:
+    amount = table.elements
+    elements = amount if isinstance(amount, int) else _bound(amount)
+    return Array(elements=elements, at_once=table.at_once)
 
 
 def _name(name: str | ListedTable | None) -> str | Listed | None:
@@ -138,11 +156,11 @@ def _name(name: str | ListedTable | None) -> str | Listed | None:
 
 
 def _amount(amount: int | BoundTable | None) -> int | Bound | None:
-    if isinstance(amount, BoundTable):
-        return Bound(
-            parameter=amount.parameter, least=amount.min, most=amount.max, unit=amount.unit
-        )
-    return amount
+    return _bound(amount) if isinstance(amount, BoundTable) else amount
+
+
+def _bound(table: BoundTable) -> Bound:
+    return Bound(parameter=table.parameter, least=table.min, most=table.max, unit=table.unit)
 
 
 def _memory(memory: int | str | MemoryBoundTable | None) -> int | Bound | None:
@@ -180,12 +198,23 @@ def venue_faults(entry: dict[str, Any], document: dict[str, Any], at: KeyPath) -
         yield (*at, "sandbox"), "manifest.sandbox (host)"
     if name == LOCAL and "resources" in entry:
         yield (*at, "resources"), "manifest.resource (local)"
+    yield from _array_faults(entry, tables, at)
     step_keys = (("before", "argv"), ("after", "argv"))
     tables = [(entry.get(name), (name, key)) for name, key in step_keys]
     vectors = [(t.get("argv"), where) for t, where in tables if isinstance(t, dict)]
     for vector, where in [(entry.get("licence"), ("licence",)), *vectors]:
         if isinstance(vector, list) and vector and not str(vector[0]).startswith("/"):
             yield (*at, *where), "manifest.argv (absolute)"
+
+
+def _array_faults(entry: dict[str, Any], systems: object, at: KeyPath) -> Faults:
+    """Find a limit that the batch system has no word for."""
+    name, resources = entry.get("scheduler", LOCAL), entry.get("resources")
+    array = resources.get("array") if isinstance(resources, dict) else None
+    system = systems.get(name) if isinstance(systems, dict) else None
+    dialect = system.get("dialect") if isinstance(system, dict) else name
+    if dialect == "pjsub" and isinstance(array, dict) and "at_once" in array:
+        yield (*at, "resources", "array", "at_once"), "manifest.resource (pjsub)"
 
 
 def resource_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
@@ -198,3 +227,9 @@ def resource_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
         bound = getattr(rule, key.removesuffix("_s"))
         if isinstance(bound, Bound) and not bound.least <= bound.most:
             yield (*at, "resources", key), "minimum above maximum"
+    if rule.array is not None and isinstance(bound := rule.array.elements, Bound):
+        where = (*at, "resources", "array", "elements")
+        if not bound.least <= bound.most:
+            yield where, "minimum above maximum"
+        if bound.most > MAX_ELEMENTS:
+            yield where, f"at most {MAX_ELEMENTS}"

@@ -150,6 +150,9 @@ default = "World"
 # queue = "normal"
 # cpus = { parameter = "steps", max = 32 }
 # memory = "16 GiB"
+# # 1 つの計算で何度も実行する場合(ジョブ配列)。番号は環境変数 SEKISHO_ELEMENT に入ります。
+# # For a sweep, as one job array: each element finds its number in SEKISHO_ELEMENT.
+# array = { elements = { parameter = "steps", max = 100 }, at_once = 10 }
 #
 # # 一つの計算が使える資源の上限(省略可)。
 # # What one run may use at most (may be left out). max_file_bytes bounds every single file.

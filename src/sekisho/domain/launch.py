@@ -16,7 +16,7 @@ SHELL_NAMES: Final = frozenset(
     | {"PIPESTATUS", "POSIXLY_CORRECT", "PPID", "PS1", "PS2", "PS3", "PS4", "PWD", "RANDOM"}
     | {"SECONDS", "SHELLOPTS", "SHLVL", "SRANDOM", "TMOUT", "UID"}
 )
-RESERVED_PREFIXES: Final = ("BASH", "EPOCH", "sekisho_")
+RESERVED_PREFIXES: Final = ("BASH", "EPOCH", "sekisho_", "SEKISHO_ELEMENT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,8 @@ LOCAL: Final = "local"
 #: How the name of a host begins that is reached by ssh; the rest is its alias.
 SSH: Final = "ssh:"
 MARGIN_SECONDS: Final = 120
+#: The most elements that an array may have.
+MAX_ELEMENTS: Final = 10_000
 DIALECTS: Final = ("slurm", "pbs", "torque", "sge", "pjsub")
 
 
@@ -86,6 +88,17 @@ class Listed:
         return text
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Array:
+    """One job that runs its command many times, as the ``elements`` of a job array.
+
+    ``at_once`` is how many of them run at the same time; None: as many as the batch system lets.
+    """
+
+    elements: int | Bound
+    at_once: int | None = None
+
+
 Amount = int | Bound | None
 Name = str | Listed | None
 
@@ -106,15 +119,17 @@ class ResourceRule:
     memory: Amount = None
     gpus: Amount = None
     wall_time: Amount = None
+    array: Array | None = None
     licences: tuple[str, ...] = ()
     directives: tuple[str, ...] = ()
 
     @property
     def _bound(self) -> tuple[Bound | Listed, ...]:
-        every = (self.queue, self.account, self.nodes, self.tasks, self.cpus, self.memory)
-        return tuple(
-            b for b in (*every, self.gpus, self.wall_time) if isinstance(b, Bound | Listed)
+        every = (
+            *(self.queue, self.account, self.nodes, self.tasks, self.cpus, self.memory),
+            *(self.gpus, self.wall_time, None if self.array is None else self.array.elements),
         )
+        return tuple(each for each in every if isinstance(each, Bound | Listed))
 
     @property
     def parameters(self) -> frozenset[str]:
@@ -131,7 +146,10 @@ class ResourceRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What one run asks for: as `ResourceRule`, with every choice made."""
+    """What one run asks for: as `ResourceRule`, with every choice made.
+
+    ``elements`` is how many times the command is run as an array; None: it is none.
+    """
 
     queue: str | None = None
     account: str | None = None
@@ -141,6 +159,8 @@ class Resources:
     memory: int | None = None
     gpus: int | None = None
     wall_time: int | None = None
+    elements: int | None = None
+    at_once: int | None = None
     licences: tuple[str, ...] = ()
     directives: tuple[str, ...] = ()
 
@@ -151,11 +171,13 @@ def granted(
     """Return what ``rule`` grants for parameters that read ``texts``, or raise Refused.
 
     Without a word on it the batch system gives two minutes more than the site's own limit, which
-    stops a command politely.
+    stops a command politely. The elements of an array begin when the batch system lets them: it
+    alone can hold each to the limit.
     """
-    wall_time = _amount(rule.wall_time, texts)
+    array, wall_time = rule.array, _amount(rule.wall_time, texts)
     if wall_time is None:
-        wall_time = math.ceil(time_limit.total_seconds()) + MARGIN_SECONDS
+        margin = MARGIN_SECONDS if array is None else 0
+        wall_time = math.ceil(time_limit.total_seconds()) + margin
     return Resources(
         queue=_name(rule.queue, texts),
         account=_name(rule.account, texts),
@@ -165,6 +187,8 @@ def granted(
         memory=_amount(rule.memory, texts),
         gpus=_amount(rule.gpus, texts),
         wall_time=wall_time,
+        elements=None if array is None else _amount(array.elements, texts) or 1,
+        at_once=None if array is None else array.at_once,
         licences=rule.licences,
         directives=rule.directives,
     )

@@ -73,6 +73,20 @@ class Exit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Elements of an array of ``count`` that did not end well, as ranges such as ``3,5-7``.
+
+    ``failed`` ended with another code than 0; ``lost`` were started and left no record of an end;
+    ``unstarted`` never were, and never will be.
+    """
+
+    count: int
+    failed: str = ""
+    lost: str = ""
+    unstarted: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One job at its site: everything that must survive the agent."""
 
@@ -98,6 +112,7 @@ class Run:
     stop: Stop | None = None
     exit: Exit | None = None
     why: str | None = None  #: the code of what ended it, when that was not its own doing
+    part: Part | None = None  #: what did not end well of an array
     result: bytes | None = None  #: the cleared outcome envelope, recorded before anything is sent
     tree: str | None = None  #: digest of the cleared outputs
     ok: bool = False

@@ -42,8 +42,10 @@ def sentence(code: str, params: Mapping[str, object], lang: str) -> Sentence:
     if entry is None:
         shown = ", ".join(f"{name}={_shown(value)}" for name, value in sorted(params.items()))
         return Sentence(f"{code} ({shown})" if shown else code, "")
-    words = _Words(params)
-    return Sentence(entry["what"].format_map(words), entry["next"].format_map(words))
+    words, what = _Words(params), entry["what"]
+    if "elements" in params and "{elements}" not in what:  # any end may be that of some elements
+        what += catalogue(lang)["say"]["elements"]
+    return Sentence(what.format_map(words), entry["next"].format_map(words))
 
 
 def text(table: str, key: str, lang: str, **params: object) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -81,7 +81,8 @@ class Desk:
 
     def place(self, run: Run) -> Place:
         """Return the directories of the present attempt of ``run``."""
-        return self.workplace(run).place(run.job, run.attempt)
+        place = self.workplace(run).place(run.job, run.attempt)
+        return replace(place, elements=run.resources.elements)
 
     async def save(self, run: Run, *, lasting: bool = True) -> Run:
         """Remember ``run`` and return it; ``lasting`` is the journal's word."""

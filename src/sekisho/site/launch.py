@@ -8,8 +8,10 @@ unless the manifest calls the command idempotent.
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from typing import Final
 
@@ -19,7 +21,7 @@ from sekisho.domain.egress import Fault, clear_reason
 from sekisho.domain.errors import Refused, SekishoError
 from sekisho.domain.manifest import Admission, Command, environment
 from sekisho.domain.resources import LOCAL, Venue
-from sekisho.domain.run import Run, Stage, Stop, advance
+from sekisho.domain.run import Part, Run, Stage, Stop, advance
 from sekisho.domain.sitelog import Kind
 from sekisho.site.desk import Control, Desk, NotNow, at_workplace, first_of
 from sekisho.site.intake import Intake, must_last
@@ -135,7 +137,7 @@ class Launch:
             resources=admission.resources,
             started_at=now,
             ticket=None,
-            keep_until=now + command.time_limit + command.retention,
+            keep_until=now + _longest(admission) + command.retention,
         )
         facts = {
             "command": command.name,
@@ -207,8 +209,9 @@ class Launch:
             if look.why in INTERRUPTED and self._may_repeat(run, started=True):
                 return self._afresh(run)
             self.leave(run)
-            return advance(run, Stage.ENDED, exit=look.exit, why=look.why)
-        return await self._without_end(run, look.why, started=isinstance(look, Gone))
+            return advance(run, Stage.ENDED, exit=look.exit, why=look.why, part=look.part)
+        part = look.part if isinstance(look, Gone) else None
+        return await self._without_end(run, look.why, part, started=isinstance(look, Gone))
 
     async def _queued(self, run: Run, look: Observation, control: Control) -> Run:
         """Let the time in a queue not count: a limit of time begins when the command does."""
@@ -249,8 +252,11 @@ class Launch:
         """Return how long ``run`` may still go on, in seconds.
 
         The wall clock counts only for the time before this process of the agent first looked. A
-        command that the manifest has lost in the meantime may stay as long as its directory.
+        command that the manifest has lost in the meantime may stay as long as its directory. How
+        long an array takes is up to the batch system, which holds each element to its limit.
         """
+        if run.resources.elements is not None:
+            return math.inf
         clock = self._desk.clock
         now, monotonic = clock.now(), clock.monotonic()
         began = run.began_at or run.started_at or now
@@ -266,11 +272,13 @@ class Launch:
         force_at = control.force_at or 0.0
         return max(1.0, force_at - self._desk.clock.monotonic())
 
-    async def _without_end(self, run: Run, why: str | None, *, started: bool) -> Run:
+    async def _without_end(
+        self, run: Run, why: str | None, part: Part | None, *, started: bool
+    ) -> Run:
         """Decide on a command of which nothing runs and that left no record of its end."""
         if why not in KILLED and self._may_repeat(run, started=started):
             return self._afresh(run)
-        return await self._closed(run, *fate(run, why, started=started))
+        return await self._closed(run, *fate(run, why, part, started=started))
 
     def _may_repeat(self, run: Run, *, started: bool) -> bool:
         command = self._desk.word().command(run)
@@ -295,6 +303,11 @@ class Launch:
         run = await self._release.close(run, stage, fault)
         self.leave(run)
         return run
+
+
+def _longest(admission: Admission) -> timedelta:
+    """Return how long what is admitted may take, when its elements come one after the other."""
+    return admission.command.time_limit * (admission.resources.elements or 1)
 
 
 def _overdue(left: float) -> Stop | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from sekisho.domain.egress import Fault
-from sekisho.domain.run import Run, Stage, Stop
+from sekisho.domain.run import Part, Run, Stage, Stop
 from sekisho.site.mailbox import VerdictWord
 from sekisho.transfer.tree import Tree
 from sekisho.wire.envelope import Outcome, seal
@@ -49,15 +50,32 @@ def verdict_of(run: Run, stage: Stage) -> VerdictWord:
     return VERDICTS[stage]
 
 
-def fate(run: Run, why: str | None, *, started: bool) -> tuple[Stage, Fault | None]:
-    """Return how ``run`` ends, of which nothing runs and that left no record of its end."""
+def fate(
+    run: Run, why: str | None, part: Part | None = None, *, started: bool
+) -> tuple[Stage, Fault | None]:
+    """Return how ``run`` ends, of which nothing runs and that left no record of its end.
+
+    Of an array, ``part`` is what left none.
+    """
     if run.stop is Stop.CANCEL:
         return Stage.CANCELLED, None
     if run.stop is Stop.TIME_LIMIT:
         return Stage.FAILED, LIMIT_TIME
     if why in KILLED or why == PREEMPTED.code:
-        return Stage.FAILED, ENDED_BY[why]
+        return Stage.FAILED, _in_part(ENDED_BY[why], part)
+    if part is not None and part.lost:
+        return Stage.LOST, _in_part(Fault("array.lost"), replace(part, unstarted=""))
+    if part is not None:
+        return Stage.FAILED, _in_part(Fault("array.unstarted"), part)
     return (Stage.LOST, FATE_UNKNOWN) if started else (Stage.FAILED, NOT_LAUNCHED)
+
+
+def _in_part(fault: Fault, part: Part | None) -> Fault:
+    """Return ``fault`` with the elements that it is about, if it is one of an array."""
+    if part is None:
+        return fault
+    elements = part.failed or ",".join(each for each in (part.lost, part.unstarted) if each)
+    return replace(fault, params=(("count", part.count), ("elements", elements)))
 
 
 def went_well(run: Run, faults: tuple[Fault, ...]) -> bool:
@@ -73,7 +91,9 @@ def reason_of(run: Run, faults: tuple[Fault, ...]) -> Fault | None:
     if run.stop is Stop.TIME_LIMIT and run.exit is not None and run.exit.code != 0:
         return LIMIT_TIME
     if run.why in ENDED_BY:
-        return ENDED_BY[run.why]
+        return _in_part(ENDED_BY[run.why], run.part)
+    if run.part is not None:
+        return _in_part(Fault("array.failed"), run.part)
     return faults[0] if faults else None
 
 

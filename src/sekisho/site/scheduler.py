@@ -17,7 +17,7 @@ import msgspec
 from sekisho.domain.errors import Corrupt, UsageError
 from sekisho.domain.launch import LaunchLimits, check_variable
 from sekisho.domain.resources import Resources, Venue
-from sekisho.domain.run import Exit
+from sekisho.domain.run import Exit, Part
 
 TOKEN_PATTERN: Final = r"[A-Za-z0-9_-]{8,128}"  # noqa: S105 a pattern, not a secret
 
@@ -61,6 +61,7 @@ class LaunchSpec:
             control_dir=self.control_dir,
             reference=reference,
             venue=self.venue,
+            elements=self.resources.elements,
         )
 
 
@@ -68,7 +69,8 @@ class LaunchSpec:
 class Ticket:
     """What a scheduler needs to find again what it started; goes into the journal as text.
 
-    ``reference`` is the scheduler's own name for it (a process, a batch job's id).
+    ``reference`` is the scheduler's own name for it (a process, a batch job's id); ``elements`` is
+    how many an array has, each with a directory of its own below ``control_dir``.
     """
 
     token: str
@@ -76,6 +78,7 @@ class Ticket:
     control_dir: str
     reference: str
     venue: Venue = field(default_factory=Venue)
+    elements: int | None = None
 
     def encode(self) -> str:
         return msgspec.json.encode(self).decode()
@@ -103,21 +106,25 @@ class Running:
 class Exited:
     """It ended, nothing of it runs any more, and this is its exit record.
 
-    ``why`` is the code of what ended it, when that was not its own doing.
+    ``why`` is the code of what ended it, when that was not its own doing. Of an array ``exit`` is
+    that of the first element that failed, and ``part`` tells which did.
     """
 
     exit: Exit
     why: str | None = None
+    part: Part | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Gone:
     """It was started, nothing of it runs, and there is no exit record: its fate is unknown.
 
-    Unless the scheduler knows ``why`` it is gone, by a code.
+    Unless the scheduler knows ``why`` it is gone, by a code. Of an array it is ``part`` that did
+    not end.
     """
 
     why: str | None = None
+    part: Part | None = None
 
 
 @dataclass(frozen=True, slots=True)

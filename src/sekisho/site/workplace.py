@@ -44,7 +44,7 @@ class Place:
     On the computing host: ``work_dir``, the command's; ``control_dir``, with the run latch, stdout,
     stderr and the exit record; beside it one like it for each of the steps `before` and `after`.
     On the agent's own: ``input_dir``, where inputs are fetched to, and ``staging_dir``, the copy of
-    what leaves.
+    what leaves. With ``elements`` it is an array: each has a directory below ``control_dir``.
     """
 
     job: str
@@ -53,6 +53,7 @@ class Place:
     control_dir: str
     staging_dir: str
     input_dir: str
+    elements: int | None = None
 
     def step_dir(self, step: str) -> str:
         """Return the control directory of the step ``before`` or ``after``."""
@@ -143,6 +144,7 @@ class Collector(Protocol):
         """Copy the released files, and the ends of stdout and stderr as their rules say; sync.
 
         Replaces what was staged before. A file that is no longer as ``release`` says is withheld.
+        The logs of an array's elements leave as one, each behind a line with its number.
         """
         ...
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import anyio
 
 from sekisho.adapters.schedulers.board import Board
-from sekisho.adapters.schedulers.control import Control, Traces
+from sekisho.adapters.schedulers.control import Control
 from sekisho.adapters.schedulers.dialect import (
     Dialect,
     Row,
@@ -28,12 +28,11 @@ from sekisho.adapters.schedulers.dialect import (
     job_name,
     text_of,
 )
-from sekisho.adapters.schedulers.record import exit_in
+from sekisho.adapters.schedulers.traces import ArrayTraces, Traces
 from sekisho.domain.errors import SekishoError, Unavailable
 from sekisho.domain.resources import BatchSystem
 from sekisho.site.host import Answer, Host
 from sekisho.site.scheduler import (
-    Exited,
     LaunchSpec,
     Observation,
     Pending,
@@ -58,7 +57,7 @@ class _Look:
     """What one look at the batch system and at the control directories saw."""
 
     rows: Mapping[str, tuple[Row, ...]]
-    traces: Mapping[str, Traces]
+    traces: Mapping[str, Traces | ArrayTraces]
 
     def alive(self, ticket: Ticket) -> list[Row]:
         return [row for row in self.of(ticket) if row.state is not State.ENDED]
@@ -93,7 +92,8 @@ class BatchScheduler:
         async with self._turn:
             if anyio.current_time() < self._full_until:
                 raise Unavailable("scheduler.full")
-            if not await self._control.place(spec):
+            numbering = self._dialect.element, self._dialect.first
+            if not await self._control.place(spec, *numbering):
                 return spec.ticket(UNKNOWN_ID)  # a wrapper is there: its traces tell the rest
             identity = await self._submitted(spec)
         self._complaints.pop(spec.token, None)
@@ -121,6 +121,7 @@ class BatchScheduler:
             directory=spec.control_dir,
             resources=spec.resources,
             wall_time=spec.resources.wall_time or DEFAULT_WALL_SECONDS,
+            elements=spec.resources.elements or 1,
         )
 
     def _complaint(self, spec: LaunchSpec, answer: Answer) -> SekishoError:
@@ -141,7 +142,8 @@ class BatchScheduler:
         found = await self.find(spec)
         if found is not None:
             return found.reference
-        return None if await self._control.revoke(spec.control_dir) else UNKNOWN_ID
+        revoked = await self._control.revoke(spec.control_dir, spec.resources.elements)
+        return None if revoked else UNKNOWN_ID
 
     # ------------------------------------------------------------------ looking
 
@@ -176,23 +178,22 @@ class BatchScheduler:
             return _Look({}, {})
         user = await self._account()
         rows = await self._rows(self._dialect.status(self._status, ids, names, user))
-        traces = await self._control.read(sorted({ticket.control_dir for ticket in tickets}))
-        return _Look(_by_name(rows), traces)
+        return _Look(_by_name(rows), await self._control.look(tickets))
 
     async def _missing(self, tickets: list[Ticket]) -> dict[Ticket, Observation | None]:
         """Look again, by name, for what seems to be over without an end that can be believed."""
         await anyio.sleep(self._system.settle_s)
         names = [job_name(ticket.token) for ticket in tickets]
         rows = await self._rows(self._dialect.search(self._status, names, await self._account()))
-        traces = await self._control.read([ticket.control_dir for ticket in tickets])
+        traces = await self._control.look(tickets)
         first = await self._board.sight(tickets)  # a reason is often told only once
         again = _Look(_by_name(rows), traces)
         seen: dict[Ticket, Observation | None] = {}
         for ticket in tickets:
             now = _seen(ticket, again)
             why = again.why(ticket) or first.why(ticket)
-            place = ticket.control_dir
-            seen[ticket] = now or await self._control.given_up(place, again.traces[place], why)
+            left = again.traces[ticket.control_dir]
+            seen[ticket] = now or await self._control.given_up(ticket, left, why)
         return seen
 
     # ------------------------------------------------------------------ stopping
@@ -207,7 +208,7 @@ class BatchScheduler:
             return
         self._board.hurry()
         look = await self._board.sight([ticket])
-        ids = sorted(row.id for row in look.alive(ticket))
+        ids = sorted({row.id for row in look.alive(ticket)})
         if ids:
             self._cancelled[ticket] = now
             answer = await self._ask((*self._cancel, *ids))
@@ -248,11 +249,12 @@ def _seen(ticket: Ticket, look: _Look) -> Observation | None:
     """Say what ``look`` proves; None: the job is not there, and left nothing to believe."""
     traces = look.traces[ticket.control_dir]
     alive = look.alive(ticket)
-    if traces.latch != "taken":
+    if not traces.started:
         return Pending() if alive else None
-    ended = exit_in(traces.exit, ticket.token)
+    ended = traces.end(ticket.token)
     if ended is not None and all(row.state is State.WAITING for row in alive):
-        return Exited(ended, look.why(ticket) if ended.code else None)  # a requeued job never runs
+        # a requeued job never runs
+        return replace(ended, why=look.why(ticket) if ended.exit.code else None)
     return Running() if alive else None
 
 

@@ -17,8 +17,9 @@ from typing import Final
 import anyio
 
 from sekisho.adapters.schedulers.board import Board
-from sekisho.adapters.schedulers.control import Control, Traces
+from sekisho.adapters.schedulers.control import Control
 from sekisho.adapters.schedulers.record import exit_in, start_in
+from sekisho.adapters.schedulers.traces import Traces
 from sekisho.domain.errors import Unavailable
 from sekisho.site.host import Answer, Host
 from sekisho.site.scheduler import (
@@ -115,9 +116,7 @@ class DetachedScheduler:
         again = await self._look(tickets)
         return {
             ticket: _seen(ticket, again)
-            or await self._control.given_up(
-                ticket.control_dir, again.traces[ticket.control_dir], None
-            )
+            or await self._control.given_up(ticket, again.traces[ticket.control_dir], None)
             for ticket in tickets
         }
 

@@ -3,6 +3,8 @@
 Rule 1: an answer that is not understood says nothing. Absent is not finished, unknown not success.
 Rule 2: no text of a submitter is in any command line: names are ours, the rest is the site's.
 Rule 3: every submission forbids a second start, brings no environment and sends no mail.
+Rule 4: of an array a table only says whether something of its name is left: the elements' own
+        records tell the rest. All its rows bear the id of the whole.
 """
 
 from __future__ import annotations
@@ -48,12 +50,26 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
-    """What is submitted: the constant script in ``directory``. ``wall_time`` in seconds."""
+    """What is submitted: the constant script in ``directory``. ``wall_time`` in seconds.
+
+    With more ``elements`` than one it is an array; one is a plain job everywhere, since not every
+    batch system has arrays of one.
+    """
 
     name: str
     directory: str
     resources: Resources
     wall_time: int
+    elements: int = 1
+
+    def numbers(self, first: int = 0) -> str | None:
+        """Return the numbers of an array's elements, as ``0-19``; None: it is none."""
+        return None if self.elements == 1 else f"{first}-{first + self.elements - 1}"
+
+    def limited_numbers(self) -> str | None:
+        """Return them with how many may run at once, as ``0-19%4``."""
+        numbers, at_once = self.numbers(), self.resources.at_once
+        return numbers if numbers is None or at_once is None else f"{numbers}%{at_once}"
 
 
 Words = tuple[str, ...]
@@ -72,6 +88,7 @@ class Dialect:
 
     name: str
     commands: tuple[Words, Words, Words]  #: submit, status, cancel
+    element: str  #: what a shell has to say to get the number of an array's element
     submit: Callable[[Words, Submission], Words]
     receipt: re.Pattern[str]
     search: Callable[[Words, Sequence[str], str], Words]
@@ -79,6 +96,7 @@ class Dialect:
     full: re.Pattern[str]
     away: re.Pattern[str]
     by_ids: Callable[[Words, Sequence[str]], Words] | None = None
+    first: int = 0  #: the number of an array's first element
 
     def submitted(self, stdout: str) -> str:
         """Return the id of what was submitted; "" when the answer is any other than a receipt."""

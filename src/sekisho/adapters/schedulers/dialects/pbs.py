@@ -27,12 +27,15 @@ from sekisho.site.host import Answer
 
 #: Our own jobs in full, when the ids are not known. `qselect` is not everywhere.
 _SEARCH: Final = (
-    'user=$1; shift; ids=$(qselect -u "$user" 2>/dev/null) || exec "$@" -f; '
+    'set -f; user=$1; shift; ids=$(qselect -u "$user" 2>/dev/null) || exec "$@" -f; '
     '[ -z "$ids" ] || exec "$@" -f $ids'
 )
 _JOB: Final = re.compile(r"^Job Id:\s*(\S+)\s*$", re.MULTILINE | re.IGNORECASE)
+#: `17[].pbs01` is a whole array, `17[3].pbs01` one element. Torque adds the number to its name.
+_ELEMENT_ID: Final = re.compile(r"\A(\d+)\[\d*\]")
+_ELEMENT_NAME: Final = re.compile(r"\A(s[0-9a-f]{14})-\d+\Z")
 _FIELD: Final = re.compile(r"^\s*(Job_Name|job_state)\s*=\s*(\S+)\s*$", re.MULTILINE)
-_QUIET: Final = ("-r", "n", "-m", "n", "-S", "/bin/sh", "-o", "/dev/null", "-e", "/dev/null")
+_QUIET: Final = ("-m", "n", "-S", "/bin/sh", "-o", "/dev/null", "-e", "/dev/null")
 _UNKNOWN: Final = re.compile(r"unknown job id|job has finished|invalid job id", re.IGNORECASE)
 _WAITING: Final = frozenset("QHWT")
 _ENDED: Final = frozenset("CFXM")
@@ -68,8 +71,19 @@ def _chunk_torque(job: Submission) -> Iterator[str]:
         yield f"mem={nodes * mebibytes(asked.memory)}mb"
 
 
+def _array_pbs(job: Submission) -> Words:
+    """PBS takes no array that must not be run again: there the run latch alone prevents it."""
+    numbers = job.limited_numbers()
+    return ("-r", "n") if numbers is None else ("-J", numbers, "-r", "y")
+
+
+def _array_torque(job: Submission) -> Words:
+    numbers = job.limited_numbers()
+    return ("-r", "n") if numbers is None else ("-t", numbers, "-r", "n")
+
+
 def _submitting(
-    chunks: Callable[[Submission], Iterator[str]],
+    chunks: Callable[[Submission], Iterator[str]], array: Callable[[Submission], Words]
 ) -> Callable[[Words, Submission], Words]:
     def submit(command: Words, job: Submission) -> Words:
         asked = job.resources
@@ -80,7 +94,7 @@ def _submitting(
             *(("-q", asked.queue) if asked.queue is not None else ()),
             *(("-A", asked.account) if asked.account is not None else ()),
             *(word for item in lists for word in ("-l", item)),
-            *("-N", job.name, *_QUIET, f"{job.directory}/{SCRIPT}"),
+            *("-N", job.name, *array(job), *_QUIET, f"{job.directory}/{SCRIPT}"),
         )
 
     return submit
@@ -122,7 +136,8 @@ def _row(answer: Answer, identity: str, block: str) -> Row:
     if fields.keys() != {"Job_Name", "job_state"}:
         raise strange(answer)
     state = state_of(fields["job_state"], _WAITING, _ENDED)  # E, exiting, is alive
-    return Row(id=identity, name=fields["Job_Name"], state=state)
+    name = _ELEMENT_NAME.sub(r"\1", fields["Job_Name"])
+    return Row(id=_ELEMENT_ID.sub(r"\1[]", identity), name=name, state=state)
 
 
 _FULL: Final = re.compile(
@@ -138,12 +153,18 @@ _AWAY: Final = re.compile(
 PBS: Final = Dialect(
     name="pbs",
     commands=(("qsub",), ("qstat",), ("qdel",)),
-    submit=_submitting(_chunk_pbs),
-    receipt=re.compile(r"(\d{1,20}(?:\.[A-Za-z0-9_.-]+)?)\n?"),
+    element="${PBS_ARRAY_INDEX-}",
+    submit=_submitting(_chunk_pbs, _array_pbs),
+    receipt=re.compile(r"(\d{1,20}(?:\[\])?(?:\.[A-Za-z0-9_.-]+)?)\n?"),
     by_ids=_by_ids,
     search=_search,
     rows=_rows,
     full=_FULL,
     away=_AWAY,
 )
-TORQUE: Final = replace(PBS, name="torque", submit=_submitting(_chunk_torque))
+TORQUE: Final = replace(
+    PBS,
+    name="torque",
+    element="${PBS_ARRAYID-${SLURM_ARRAY_TASK_ID-}}",  # Slurm brings commands of this kind
+    submit=_submitting(_chunk_torque, _array_torque),
+)

@@ -22,6 +22,7 @@ from sekisho.adapters.schedulers.dialect import (
 from sekisho.site.host import Answer
 
 _FIELDS: Final = "jid,jnam,st"
+_ID: Final = re.compile(r"(\d+)(?:\[\d+\])?")  # of a bulk job or one of its elements
 _WAITING: Final = frozenset({"ACC", "QUE", "HLD"})
 _ENDS: Final = {
     "EXT": None,
@@ -55,6 +56,7 @@ def _submit(command: Words, job: Submission) -> Words:
         *(("-g", asked.account) if asked.account is not None else ()),
         *("-L", ",".join(_lists(job))),
         *(("--mpi", f"proc={ranks}") if ranks is not None else ()),
+        *(() if (numbers := job.numbers()) is None else ("--bulk", "--sparam", numbers)),
         *("--norestart", "-j", "-o", f"{job.directory}/{LOG}", "-N", job.name),
         f"{job.directory}/{SCRIPT}",
     )
@@ -75,16 +77,18 @@ def _rows(answer: Answer) -> list[Row]:
 
 def _row(answer: Answer, line: str) -> Row:
     parts = [part.strip() for part in line.split(",")]
-    if len(parts) != 4 or parts[0] or re.fullmatch(r"\d+", parts[1]) is None or not parts[3]:
+    number = _ID.fullmatch(parts[1]) if len(parts) == 4 else None
+    if number is None or parts[0] or not parts[3]:
         raise strange(answer)
     word = parts[3]
     state = state_of(word, _WAITING, _ENDS)
-    return Row(id=parts[1], name=parts[2], state=state, why=_ENDS.get(word))
+    return Row(id=number[1], name=parts[2], state=state, why=_ENDS.get(word))
 
 
 PJSUB: Final = Dialect(
     name="pjsub",
     commands=(("pjsub",), ("pjstat",), ("pjdel",)),
+    element="${PJM_BULKNUM-}",
     submit=_submit,
     receipt=re.compile(r"\[INFO\] PJM \d{4} pjsub Job (\d{1,20}) submitted\.\s*"),
     search=_search,

@@ -36,7 +36,8 @@ def _lists(job: Submission) -> Iterator[str]:
 
 def _submit(command: Words, job: Submission) -> Words:
     """Return the line. A parallel environment is the site's own word: a directive `-pe NAME N`."""
-    asked = job.resources
+    asked, tasks = job.resources, job.numbers(first=1)
+    at_once = () if asked.at_once is None else ("-tc", str(asked.at_once))
     return (
         *command,
         *asked.directives,
@@ -44,6 +45,7 @@ def _submit(command: Words, job: Submission) -> Words:
         *(("-P", asked.account) if asked.account is not None else ()),
         *(word for item in _lists(job) for word in ("-l", item)),
         *("-terse", "-r", "n", "-m", "n", "-S", "/bin/sh", "-wd", job.directory),
+        *(() if tasks is None else ("-t", tasks, *at_once)),
         *("-i", "/dev/null", "-j", "y", "-o", f"{job.directory}/{LOG}"),
         *("-N", job.name, f"{job.directory}/{SCRIPT}"),
     )
@@ -72,8 +74,10 @@ def _row(answer: Answer, item: str) -> Row:
 SGE: Final = Dialect(
     name="sge",
     commands=(("qsub",), ("qstat",), ("qdel",)),
+    element="${SGE_TASK_ID-}",
+    first=1,
     submit=_submit,
-    receipt=re.compile(r"(\d{1,20})\n?"),
+    receipt=re.compile(r"(\d{1,20})(?:\.1-\d{1,5}:1)?\n?"),
     search=_search,
     rows=_rows,
     full=re.compile(r"jobs? (?:are|is) allowed|would exceed|job rejected: only", re.IGNORECASE),

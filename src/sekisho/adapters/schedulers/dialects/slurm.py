@@ -48,6 +48,7 @@ def _submit(command: Words, job: Submission) -> Words:
         ("gres", None if asked.gpus is None else f"gpu:{asked.gpus}"),
         ("licenses", ",".join(asked.licences) or None),
         ("time", max(1, -(-job.wall_time // 60))),
+        ("array", job.limited_numbers()),
     )
     return (
         *command,
@@ -62,7 +63,7 @@ def _submit(command: Words, job: Submission) -> Words:
 def _search(command: Words, names: Sequence[str], user: str) -> Words:
     return (
         *(*command, "--noheader", "--states=all", f"--user={user}"),
-        *(f"--name={','.join(names)}", "--format=%A|%T|%j"),
+        *(f"--name={','.join(names)}", "--format=%F|%T|%j"),
     )
 
 
@@ -81,6 +82,7 @@ def _rows(answer: Answer) -> list[Row]:
 SLURM: Final = Dialect(
     name="slurm",
     commands=(("sbatch",), ("squeue",), ("scancel",)),
+    element="${SLURM_ARRAY_TASK_ID-}",
     submit=_submit,
     receipt=re.compile(r"(\d{1,20})(?:;[A-Za-z0-9_.-]+)?\n?"),
     search=_search,
