@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -12,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from sekisho.domain.egress import STDOUT_NAME
-from tests.engines import ENGINES, SECONDS, SLURM, Batch, a_batch, until
+from tests.engines import ENGINES, SECONDS, SLURM, Batch, a_batch
+from tests.faults.program import call
 from tests.faults.trio import Trio
+from tests.waiting import until
 
 pytestmark = pytest.mark.time_limit(600)
 #: Waits at a gate that lets everybody pass once it is open; 7 fails when its key says so.
@@ -80,6 +83,9 @@ def test_a_sweep_outlives_its_master_and_its_agent_and_starts_each_element_once(
         job = client.submit(site.spec("sweep", "gate"))
         started(site, 4)
         site.broker.event("job_changed", job=job.id, state="running", seconds=SECONDS)
+        out, _ = call(site.environ, "site", "show", job.id, "--dir", site.site, "--json")
+        shown = json.loads(out)["run"]
+        assert (shown["elements"], shown["elements_ended"]) == (20, 0)
         batch.engine.remember(batch.it, min(batch.queue(), key=int))
         batch.kill_master()
         site.agent.kill()
@@ -87,6 +93,8 @@ def test_a_sweep_outlives_its_master_and_its_agent_and_starts_each_element_once(
         batch.start_master()
         site.start_agent()
         ended = job.result(tmp_path / "out", timeout=SECONDS)
+    out, _ = call(site.environ, "site", "show", job.id, "--dir", site.site, "--json")
+    assert json.loads(out)["run"]["elements_ended"] == 20
     assert (ended.state, ended.exit_code) == ("succeeded", 0)
     assert site.starts() == each_once("sweep", range(20))
     assert max(map(int, (site.home / "together").read_text().split())) <= 4

@@ -12,7 +12,7 @@ import stat
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,9 +27,11 @@ from sekisho.adapters.hosts.ssh import Completed, SshAddress, SshHost
 from sekisho.adapters.schedulers.control import Control
 from sekisho.adapters.schedulers.detached import DetachedScheduler
 from sekisho.adapters.schedulers.dialects import DIALECTS
+from sekisho.adapters.schedulers.traces import ArrayTraces
 from sekisho.domain.errors import Unavailable
 from sekisho.domain.files import Pattern
 from sekisho.site.host import STANDARD_ENVIRONMENT, Answer
+from sekisho.site.scheduler import Ticket
 from sekisho.site.workplace import CollectCaps, Collected
 from tests.launching import a_launch
 from tests.unit.test_dialects import PBS_TWO, TABLES
@@ -365,6 +367,50 @@ def test_a_record_that_cannot_be_read_just_now_is_not_missing(tmp_path: Path, co
         anyio.run(reader.read, [control])
     (tear.tools / "dd").unlink()
     assert anyio.run(reader.read, [control])[control].exit.split() == EXIT.split()
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Ticket:
+    """An array of four: two have come to their end, one has begun, one has not."""
+    place = tmp_path / "sweep"
+    for number in range(4):
+        (place / str(number)).mkdir(parents=True)
+    for number in range(3):
+        (place / str(number) / "latch").mkdir()
+    for number in range(2):
+        (place / str(number) / "exit").write_text(EXIT.replace(TOKEN, f"{TOKEN}-{number}"))
+    here = str(place)
+    return Ticket(token=TOKEN, work_dir=here, control_dir=here, reference="1", elements=4)
+
+
+def test_torn_words_of_an_array_are_no_records(tmp_path: Path, sweep: Ticket) -> None:
+    """Kills: an element without the end that the answer was about to tell."""
+    tear = Torn(tmp_path / "tools")
+    reader = Control(HostTorn(tear), 60)
+    other = replace(sweep, control_dir=str(tmp_path / "not-there"))
+
+    def read() -> object:
+        return anyio.run(reader.look, [sweep, other])
+
+    assert torn(tear, read) == len(tear.said)
+    seen = anyio.run(reader.look, [sweep])[sweep.control_dir]
+    assert isinstance(seen, ArrayTraces)
+    assert (seen.latches, len(seen.exits)) == ("tttf", 2)
+
+
+@pytest.mark.parametrize("tool", ["find", "sed"])
+def test_records_of_elements_that_cannot_be_read_just_now_are_not_missing(
+    tmp_path: Path, sweep: Ticket, tool: str
+) -> None:
+    tear = Torn(tmp_path / "tools")
+    reader = Control(HostTorn(tear), 60)
+    tear.killing(tool, 0)
+    with pytest.raises(Unavailable):
+        anyio.run(reader.look, [sweep])
+    (tear.tools / tool).unlink()
+    seen = anyio.run(reader.look, [sweep])[sweep.control_dir]
+    assert isinstance(seen, ArrayTraces)
+    assert len(seen.exits) == 2
 
 
 @dataclass

@@ -145,7 +145,17 @@ def _facts(found: SiteRun) -> dict[str, Any]:
         "keep_until": run.keep_until,
         "work_dir": place.work_dir,
         "control_dir": place.control_dir,
+        **_elements(run, Path(place.control_dir)),
     }
+
+
+def _elements(run: Run, control: Path) -> dict[str, Any]:
+    """Return how many elements of an array have ended; nothing when they are on another host."""
+    count = run.resources.elements
+    if count is None or not control.is_dir():
+        return {}
+    ended = sum((control / str(number) / "exit").is_file() for number in range(count))
+    return {"elements": count, "elements_ended": ended}
 
 
 def _table(session: Session, kind: str, facts: Mapping[str, Any]) -> None:
