@@ -114,6 +114,7 @@ def test_an_operators_word_may_be_repeated(trio: Trio) -> None:
             assert (first.status_code, first.content) == (200, second.content)
     assert trio.life(job.id, "lost") == [*WHOLE_LIFE[1:5], "lost"]
     questions = {"POST /v1/site/poll", "POST /v1/site/check"}  # nothing to be repeated
+    questions |= {f"POST /v1/site/jobs/{{id}}/inputs/{what}" for what in ("arrived", "fetch")}
     elsewhere = {"POST /v1/jobs/{id}/cancel", "POST /v1/site/join"}
     elsewhere.add("POST /v1/site/jobs/{id}/snapshot")  # in test_publish: the next one replaces it
     writes = {row.route for row in HttpWorld().rows() if not row.route.startswith("GET")}

@@ -39,12 +39,20 @@ class MemoryLine:
 
     def __init__(self) -> None:
         self.asked: list[tuple[object, ...]] = []
+        self.coming: Sequence[str] | None = None
         self.fault: SekishoError | None = None
 
     async def poll(
-        self, *, free: int, holds: Sequence[str], cancelling: Sequence[str], wait_s: float
+        self,
+        *,
+        free: int,
+        holds: Sequence[str],
+        cancelling: Sequence[str],
+        wait_s: float,
+        coming: Sequence[str] | None = None,
     ) -> PollAnswer:
         self.asked.append(("poll", free, tuple(holds), tuple(cancelling), wait_s))
+        self.coming = coming
         if self.fault is not None:
             raise self.fault
         return PollAnswer(cancel=["job"])

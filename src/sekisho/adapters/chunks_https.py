@@ -47,10 +47,21 @@ _Come = tuple[str, Sound | None]  #: a digest, and what came if it is that
 
 
 class HttpsChunks:
-    """The chunks of one job, below ``base``; ``query`` goes with every request."""
+    """The chunks of one job, below ``base``; ``query`` goes with every request.
 
-    def __init__(self, line: HttpLine, base: str, query: Mapping[str, str] = _NO_QUERY) -> None:
+    They are fetched on up to ``connections`` at a time.
+    """
+
+    def __init__(
+        self,
+        line: HttpLine,
+        base: str,
+        query: Mapping[str, str] = _NO_QUERY,
+        *,
+        connections: int = _CONNECTIONS,
+    ) -> None:
         self._line = line
+        self._connections = connections
         self._base = base
         self._query = query
         self.moved = 0  #: chunks that got through, either way
@@ -158,11 +169,11 @@ class HttpsChunks:
     def _flow(self, chunks: Sequence[Chunk]) -> Iterator[_Come]:
         """Ask once for each chunk, on as many connections as that is worth; give what comes."""
         size = sum(chunk.size for chunk in chunks)
-        part = min(max(size // (2 * _CONNECTIONS), _LEAST_STREAM_BYTES), _STREAM_BYTES)
+        part = min(max(size // (2 * self._connections), _LEAST_STREAM_BYTES), _STREAM_BYTES)
         return flowed(
             lambda asked: map(_opened, self._fetch_once(asked)),
             _of_size(chunks, part),
-            threads=min(_CONNECTIONS, -(-size // part)) or 1,
+            threads=min(self._connections, -(-size // part)) or 1,
             ahead=2 * _CONNECTIONS,
         )
 

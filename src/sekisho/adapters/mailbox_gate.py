@@ -49,7 +49,13 @@ class GateMailbox:
         self._woken.set()
 
     async def poll(
-        self, *, free: int, holds: Sequence[str], cancelling: Sequence[str], wait_s: float
+        self,
+        *,
+        free: int,
+        holds: Sequence[str],
+        cancelling: Sequence[str],
+        wait_s: float,
+        coming: Sequence[str] | None = None,  # noqa: ARG002 (there are no drafts here)
     ) -> PollAnswer:
         answer = await to_thread.run_sync(self._look, free, holds, cancelling)
         if not (answer.offers or answer.cancel):

@@ -18,6 +18,7 @@ from anyio import CapacityLimiter, to_thread
 from sekisho import __version__
 from sekisho.adapters.chunk_cache import ChunkCache
 from sekisho.adapters.chunks_https import HttpsChunks
+from sekisho.adapters.early_https import EarlyWay, HttpsEarly, Shelter
 from sekisho.adapters.http_client import Address, async_sender, sender
 from sekisho.adapters.http_line import HttpLine, decoded
 from sekisho.adapters.http_problem import error_of
@@ -28,6 +29,7 @@ from sekisho.domain.errors import SekishoError, Unavailable
 from sekisho.domain.limits import MIN_POLL_SECONDS, POLL_SECONDS
 from sekisho.site.mailbox import Hold, LastWord, Step
 from sekisho.site.workplace import Staged
+from sekisho.transfer.earlier import Begun
 from sekisho.transfer.fetch import fetch_files, fetch_index
 from sekisho.transfer.port import ChunkSource
 from sekisho.transfer.send import send_tree
@@ -47,12 +49,21 @@ _NO_CONTENT: Final = 204
 class HttpsMailbox:
     """The lane of one agent ``instance`` to one broker. Use it as an async context."""
 
-    def __init__(self, address: Address, instance: str, *, cache: ChunkCache | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        instance: str,
+        *,
+        cache: ChunkCache | None = None,
+        shelter: Shelter | None = None,
+    ) -> None:
         self._instance = instance
         self._cache = cache
         self._sender = async_sender(address)
         self._line = HttpLine(sender(address), Patience(limit_s=0), address.max_mbit_s)
         self._longest = POLL_SECONDS
+        way = EarlyWay(self._sender, self._line, cache)
+        self.early = None if shelter is None else HttpsEarly(way, shelter)
         self._turns = CapacityLimiter(_MESSAGES)
         self._stack = AsyncExitStack()
 
@@ -70,7 +81,13 @@ class HttpsMailbox:
         await self._stack.aclose()
 
     async def poll(
-        self, *, free: int, holds: Sequence[str], cancelling: Sequence[str], wait_s: float
+        self,
+        *,
+        free: int,
+        holds: Sequence[str],
+        cancelling: Sequence[str],
+        wait_s: float,
+        coming: Sequence[str] | None = None,
     ) -> PollAnswer:
         """Poll no longer than the path has been seen to bear: a gateway's time-out halves it."""
         wait = min(wait_s, self._longest)
@@ -81,6 +98,7 @@ class HttpsMailbox:
             holds=list(holds),
             cancelling=list(cancelling),
             agent_version=__version__,
+            coming=None if coming is None else list(coming),
         )
         try:
             status, body = await self._post("v1/site/poll", message, wait + POLL_SLACK_SECONDS)
@@ -101,8 +119,15 @@ class HttpsMailbox:
     async def fetch(self, hold: Hold, tree: Tree, directory: str, *, lasting: bool) -> None:
         chunks = self._chunks(hold)
         inputs = self._inputs(hold, chunks)
+
+        def work() -> None:
+            here, source = Path(directory), inputs
+            if self.early is not None:
+                source = Begun(inputs, self.early.give(hold.job, tree, here))
+            fetch_files(tree, source, here, lasting=lasting)
+
         with _advancing(chunks):
-            await _in_thread(lambda: fetch_files(tree, inputs, Path(directory), lasting=lasting))
+            await _in_thread(work)
 
     async def send(self, hold: Hold, staged: Cleared[Staged]) -> None:
         copy = staged.value

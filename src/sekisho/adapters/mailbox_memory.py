@@ -63,7 +63,13 @@ class MemoryMailbox:
         self._instance = instance
 
     async def poll(
-        self, *, free: int, holds: Sequence[str], cancelling: Sequence[str], wait_s: float
+        self,
+        *,
+        free: int,
+        holds: Sequence[str],
+        cancelling: Sequence[str],
+        wait_s: float,
+        coming: Sequence[str] | None = None,
     ) -> PollAnswer:
         message = Poll(
             instance=self._instance,
@@ -72,13 +78,16 @@ class MemoryMailbox:
             holds=list(holds),
             cancelling=list(cancelling),
             agent_version=__version__,
+            coming=None if coming is None else list(coming),
         )
         disabled = sorted(self._broker.offers.seen(self._site, message).disabled_commands)
         end = self._broker.ports.clock.monotonic() + wait_s
         with self._broker.ports.wakeups.listen([site_topic(self._site)]) as notices:
             while True:
                 answer = self._broker.offers.look(self._site, message)
-                if answer.offers or answer.cancel or answer.disabled_commands != disabled:
+                drafts = answer.coming or answer.gone
+                changed = answer.disabled_commands != disabled
+                if answer.offers or answer.cancel or drafts or changed:
                     return answer
                 left = end - self._broker.ports.clock.monotonic()
                 if left <= 0 or not await notices.wait(left):

@@ -115,7 +115,13 @@ class MintMailbox:
         self._line.close()
 
     async def poll(
-        self, *, free: int, holds: Sequence[str], cancelling: Sequence[str], wait_s: float
+        self,
+        *,
+        free: int,
+        holds: Sequence[str],
+        cancelling: Sequence[str],
+        wait_s: float,
+        coming: Sequence[str] | None = None,  # noqa: ARG002 (there are no drafts here)
     ) -> PollAnswer:
         """Ask when it is time to; else wait for that, but no longer than ``wait_s``."""
         now = self._clock.monotonic()

@@ -71,14 +71,20 @@ class NotedMailbox:
         self._told_at = 0.0
 
     async def poll(
-        self, *, free: int, holds: Sequence[str], cancelling: Sequence[str], wait_s: float
+        self,
+        *,
+        free: int,
+        holds: Sequence[str],
+        cancelling: Sequence[str],
+        wait_s: float,
+        coming: Sequence[str] | None = None,
     ) -> PollAnswer:
         if self._note.answered_at is None or self._note.code is not None:
             wait_s = 0.0
         self._noted(replace(self._note, asked_at=self._clock.now()))
         try:
             answer = await self._inner.poll(
-                free=free, holds=holds, cancelling=cancelling, wait_s=wait_s
+                free=free, holds=holds, cancelling=cancelling, wait_s=wait_s, coming=coming
             )
         except SekishoError as error:
             self._noted(replace(self._note, failed_at=self._clock.now(), code=error.code))

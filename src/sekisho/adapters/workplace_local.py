@@ -33,6 +33,7 @@ WORK: Final = "work"
 CONTROL: Final = "control"
 STEPS: Final = ("before", "after")
 STAGING: Final = "staging"
+EARLY: Final = ".early"  #: in the base of all jobs; no name of a job begins with a dot
 LATCH: Final = "latch"
 _LOGS: Final = (("stdout", RelPath.parse(STDOUT_NAME)), ("stderr", RelPath.parse(STDERR_NAME)))
 _NO_CAPS: Final = CollectCaps()
@@ -147,6 +148,24 @@ class LocalWorkplace:
         """Return the jobs that have a directory, in the order of their making."""
         with self._opened_base() as base, os.scandir(base) as entries:
             return sorted(e.name for e in entries if re.fullmatch(JOB_ID_PATTERN, e.name))
+
+    def early(self, job: str) -> Path:
+        """Return the folder of what is fetched for ``job`` before it is ours, made if need be."""
+        with (
+            self._opened_base() as base,
+            _made(base, EARLY) as above,
+            _made(above, check_job_id(job)),
+        ):
+            return self._base / EARLY / job
+
+    def drop_early(self, job: str | None) -> None:
+        """Remove what was fetched early, for ``job`` or, as after a crash, for all."""
+        with self._opened_base() as base:
+            if job is None:
+                remove(base, base, EARLY)
+                return
+            with _made(base, EARLY) as above:
+                remove(base, above, check_job_id(job))
 
     def free_bytes(self) -> int:
         """Return how much room there is for jobs."""

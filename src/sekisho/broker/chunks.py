@@ -8,10 +8,11 @@ Rule 3: a site speaks of a job under the epoch that it holds; a stale one learns
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from sekisho.broker.jobs import HELD, Jobs
+from sekisho.broker.arriving import Arriving, arrival_topic
+from sekisho.broker.jobs import HELD, WAITING, Jobs, site_topic
 from sekisho.broker.policy import CurrentPolicy, Quota
 from sekisho.broker.ports import BlobStore, JobLedger, Tenant, Usage, space_of
 from sekisho.domain.clock import Clock
@@ -24,6 +25,7 @@ from sekisho.domain.errors import (
     UsageError,
 )
 from sekisho.domain.job import Job, JobState, SiteEvent, check_epoch
+from sekisho.domain.limits import EARLY_BYTES
 from sekisho.wire.frames import Chunk, Frame
 
 _DRAFT: Final = frozenset({JobState.DRAFT})
@@ -47,6 +49,7 @@ class Chunks:
     blobs: BlobStore
     policy: CurrentPolicy
     clock: Clock
+    arriving: Arriving = field(default_factory=Arriving)
 
     def missing(self, claim: Claim, job_id: str, chunks: Sequence[Chunk]) -> list[str]:
         """Declare that the job needs ``chunks``; return the digests of those not stored.
@@ -58,7 +61,35 @@ class Chunks:
         if not self.ledger.needs(job.id, digests):
             self._may_declare(claim, job, chunks)
             self.ledger.declare(job.id, chunks)
-        return self.blobs.missing(_space(job), digests)
+        missing = self.blobs.missing(_space(job), digests)
+        if claim.tenant.submitter is not None and missing:
+            self._announce(job, chunks, set(missing))
+        return missing
+
+    def waiting(self, site: str, job_id: str) -> Job:
+        """Return a job of ``site`` that no agent has taken; raise NotFound or InvalidTransition."""
+        job = self.jobs.get(job_id, Tenant(site=site))
+        if job.state not in WAITING:
+            raise InvalidTransition(job=job.id, state=job.state.value, event="FetchedEarly")
+        return job
+
+    def arrived(self, job: Job, digests: Sequence[str], least: int) -> list[Chunk]:
+        """Return those of ``digests`` that the job has declared and that are stored.
+
+        When they are less than ``least`` bytes, a notice comes once so many more were stored.
+        """
+        so_far = self.arriving.so_far(job.id)
+        here = self._here(job, digests)
+        lacking = least - sum(chunk.size for chunk in here)
+        if lacking > 0 and self.arriving.wanted(job.id, so_far + lacking):
+            self.jobs.wakeups.notify(arrival_topic(job.id))
+        return here
+
+    def _here(self, job: Job, digests: Sequence[str]) -> list[Chunk]:
+        declared = {chunk.digest: chunk for chunk in self.ledger.declared(job.id, digests)}
+        asked = [digest for digest in dict.fromkeys(digests) if digest in declared]
+        missing = set(self.blobs.missing(_space(job), asked))
+        return [declared[digest] for digest in asked if digest not in missing]
 
     def open(self, claim: Claim, job_id: str) -> Job:
         """Return the job that ``claim`` may speak of; raise NotFound or StaleEpoch."""
@@ -81,6 +112,8 @@ class Chunks:
         self._room(size)
         self.blobs.put(_space(job), frames)
         self.jobs.meter.add("chunk_bytes", size, direction="in")
+        if self.arriving.stored(job.id, sum(chunk.size for chunk in chunks)):
+            self.jobs.wakeups.notify(arrival_topic(job.id))
 
     def fetch(
         self, job: Job, digests: Sequence[str], *, verify: bool = False
@@ -102,6 +135,13 @@ class Chunks:
             read = self.blobs.read(space, chunk.digest) if verify else self.blobs.take(space, chunk)
             self.jobs.meter.add("chunk_bytes", len(read.payload), direction="out")
             yield read
+
+    def _announce(self, job: Job, chunks: Sequence[Chunk], missing: set[str]) -> None:
+        """Let the site hear of a draft that is about to bring much."""
+        coming = sum(chunk.size for chunk in chunks if chunk.digest in missing)
+        if coming >= EARLY_BYTES and job.state is JobState.DRAFT:
+            self.arriving.begun(job.site, job.id)
+            self.jobs.wakeups.notify(site_topic(job.site))
 
     def _may_declare(self, claim: Claim, job: Job, chunks: Sequence[Chunk]) -> None:
         states = HELD if claim.tenant.submitter is None else _DRAFT

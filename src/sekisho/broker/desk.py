@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO
 
+from sekisho.broker.arriving import Arriving
 from sekisho.broker.chunks import Chunks
 from sekisho.broker.jobs import Jobs
 from sekisho.broker.meter import Meter
@@ -42,6 +43,7 @@ class Desk:
     policy: CurrentPolicy = field(default_factory=CurrentPolicy)
     meter: Meter = field(default_factory=Meter)
     outstanding: Outstanding = field(default_factory=Outstanding)
+    arriving: Arriving = field(default_factory=Arriving)
     spool: Callable[[], IO[bytes]] = tempfile.TemporaryFile  #: for bodies that hold whole files
 
     @property
@@ -57,12 +59,13 @@ class Desk:
     def offers(self) -> Offers:
         p, store = self.ports, self.ports.store
         sites, made = store.directory, self.outstanding
-        return Offers(self.jobs, store.ledger, p.blobs, sites, p.clock, made)
+        return Offers(self.jobs, store.ledger, p.blobs, sites, p.clock, made, self.arriving)
 
     @property
     def chunks(self) -> Chunks:
         p, store = self.ports, self.ports.store
-        return Chunks(self.jobs, store.ledger, p.blobs, self.policy, p.clock)
+        jobs, ledger = self.jobs, store.ledger
+        return Chunks(jobs, ledger, p.blobs, self.policy, p.clock, self.arriving)
 
     @property
     def publications(self) -> Publications:

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Literal
 
-from sekisho.broker.jobs import Jobs, course_of
+from sekisho.broker.arriving import Arriving
+from sekisho.broker.jobs import WAITING, Jobs, course_of
 from sekisho.broker.outstanding import Outstanding
 from sekisho.broker.ports import (
     BlobStore,
@@ -43,8 +44,8 @@ from sekisho.domain.job import (
     Stopped,
     apply,
 )
-from sekisho.domain.limits import MAX_MESSAGE_BYTES, OFFER_TIME
-from sekisho.wire.v1 import Accept, Held, Offer, Poll, PollAnswer, Report, Verdict
+from sekisho.domain.limits import MAX_COMING, MAX_MESSAGE_BYTES, OFFER_TIME
+from sekisho.wire.v1 import Accept, Coming, Held, Offer, Poll, PollAnswer, Report, Verdict
 
 SEEN_EVERY: Final = timedelta(seconds=30)
 _MAX_OFFERS: Final = 64
@@ -61,6 +62,7 @@ class Offers:
     sites: Sites
     clock: Clock
     outstanding: Outstanding = field(default_factory=Outstanding)
+    arriving: Arriving = field(default_factory=Arriving)
 
     def seen(self, name: str, message: Poll) -> Site:
         """Note that an agent polls, and return its site."""
@@ -75,7 +77,8 @@ class Offers:
     def look(self, name: str, message: Poll) -> PollAnswer:
         """Return at most ``free`` offers, the cancels among ``holds``, and what is disabled.
 
-        A disabled site is offered nothing; jobs that it holds go on.
+        A disabled site is offered nothing; jobs that it holds go on. Who takes offers, and asks for
+        it, hears of drafts that are being sent, and which of those it heard of before are gone.
         """
         site = self._site(name)
         self._take_back(site.id, message)
@@ -84,6 +87,8 @@ class Offers:
             offers=list(self._offers(site.id, message.instance, free)),
             cancel=self._cancels(site.id, message),
             disabled_commands=sorted(site.disabled_commands),
+            coming=list(self._coming(site.id, message)) if free else [],
+            gone=self._gone(site.id, message),
         )
 
     def accept(self, site: str, job_id: str, message: Accept) -> Job:
@@ -155,6 +160,32 @@ class Offers:
         which = JobFilter(site=site, ids=asked, cancelling=True)
         found = self.jobs.store.page(which, after=None, limit=len(asked))
         return [job.id for job in found if not job.state.terminal]
+
+    def _coming(self, site: str, message: Poll) -> Iterator[Coming]:
+        if message.coming is None:
+            return
+        left, size = MAX_COMING - len(message.coming), 0
+        for job_id in self.arriving.of(site, message.instance, heard=message.coming):
+            if left <= 0 or size >= MAX_MESSAGE_BYTES:
+                return
+            job = self._waiting(site, job_id)
+            if job is None or job.state is not JobState.DRAFT:
+                self.arriving.over(job_id)
+                continue
+            self.arriving.told(job.id, message.instance)
+            left, size = left - 1, size + len(job.request)
+            yield Coming(job=job.id, submitter=job.submitter, request=job.request)
+
+    def _gone(self, site: str, message: Poll) -> list[str]:
+        heard = (message.coming or [])[:MAX_COMING]
+        return [job_id for job_id in heard if self._waiting(site, job_id) is None]
+
+    def _waiting(self, site: str, job_id: str) -> Job | None:
+        """Return a job of ``site`` that no agent has taken; None when there is none."""
+        with suppress(NotFound):
+            job = self.jobs.get(job_id, Tenant(site=site))
+            return job if job.state in WAITING else None
+        return None
 
     def _complete(self, job: Job) -> None:
         if missing := missing_chunks(job, self.ledger, self.blobs):

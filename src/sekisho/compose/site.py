@@ -6,7 +6,7 @@ import os
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,7 +37,6 @@ from sekisho.domain.manifest import Manifest
 from sekisho.domain.token import Secret, hash_token
 from sekisho.site.agent import Agent
 from sekisho.site.desk import Desk
-from sekisho.site.mailbox import Mailbox
 from sekisho.wire.v1 import Joined, JoinSite
 
 #: How long `join` repeats its one question: the answer may be lost, the invitation is not.
@@ -81,11 +80,11 @@ class MintWay:
 
 
 def _mailbox(
-    files: SiteFiles, manifest: Manifest, way: MintWay | None
-) -> AbstractAsyncContextManager[Mailbox]:
+    files: SiteFiles, manifest: Manifest, way: MintWay | None, shelter: LocalWorkplace
+) -> HttpsMailbox | MintMailbox:
     if way is None:
         cache = ChunkCache(files.cache, files.settings.site.cache_bytes)
-        return HttpsMailbox(address(files), instance(files), cache=cache)
+        return HttpsMailbox(address(files), instance(files), cache=cache, shelter=shelter)
     listed = sorted(manifest.submitters.users)
     if way.submitter is None and len(listed) != 1:
         raise ConfigError("mint.submitter", count=len(listed))
@@ -115,14 +114,16 @@ async def agent(
     try:
         desires = DirectoryDesires(files, manifest)
         spawner = LocalSpawner()
-        hosts = Hosts(files, LocalWorkplace(files.work_base))
-        async with _mailbox(files, manifest, mint) as line:
+        local = LocalWorkplace(files.work_base)
+        hosts = Hosts(files, local)
+        async with _mailbox(files, manifest, mint, local) as line:
             clock = SystemClock()
             desk = Desk(
                 mailbox=NotedMailbox(
                     line, clock, os.getpid(), lambda note: write_note(files.line, note)
                 ),
                 journal=journal,
+                early=line.early if isinstance(line, HttpsMailbox) else None,
                 scheduler=schedulers(spawner, lambda: desires.word().manifest, hosts.host),
                 hosts=hosts.host,
                 workplaces=hosts.workplace,

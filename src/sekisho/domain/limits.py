@@ -11,6 +11,12 @@ MIB: Final = 1 << 20
 MAX_CHUNK_BYTES: Final = 960 << 10
 CHUNK_BYTES: Final = 512 << 10
 DIGEST_BYTES: Final = 32
+#: A draft that is to bring so much is told to its site, which may fetch it while it still comes.
+EARLY_BYTES: Final = 32 * MIB
+#: So much of it may be waited for at a time.
+MAX_EARLY_BYTES: Final = 64 * MIB
+#: Drafts that one agent is told of at a time.
+MAX_COMING: Final = 64
 #: Digests of one question "which of these are missing?": 512 KiB of body.
 MAX_DIGESTS: Final = 16_384
 #: A stream of chunks is closed and a new one opened after this many bytes (default nginx: 1 MiB).

@@ -17,6 +17,7 @@ from sekisho.domain.errors import SyncFailed
 from sekisho.http.admin_calls import AdminCalls
 from sekisho.http.call import Row
 from sekisho.http.chunk_calls import ChunkCalls, by_site, by_submitter
+from sekisho.http.early_calls import EarlyCalls
 from sekisho.http.endpoint import Context, Endpoint
 from sekisho.http.gate import Gate
 from sekisho.http.longpoll import LongPoll
@@ -54,6 +55,7 @@ def table(desk: Desk, polls: LongPoll, threads: Threads, face: Face) -> list[Row
             submitter=SubmitterCalls(desk, polls, threads),
             inputs=ChunkCalls(desk, threads, by_submitter),
             site=SiteCalls(desk, polls, threads),
+            early=EarlyCalls(desk, polls, threads),
             outputs=ChunkCalls(desk, threads, by_site),
             admin=AdminCalls(desk, started_at, face.reload),
             open=OpenCalls(desk, polls, face.checks),

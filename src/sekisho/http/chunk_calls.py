@@ -63,15 +63,18 @@ class ChunkCalls:
         return Done()
 
     def fetch(self, call: Call) -> Stream | bytes:
-        """Answer piece by piece; but what is small at once: each piece costs a thread."""
         job = self.desk.chunks.open(self.claim(call), call.id)
-        size, frames = self.desk.chunks.fetch(job, call.message, verify=call.query.verify)
-        pieces = _together(frames)
-        return b"".join(pieces) if size <= _PIECE_BYTES else Stream(size, pieces)
+        return answered(*self.desk.chunks.fetch(job, call.message, verify=call.query.verify))
 
     def _take(self, job: Job, reader: FrameReader, data: list[bytes]) -> None:
         if done := reader.split(*data):
             self.desk.chunks.store(job, done)
+
+
+def answered(size: int, frames: Iterator[Frame]) -> Stream | bytes:
+    """Answer piece by piece; but what is small at once: each piece costs a thread."""
+    pieces = _together(frames)
+    return b"".join(pieces) if size <= _PIECE_BYTES else Stream(size, pieces)
 
 
 def _together(frames: Iterator[Frame]) -> Iterator[bytes]:

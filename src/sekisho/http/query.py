@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from sekisho.domain.job import JobState
+from sekisho.domain.limits import MAX_EARLY_BYTES
 from sekisho.wire.v1 import Epoch, Instance, JobId, SiteName
 
 #: A long poll is answered within this, whatever was asked.
@@ -49,6 +50,13 @@ class HeldFetching(Hold, frozen=True, kw_only=True):
     """Both, for a site."""
 
     verify: bool = False
+
+
+class Arrival(Struct, frozen=True, kw_only=True):
+    """Answer when ``least`` bytes of what is asked for are here, or after ``wait_s``."""
+
+    least: Annotated[int, Meta(ge=0, le=MAX_EARLY_BYTES)] = 0
+    wait_s: Seconds = 0.0
 
 
 class Idle(Struct, frozen=True, kw_only=True):

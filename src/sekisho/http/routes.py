@@ -15,9 +15,10 @@ from sekisho.domain.access import Scope
 from sekisho.http.admin_calls import AdminCalls
 from sekisho.http.call import Anything, Chunks, Digests, Document, Frames, Row, Text
 from sekisho.http.chunk_calls import ChunkCalls
+from sekisho.http.early_calls import EarlyCalls
 from sekisho.http.open_calls import OpenCalls
 from sekisho.http.openapi import openapi
-from sekisho.http.query import Fetching, HeldFetching, Hold, Idle, JobList, JobWait
+from sekisho.http.query import Arrival, Fetching, HeldFetching, Hold, Idle, JobList, JobWait
 from sekisho.http.site_calls import SiteCalls
 from sekisho.http.submitter_calls import SubmitterCalls
 from sekisho.wire import v1
@@ -30,6 +31,7 @@ class Calls:
     submitter: SubmitterCalls
     inputs: ChunkCalls
     site: SiteCalls
+    early: EarlyCalls
     outputs: ChunkCalls
     admin: AdminCalls
     open: OpenCalls
@@ -47,7 +49,7 @@ ADMIN: Final = Scope.ADMIN
 
 def routes(c: Calls) -> list[Row]:
     """Return the route table."""
-    s, w, a, o = c.submitter, c.site, c.admin, c.open
+    s, w, e, a, o = c.submitter, c.site, c.early, c.admin, c.open
     described: dict[str, Any] = {}
     rows = [
         # workflow side: a submitter, about jobs of their own
@@ -92,6 +94,10 @@ def routes(c: Calls) -> list[Row]:
             purpose="Store declared chunks", query=Hold),
         Row("POST /v1/site/jobs/{id}/chunks/fetch", WORK, Digests, Frames, c.outputs.fetch,
             "Read chunks that a held job has declared: its inputs", query=HeldFetching),
+        Row("POST /v1/site/jobs/{id}/inputs/arrived", WORK, Digests, Digests, e.arrived, waits=True,
+            purpose="Say which input chunks of a job that no agent has are here", query=Arrival),
+        Row("POST /v1/site/jobs/{id}/inputs/fetch", WORK, Digests, Frames, e.fetch,
+            "Read input chunks of a job that no agent has", query=Fetching),
         Row("GET /v1/site", WORK, None, v1.Identity, w.identity,
             "Say whom the broker takes the caller for, and its clock"),
         Row("POST /v1/site/check", WORK, Anything, v1.Identity, w.identity,

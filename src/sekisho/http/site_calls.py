@@ -26,7 +26,7 @@ class SiteCalls:
         return self.desk.tokens.join(call.principal, call.message)
 
     async def poll(self, call: Call) -> PollAnswer | None:
-        """Answer when there is an offer, a cancel, or a change in what is disabled.
+        """Answer when there is an offer, a cancel, a change of drafts, or in what is disabled.
 
         Whatever is answered tells all that is disabled; 204 says that it is as told before.
         """
@@ -41,7 +41,8 @@ class SiteCalls:
 
         def news(answer: PollAnswer) -> bool:
             changed = answer.disabled_commands != disabled
-            return bool(answer.offers or answer.cancel or changed)
+            heard = answer.offers or answer.cancel or answer.coming or answer.gone
+            return bool(heard or changed)
 
         self.desk.meter.add("polling", 1)
         try:

@@ -6,7 +6,7 @@ end now; what runs goes on without us and is adopted by the next agent. Restart 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Final, Protocol
@@ -21,6 +21,7 @@ from sekisho.domain.limits import MAX_QUEUE_TIME, MIN_POLL_SECONDS, POLL_SECONDS
 from sekisho.domain.outage import Outage, failed
 from sekisho.domain.run import Run
 from sekisho.site.desk import Control, Desk, at_workplace, in_thread, together
+from sekisho.site.early import Early
 from sekisho.site.runner import Runner, never_started
 from sekisho.site.slots import IN_HAND
 from sekisho.wire.v1 import Offer, PollAnswer
@@ -60,7 +61,8 @@ class Agent:
         self._capacity = capacity
         self._alive = alive  #: called at every turn of the loop, for a watchdog
         self._tidy = tidy  #: drop what is past its retention; not where a run is its job's record
-        self._runner = Runner(desk)
+        self._early = Early(desk)
+        self._runner = Runner(desk, self._early)
         self._runs: dict[str, Run] = {}
         self._controls: dict[str, Control] = {}
         self._told: set[str] = set()  #: cancels that were passed on
@@ -91,6 +93,7 @@ class Agent:
             while not (self._draining and not self._controls):
                 self._alive()
                 failures = await self._turn(group, failures)
+            await self._early.close()
             group.cancel_scope.cancel()
         log.info("agent_stopped", unsettled=self._unsettled())
 
@@ -118,6 +121,7 @@ class Agent:
         return sum(not run.settled for run in self._runs.values())
 
     async def _remember(self, *, patient: bool) -> None:
+        await self._early.clear()
         for run in await in_thread(self._desk.journal.runs):
             self._runs[run.job] = run
             if not run.settled:
@@ -146,6 +150,7 @@ class Agent:
                     break
                 await self._desk.sleep(CRASH_SECONDS)
         self._runs[run.job] = run
+        await self._early.drop(run.job)
         del self._controls[run.job]
         self._desk.slots.leave(IN_HAND, run.job)
         self._told.discard(run.job)
@@ -160,9 +165,8 @@ class Agent:
     async def _turn(self, group: TaskGroup, failures: int) -> int:
         """Poll once and act on the answer; return how many polls in a row have failed."""
         try:
-            answer = await self._poll(
-                MIN_POLL_SECONDS if failures or self._full() else POLL_SECONDS
-            )
+            wait_s = MIN_POLL_SECONDS if failures or self._full() else POLL_SECONDS
+            answer = await self._poll(wait_s, self._early.heard())
         except SekishoError as error:
             failures += 1
             seconds = delay(failures, self._desk.roll())
@@ -171,7 +175,9 @@ class Agent:
             return failures
         self._note_answer()
         self._heed(answer)
-        if await self._take_all(group, answer, patient=True):
+        good = await self._take_all(group, answer, patient=True)
+        await self._heed_drafts(group, answer)
+        if good:
             return 0
         await self._rest(delay(failures + 1, self._desk.roll()))  # it is offered again at once
         return failures + 1
@@ -194,7 +200,7 @@ class Agent:
         with anyio.CancelScope() as self._poll_scope:
             await self._desk.sleep(seconds)
 
-    async def _poll(self, wait_s: float) -> PollAnswer:
+    async def _poll(self, wait_s: float, coming: Sequence[str] | None = None) -> PollAnswer:
         """Ask the broker; an empty answer when `wake` broke the waiting off."""
         self._asked = self._free()
         with anyio.CancelScope() as self._poll_scope:
@@ -203,13 +209,17 @@ class Agent:
                 holds=tuple(self._controls),
                 cancelling=tuple(self._told & self._controls.keys()),
                 wait_s=wait_s,
+                coming=coming,
             )
         return PollAnswer()
 
     def _free(self) -> int:
-        if self._draining or self._desires.paused():
+        if not self._taking():
             return 0
         return max(0, self._capacity() - len(self._controls) - self._elsewhere())
+
+    def _taking(self) -> bool:
+        return not (self._draining or self._desires.paused())
 
     def _elsewhere(self) -> int:
         """Return how many jobs the site has in hand by another lane."""
@@ -227,6 +237,13 @@ class Agent:
                 log.info("cancel_heard", job=job)
                 self._told.add(job)
                 control.cancel()
+
+    async def _heed_drafts(self, group: TaskGroup, answer: PollAnswer) -> None:
+        """Begin with inputs that are still being sent, where their jobs could be taken now."""
+        if not self._taking():
+            await self._early.close()
+        elif self._early.heard() is not None:
+            await self._early.heed(group, answer, self._free())
 
     async def _take_all(self, group: TaskGroup, answer: PollAnswer, *, patient: bool) -> bool:
         """Take what is offered, side by side: they share the disk's syncs.
@@ -268,6 +285,7 @@ class Agent:
             log.info("offer_taken", job=run.job, epoch=run.epoch, stage=run.stage.value)
             control = Control(patient=patient)
             self._runs[run.job], self._controls[run.job] = run, control
+            self._early.taken(run.job)
             group.start_soon(self._carry, run, control)
         return taken
 

@@ -25,7 +25,7 @@ from sekisho.domain.run import Run, Stop
 from sekisho.domain.sitelog import Kind, Link, Record
 from sekisho.site.host import Host
 from sekisho.site.journal import Journal
-from sekisho.site.mailbox import Hold, Mailbox
+from sekisho.site.mailbox import EarlyLine, Hold, Mailbox
 from sekisho.site.sandbox import Sandbox
 from sekisho.site.scheduler import Scheduler
 from sekisho.site.slots import Slots
@@ -72,6 +72,7 @@ class Desk:
     word: Callable[[], Word]
     roll: Callable[[], float]  #: uniform in 0..1, for jitter
     token: Callable[[], str]  #: a new launch token
+    early: EarlyLine | None = None  #: None: inputs come when the job is ours
     hosts: Callable[[str], Host] = no_host  #: by the name that a command of the manifest gives
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
 

@@ -25,24 +25,26 @@ from sekisho.domain.errors import (
     TooLarge,
     UsageError,
 )
-from sekisho.domain.files import Pattern
-from sekisho.domain.manifest import Admission, Arrival, Command, Order, admit, mint_order
+from sekisho.domain.manifest import Admission, Command
 from sekisho.domain.resources import Venue
 from sekisho.domain.run import Run, Stage, advance
 from sekisho.domain.sitelog import Kind
+from sekisho.site.admission import admission
 from sekisho.site.desk import Control, Desk, at_workplace, hold_of, in_thread, together
+from sekisho.site.early import Early
 from sekisho.site.outcome import DISK_FULL, FATE_UNKNOWN, REPLAYED
 from sekisho.site.release import Release
 from sekisho.transfer.tree import Tree
-from sekisho.wire.envelope import MintRequest, Request, open_request
+from sekisho.wire.envelope import Request, open_request
 from sekisho.wire.v1 import Offer
 
 
 class Intake:
     """The steps before a start."""
 
-    def __init__(self, desk: Desk, release: Release) -> None:
+    def __init__(self, desk: Desk, release: Release, early: Early) -> None:
         self._desk = desk
+        self._early = early
         self._release = release
 
     async def take(self, offer: Offer) -> Run:
@@ -190,10 +192,12 @@ class Intake:
             await at_workplace(run, workplace.prepare, run.job, run.attempt)
         control.prepared = 0  # another try begins with fresh ones
         if tree.files:
+            await self._early.settle(run.job)
             try:
                 where = workplace.place(run.job, run.attempt)
                 fetch = self._desk.mailbox.fetch
                 await fetch(hold_of(run), tree, where.input_dir, lasting=run.kept)
+                await self._early.drop(run.job)
                 await at_workplace(run, workplace.fill, where)
             except StorageFull:
                 await self._give_room(run)
@@ -225,20 +229,7 @@ class Intake:
         return open_request(run.request)
 
     def _admit(self, run: Run, request: Request, tree: Tree | None) -> Admission:
-        word = self._desk.word()
-        command, parameters = request.command, request.parameters
-        if isinstance(request, MintRequest):
-            text = request.mint_parameters
-            command, given = mint_order(word.manifest, request.mint_command, text)
-            parameters = dict(given)
-        order = Order(
-            submitter=run.submitter,
-            command=command,
-            parameters=parameters,
-            inputs=None if tree is None else [Arrival(f.path, f.size) for f in tree.files],
-            outputs=[Pattern(text) for text in request.outputs],
-        )
-        return admit(word.manifest, order, disabled=word.disabled)
+        return admission(self._desk.word(), run.submitter, request, tree)
 
 
 def must_last(command: Command | None) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -10,7 +10,7 @@ from sekisho.domain.egress import Cleared
 from sekisho.site.workplace import Staged
 from sekisho.transfer.tree import Tree
 from sekisho.wire.envelope import TreeRef
-from sekisho.wire.v1 import PollAnswer
+from sekisho.wire.v1 import Coming, PollAnswer
 
 Step = Literal["started", "ended"]
 VerdictWord = Literal["succeeded", "failed", "unable", "refused", "cancelled", "lost"]
@@ -48,9 +48,18 @@ class Mailbox(Protocol):
     """
 
     async def poll(
-        self, *, free: int, holds: Sequence[str], cancelling: Sequence[str], wait_s: float
+        self,
+        *,
+        free: int,
+        holds: Sequence[str],
+        cancelling: Sequence[str],
+        wait_s: float,
+        coming: Sequence[str] | None = None,
     ) -> PollAnswer:
-        """Ask for at most ``free`` offers and for cancel requests on ``holds``; wait for news."""
+        """Ask for at most ``free`` offers and for cancel requests on ``holds``; wait for news.
+
+        Unless None, also for drafts other than those in ``coming``, and which of these are gone.
+        """
         ...
 
     async def accept(self, hold: Hold) -> None:
@@ -81,4 +90,22 @@ class Mailbox(Protocol):
 
     async def tell(self, hold: Hold, news: Cleared[tuple[Step, ...]] | Cleared[LastWord]) -> None:
         """Report steps, or give the last word."""
+        ...
+
+
+class EarlyLine(Protocol):
+    """A lane that lets inputs be fetched before their job is offered."""
+
+    async def fetch(self, coming: Coming, ref: TreeRef, allow: Callable[[Tree], None]) -> None:
+        """Fetch what arrives until all is here, and hold it for `Mailbox.fetch` of this job.
+
+        ``allow`` raises for a tree that is not to be fetched. May be repeated, and goes on where
+        it was. Cancellation is heard soon. Raise InvalidTransition or NotFound for what no longer
+        waits, Conflict(`early.silent`) when nothing has come for long, StorageFull before it would
+        take room that jobs may need, Unavailable.
+        """
+        ...
+
+    async def drop(self, job: str | None) -> None:
+        """Remove what is held of ``job``, or of all jobs, from this process or another."""
         ...

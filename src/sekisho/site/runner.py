@@ -19,6 +19,7 @@ from sekisho.domain.outage import Outage, failed
 from sekisho.domain.run import Run, Stage, advance
 from sekisho.domain.sitelog import Kind
 from sekisho.site.desk import Control, Desk, NotNow, first_of, together
+from sekisho.site.early import Early
 from sekisho.site.intake import Intake
 from sekisho.site.launch import Launch
 from sekisho.site.publish import Publisher
@@ -32,10 +33,10 @@ log = structlog.get_logger()
 class Runner:
     """Carries runs. One runner for all runs of a site, so that limits per command hold."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, early: Early) -> None:
         self._desk = desk
         self._release = Release(desk)
-        self._intake = Intake(desk, self._release)
+        self._intake = Intake(desk, self._release, early)
         self._launch = Launch(desk, self._intake, self._release)
         self._publisher = Publisher(desk, self._release)
         self._steps: dict[Stage, Step] = {

@@ -15,6 +15,7 @@ from typing import Final
 
 from sekisho.domain.errors import IntegrityError, StorageFull, TooLarge
 from sekisho.domain.limits import MAX_CHUNK_BYTES, MAX_DIGESTS, MAX_FILES, MAX_TREE_BYTES, MIB
+from sekisho.transfer.earlier import Begun
 from sekisho.transfer.part import Part, nothing
 from sekisho.transfer.port import ChunkSource, FileSource
 from sekisho.transfer.progress import Gauge, Progress, unseen
@@ -81,12 +82,14 @@ def fetch_files(
     """
     give = port.give if isinstance(port, FileSource) else nothing
     with Part.beside(directory, tree, give) as part:
+        if isinstance(port, Begun):
+            part.believe(port.earlier)
         lacking = part.lacking()
         gauge = Gauge(tree.size, progress)
         gauge.add(tree.size - part.bytes_of(lacking))
         if lacking:
             _check_space(part, lacking)
-            _fill(part, lacking, port, gauge)
+            fill(part, lacking, port, gauge)
         if not part.whole:
             raise IntegrityError("chunk.missing")
         if lasting:
@@ -113,7 +116,8 @@ def _check_space(part: Part, lacking: Sequence[Chunk]) -> None:
         raise StorageFull("fetch.disk_full", needed=needed, free=free)
 
 
-def _fill(part: Part, lacking: Sequence[Chunk], port: ChunkSource, gauge: Gauge) -> None:
+def fill(part: Part, lacking: Sequence[Chunk], port: ChunkSource, gauge: Gauge) -> None:
+    """Write ``lacking`` as ``port`` gives them."""
     for batch in batched(lacking, MAX_DIGESTS):
         asked = set(batch)
         for chunk, data in port.fetch(batch):

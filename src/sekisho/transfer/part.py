@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from sekisho.domain.errors import Conflict, SyncFailed
 from sekisho.domain.files import RelPath
+from sekisho.transfer.earlier import NOTHING_EARLIER, Earlier, folder_of
 from sekisho.transfer.flush import at_once, flush, sync_files
 from sekisho.transfer.holes import empty
 from sekisho.transfer.pipeline import mapped
@@ -55,6 +56,7 @@ class Part:
         self._folder = folder
         self._name = name
         self._give = give
+        self._earlier = NOTHING_EARLIER
         self._files = tree.files
         self._packs = tree.packs
         with os.scandir(folder) as entries:
@@ -73,7 +75,7 @@ class Part:
 
         A file that is not there is asked of ``give`` first, and then looked at like any other.
         """
-        name = f".sekisho-{tree.digest[:16]}.part"
+        name = folder_of(tree)
         with translated():
             directory.mkdir(parents=True, exist_ok=True)
             root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -95,14 +97,31 @@ class Part:
         os.close(self._folder)
         os.close(self._root)
 
+    def believe(self, earlier: Earlier) -> None:
+        """Take its word for what nobody has touched since: that need not be read."""
+        self._earlier = earlier
+
     def lacking(self) -> list[Chunk]:
         """Return the chunks that are not, or not rightly, on disk; make room for them."""
         with translated():
+            mine = self._earlier.untouched(self._folder)
             packs = [c for c, numbers in self._packs if self._wrong_pack(c, numbers)]
             alone = [n for n, file in enumerate(self._files) if not file.shared]
-            wrong = dict.fromkeys([*packs, *(c for n in alone for c in self._wrong(n))])
+            wrong = dict.fromkeys([*packs, *(c for n in alone for c in self._owing(n, mine))])
         self._owed = set(wrong)
         return list(wrong)
+
+    def earlier(self) -> Earlier:
+        """Return what is here by now, for whoever opens it again in this very process."""
+        larger = [number for number in self._there if not self._files[number].shared]
+        return Earlier.of(self._folder, larger, self._spans.keys() - self._owed)
+
+    def _owing(self, number: int, mine: Container[int]) -> Iterable[Chunk]:
+        """Return what is wrong with one file; what was ``mine`` all along is not read again."""
+        if number not in mine:
+            return self._wrong(number)
+        sound = self._earlier.chunks
+        return (chunk for chunk, _ in _offsets(self._files[number]) if chunk not in sound)
 
     def bytes_of(self, chunks: Iterable[Chunk]) -> int:
         """Return how many bytes of files ``chunks`` make up."""

@@ -39,11 +39,11 @@ def send_tree(
 ) -> TreeRef:
     """Bring every chunk of ``tree`` and of its list to ``port``; return what names the tree.
 
-    ``read`` returns a chunk's content. May be repeated after any error: what arrived is not sent
-    again.
+    ``read`` returns a chunk's content. The list goes first: with it the other side can
+    begin. May be repeated after any error: what arrived is not sent again.
     """
     index = dict(tree.index())
-    wanted = [*dict.fromkeys([*tree.chunks(), *index])]
+    wanted = [*dict.fromkeys([*index, *tree.chunks()])]
 
     def content(chunk: Chunk) -> bytes:
         return index[chunk] if chunk in index else read(chunk)

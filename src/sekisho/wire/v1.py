@@ -122,6 +122,7 @@ class Poll(Message, frozen=True, kw_only=True, omit_defaults=True):
     wait_s: Annotated[float, Meta(ge=0, le=POLL_SECONDS * 1.2)] = POLL_SECONDS
     holds: list[JobId] = []  #: jobs in hand whose cancel this poll wants to hear of
     cancelling: list[JobId] = []  #: of these it has heard already
+    coming: list[JobId] | None = None  #: drafts it has heard of; None: it wants to hear of none
     agent_version: Annotated[str, Meta(max_length=40)] = ""
 
 
@@ -133,10 +134,20 @@ class Offer(Message, frozen=True, kw_only=True, omit_defaults=True):
     accept_s: float  #: how long the offer stands, counted by the agent from its arrival
 
 
+class Coming(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """A draft whose inputs are being sent: nothing is offered, and nothing need be done."""
+
+    job: JobId
+    submitter: UserName
+    request: Envelope
+
+
 class PollAnswer(Message, frozen=True, kw_only=True, omit_defaults=True):
     offers: list[Offer] = []
     cancel: list[JobId] = []
     disabled_commands: list[CommandName] | None = None  #: None: as told before
+    coming: list[Coming] = []
+    gone: list[JobId] = []  #: of `Poll.coming`: ended, or another agent's
 
 
 class Held(Message, frozen=True, kw_only=True, omit_defaults=True):
