@@ -2,7 +2,8 @@
 
     python -m tests.integration.small_server DEADLINES IDLE_CONNECTIONS [CERTIFICATE KEY]
 
-It prints its port when it is ready. ``/much`` is answered with more than any buffer holds.
+It prints its port when it is ready. ``/much`` is answered with more than any buffer holds; a
+request of ``/read`` is read to its end, and its ``X-User`` told.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ MUCH = 64 << 20
 
 
 async def answer(request: Request) -> Response:
+    if request.url.path == "/read":
+        users = ", ".join(request.headers.getlist("x-user"))
+        return PlainTextResponse(f"{len(await request.body())} bytes of <{users}> good")
     return PlainTextResponse("x" * MUCH if request.url.path == "/much" else "good")
 
 

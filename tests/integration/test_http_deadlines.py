@@ -150,6 +150,55 @@ def test_a_head_of_endless_length_is_refused_while_it_arrives() -> None:
         assert serves(port)
 
 
+READ = b"POST /read HTTP/1.1\r\nHost: broker\r\nTransfer-Encoding: chunked\r\nX-User: taro\r\n\r\n"
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["in one piece", "apart"])
+def test_what_follows_a_body_is_no_header(apart: bool) -> None:
+    """Kills: a name that a gateway takes out of the head, believed when it follows the body."""
+    with a_server() as port, connected(port) as caller:
+        end = b"1\r\nx\r\n0\r\nX-User: hanako\r\n\r\n"
+        pieces = [READ, *(end[i : i + 1] for i in range(len(end)))] if apart else [READ + end]
+        for piece in pieces:
+            caller.sendall(piece)
+        assert heard(caller) == b"1 bytes of <taro> good"
+        assert answered(caller), "the next request begins where this one ended"
+
+
+def heard(caller: socket.socket) -> bytes:
+    """Return the body of the next answer."""
+    got = b""
+    while not got.endswith(b"good"):
+        piece = caller.recv(65_536)
+        assert piece, got
+        got += piece
+    return got.partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize(
+    ("begun", "endless"),
+    [
+        (b"1\r\nx\r\n0\r\nX-Long: ", b"x"),
+        (b"1\r\nx\r\n0\r\n", b"X-Short: x\r\n"),
+        (b"1;", b"x"),
+    ],
+    ids=["one value", "many lines", "a chunk's words"],
+)
+def test_what_is_no_body_does_not_grow_without_end(begun: bytes, endless: bytes) -> None:
+    with a_server() as port, connected(port) as caller:
+        caller.sendall(READ + begun)
+        with pytest.raises(ConnectionError):
+            caller.sendall(endless * ((64 << 20) // len(endless)))
+        assert serves(port)
+
+
+def test_a_long_body_in_chunks_is_read_whole() -> None:
+    with a_server() as port, connected(port) as caller:
+        chunk = b"8000\r\n" + b"x" * 0x8000 + b"\r\n"
+        caller.sendall(READ + chunk * 64 + b"0\r\n\r\n")
+        assert heard(caller) == b"2097152 bytes of <taro> good"
+
+
 def test_the_longest_head_that_is_good_is_taken() -> None:
     with a_server() as port, connected(port) as caller:
         filling = b"x" * (MAX_HEAD_BYTES - 100)

@@ -1,9 +1,10 @@
 """One connection to the broker. Nobody keeps one open for ever without asking anything.
 
 uvicorn waits without end for the head of a request, for whoever reads slowly, and for the rest of a
-request that was refused early. Here each of these phases has a deadline, a head has a greatest
-length, and of the connections that are in no request only so many may be open: when there are more,
-the one that has waited longest is closed. Callers that do their part never notice.
+request that was refused early. Here each of these phases has a deadline, and of the connections
+that are in no request only so many may be open: when there are more, the one that has waited
+longest is closed. A head has a greatest length; what follows a body (trailers) has the same, and is
+no part of the head: no proxy has looked at it. Callers that do their part never notice.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ class Connection(HttpToolsProtocol):
         self._ends: asyncio.TimerHandle | None = None
         self._stalls: asyncio.TimerHandle | None = None
         self._reading: _Phase | None = None  #: what the parser is in: a head, the rest, nothing
-        self._head_bytes = 0
+        self._head_bytes = 0  #: what came without a byte of a body: a head, or what follows a body
+        self._moved = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -85,16 +87,30 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._moved = False
         super().data_received(data)
         self._look()
-        self._head_bytes = self._head_bytes + len(data) if self._phase is _Phase.HEAD else 0
+        bodiless = self._reading is not None and not self._moved
+        self._head_bytes = self._head_bytes + len(data) if bodiless else 0
         if self._head_bytes > MAX_HEAD_BYTES:
-            self.transport.write(_TOO_LONG)
-            self.transport.close()
+            self._refuse_length()
+
+    def _refuse_length(self) -> None:
+        """Hear no more of a head, or of what follows a body, that does not end."""
+        if self._phase is _Phase.BUSY:
+            self.leave_at_once()
+            return
+        self.transport.write(_TOO_LONG)
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         self._reading = _Phase.HEAD
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, but none that follows the body: no proxy has looked at those."""
+        if self._reading is _Phase.HEAD:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         self._reading = _Phase.REST
@@ -102,6 +118,7 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Pass on what came as it is, when nothing waits before it; uvicorn copies it twice."""
+        self._moved = True
         if self.cycle.body or self.cycle.response_complete:
             super().on_body(body)
             return
