@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final, NoReturn
 
+from sekisho.cli import core_dump
+
 PROTOCOL_STATUS: Final = 76
 PIPE_BYTES: Final = 1 << 20
 _USAGE: Final = 64
@@ -27,6 +29,7 @@ def main(argv: list[str]) -> int:
             pass
         case _:
             return _USAGE
+    core_dump.forbid()
     os.umask(0o077)
     os.environ.clear()
     os.chdir("/")

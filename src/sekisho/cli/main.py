@@ -16,8 +16,8 @@ from typing import Final, NoReturn
 import click
 
 from sekisho import __version__
+from sekisho.cli import core_dump, output
 from sekisho.cli import exit as statuses
-from sekisho.cli import output
 from sekisho.cli.click_words import speak
 from sekisho.cli.interrupt import Interrupted, hear_children
 from sekisho.cli.session import Session
@@ -139,6 +139,7 @@ def _refused(error: OSError) -> SekishoError:
 
 def main() -> NoReturn:
     """Run the command line of this process."""
+    core_dump.forbid()
     hear_children()
     try:
         status = run()

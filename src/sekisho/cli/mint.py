@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn
 
 from sekisho.adapters.mint_line import DEFAULT_PORT
 from sekisho.adapters.token_file import read_token
-from sekisho.cli import output
+from sekisho.cli import core_dump, output
 from sekisho.cli.interrupt import Interrupted, hear_children
 from sekisho.cli.session import Session
 from sekisho.domain.errors import SekishoError, UsageError
@@ -93,6 +93,7 @@ def first_lines(session: Session, site: str, url: str) -> None:
 
 def ended(work: Callable[[Session, list[str]], int], given: list[str], *, hidden: bool) -> NoReturn:
     """Run an old command line to its end, and end this process as old programs do."""
+    core_dump.forbid()
     hear_children()
     session = Session()
     if not hidden:
