@@ -43,12 +43,15 @@ def test_a_job_is_accepted_while_it_waits_or_is_held_and_running_when_it_runs(
         assert site.states()[job.id] == "accepted"
         batch.hold()
         until(lambda: batch.engine.held in batch.queue().values(), "a held job")
+        site.agent.event("run_held", job=job.id, seconds=SECONDS)
+        assert site.held() == {job.id: True}
         batch.open()
         time.sleep(5)  # longer than a missing job would be waited for
         assert site.states()[job.id] == "accepted"
         batch.release()
         batch.running(site)
         site.broker.event("job_changed", job=job.id, state="running", seconds=SECONDS)
+        assert site.held() == {job.id: False}
         site.open_gate()
         assert job.result(tmp_path / "out", timeout=SECONDS).state == "succeeded"
     assert (tmp_path / "out/out/in/given").read_bytes() == site.some_input().read_bytes()

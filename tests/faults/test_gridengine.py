@@ -46,6 +46,27 @@ def test_what_somebody_takes_out_of_the_queue_is_tried_again_and_then_given_up(
     assert site.starts() == {}
 
 
+def test_a_job_in_error_is_shown_to_the_site_and_runs_when_it_is_cleared(
+    site: Trio, batch: Batch
+) -> None:
+    """Its directory was away when it should have started. Kills: a job that waits unseen."""
+    batch.close()
+    with site.connect() as client:
+        job = client.submit(site.spec("one"))
+        batch.queued()
+        control = site.site / "work" / job.id / "1" / "control"
+        control.rename(control.with_name("away"))
+        batch.open()
+        until(lambda: "Eqw" in batch.queue().values(), "a job in error")
+        site.agent.event("run_held", job=job.id, seconds=SECONDS)
+        assert site.held() == {job.id: True}
+        assert site.states()[job.id] == "accepted"
+        control.with_name("away").rename(control)
+        batch.told("qmod", "-cj", *batch.queue())
+        assert job.wait(timeout=SECONDS).state == "succeeded"
+    assert site.starts() == {"one": 1}
+
+
 def test_what_somebody_ends_while_it_runs_has_an_unknown_fate(site: Trio, batch: Batch) -> None:
     with site.connect() as client:
         job = client.submit(site.spec("one", "gate"))

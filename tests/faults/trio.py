@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import shutil
@@ -134,6 +135,11 @@ class Trio:
         words = ("broker", "serve", "-c", self.broker_config)
         self.broker.start(words, self.environ | environ, before)
         self.proxy.upstream = int(self.broker.event("broker_ready", start=start)["port"])
+
+    def held(self) -> dict[str, bool]:
+        """Return of the site's jobs whether it says that a batch system holds them."""
+        told, _ = call(self.environ, "site", "jobs", "--dir", self.site, "--json")
+        return {row["job"]: row["held"] for row in json.loads(told)}
 
     def live_broker(self, **environ: str) -> None:
         """Start a broker that may die at any moment, even before it is ready."""

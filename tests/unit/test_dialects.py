@@ -15,7 +15,6 @@ from sekisho.adapters.hosts.quote import shell_words
 from sekisho.adapters.schedulers.control import SCRIPT_TEXT, launch_text
 from sekisho.adapters.schedulers.dialect import (
     Dialect,
-    Row,
     State,
     Submission,
     complaint,
@@ -267,7 +266,40 @@ def test_a_table_of_jobs_is_read(
     name: str, stdout: str, code: int, rows: list[tuple[str, str, State, str | None]]
 ) -> None:
     seen = DIALECTS[name].rows(Answer(code, stdout.encode(), b""))
-    assert seen == [Row(id=i, name=n, state=s, why=w) for i, n, s, w in rows]
+    assert [(row.id, row.name, row.state, row.why) for row in seen] == rows
+
+
+HELD = [
+    ("slurm", f"1|PENDING|{A}|JobHeldAdmin\n"),
+    ("slurm", f"1|PENDING|{A}|JobHeldUser\n"),
+    ("slurm", f"1|PENDING|{A}|launch failed requeued held\n"),
+    ("slurm", f"1|PENDING|{A}|DependencyNeverSatisfied\n"),
+    ("pbs", PBS_TWO.replace("job_state = E", "job_state = H")),
+    ("sge", SGE_TWO.replace("<state>r</state>", "<state>Eqw</state>")),
+    ("sge", SGE_TWO.replace("<state>r</state>", "<state>hqw</state>")),
+    ("pjsub", PJSTAT.replace("RNO", "HLD")),
+]
+GETS_ON = [
+    ("slurm", f"1|PENDING|{A}|Resources\n"),
+    ("slurm", f"1|PENDING|{A}|Priority\n"),
+    ("slurm", f"1|PENDING|{A}|PartitionDown\n"),
+    ("slurm", f"1|RUNNING|{A}|None\n"),
+    ("pbs", PBS_TWO.replace("job_state = E", "job_state = Q")),
+    ("sge", SGE_TWO.replace("<state>r</state>", "<state>qw</state>")),
+    ("sge", SGE_TWO),
+    ("pjsub", PJSTAT.replace("RNO", "QUE")),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "stdout", "held"),
+    [*((*each, True) for each in HELD), *((*each, False) for each in GETS_ON)],
+)
+def test_a_job_that_waits_for_somebody_is_told_from_one_that_waits_for_its_turn(
+    name: str, stdout: str, *, held: bool
+) -> None:
+    rows = DIALECTS[name].rows(Answer(0, stdout.encode(), b""))
+    assert next(row for row in rows if row.name == A).held is held
 
 
 def test_jobs_that_are_gone_are_no_fault_of_the_others() -> None:

@@ -100,12 +100,14 @@ def _row(run: Run) -> dict[str, Any]:
         "started_at": run.started_at,
         "finished_at": run.finished_at,
         "exit_code": run.exit.code if run.exit else None,
+        "held": run.held and not run.stage.final,
         "settled": run.settled,
     }
 
 
 def _cells(session: Session, row: Mapping[str, Any]) -> tuple[str, ...]:
-    words = {**row, "stage": session.say(f"stage_{row['stage']}")}
+    stage = "stage_held" if row["held"] else f"stage_{row['stage']}"
+    words = {**row, "stage": session.say(stage)}
     return tuple(_shown(words[name]) for name in _LISTED)
 
 

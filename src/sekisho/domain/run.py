@@ -109,6 +109,7 @@ class Run:
     started_at: datetime | None = None  #: when the intent to start was recorded
     began_at: datetime | None = None  #: when a batch job was first seen to run
     ticket: str | None = None  #: the scheduler's name for what was started
+    held: bool = False  #: the batch system lets it wait until somebody there does something
     stop: Stop | None = None
     exit: Exit | None = None
     why: str | None = None  #: the code of what ended it, when that was not its own doing

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Final
 
 import anyio
+import structlog
 
 from sekisho.domain.egress import Fault, clear_reason
 from sekisho.domain.errors import Refused, SekishoError
@@ -45,6 +46,7 @@ MAX_ATTEMPTS: Final = 3
 LOOK_SECONDS: Final = 30.0
 #: A job that ends within this time is reported as started and ended in one message.
 ANNOUNCE_SECONDS: Final = 0.05
+log = structlog.get_logger()
 
 
 class Launch:
@@ -216,9 +218,13 @@ class Launch:
     async def _queued(self, run: Run, look: Observation, control: Control) -> Run:
         """Let the time in a queue not count: a limit of time begins when the command does."""
         control.began_at = self._desk.clock.monotonic()
-        if isinstance(look, Pending):
+        if not isinstance(look, Pending):
+            return await self._desk.save(replace(run, began_at=self._desk.clock.now(), held=False))
+        if look.held is run.held:
             return run
-        return await self._desk.save(replace(run, began_at=self._desk.clock.now()))
+        tell = log.warning if look.held else log.info
+        tell("run_held" if look.held else "run_let_go", job=run.job, epoch=run.epoch)
+        return await self._desk.save(replace(run, held=look.held), lasting=False)
 
     async def _wait(self, run: Run, ticket: Ticket, look: Observation, control: Control) -> Run:
         left = self._time_left(run, control)

@@ -94,7 +94,12 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Submitted; the wrapper has not yet taken the latch."""
+    """Submitted; the wrapper has not yet taken the latch.
+
+    ``held``: it will not by itself. Somebody at the batch system has to do something.
+    """
+
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)

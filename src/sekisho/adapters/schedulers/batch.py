@@ -250,7 +250,7 @@ def _seen(ticket: Ticket, look: _Look) -> Observation | None:
     traces = look.traces[ticket.control_dir]
     alive = look.alive(ticket)
     if not traces.started:
-        return Pending() if alive else None
+        return Pending(held=any(row.held for row in alive)) if alive else None
     ended = traces.end(ticket.token)
     if ended is not None and all(row.state is State.WAITING for row in alive):
         # a requeued job never runs

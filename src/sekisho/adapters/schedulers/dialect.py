@@ -40,12 +40,16 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One job of the batch system. ``why`` is the code of an end that was not the command's own."""
+    """One job of the batch system. ``why`` is the code of an end that was not the command's own.
+
+    ``held``: it waits, and does not start by itself. Somebody there has to do something.
+    """
 
     id: str
     name: str
     state: State
     why: str | None = None
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -137,7 +137,8 @@ def _row(answer: Answer, identity: str, block: str) -> Row:
         raise strange(answer)
     state = state_of(fields["job_state"], _WAITING, _ENDED)  # E, exiting, is alive
     name = _ELEMENT_NAME.sub(r"\1", fields["Job_Name"])
-    return Row(id=_ELEMENT_ID.sub(r"\1[]", identity), name=name, state=state)
+    held = fields["job_state"] == "H"
+    return Row(id=_ELEMENT_ID.sub(r"\1[]", identity), name=name, state=state, held=held)
 
 
 _FULL: Final = re.compile(

@@ -82,7 +82,8 @@ def _row(answer: Answer, line: str) -> Row:
         raise strange(answer)
     word = parts[3]
     state = state_of(word, _WAITING, _ENDS)
-    return Row(id=number[1], name=parts[2], state=state, why=_ENDS.get(word))
+    held = word == "HLD"
+    return Row(id=number[1], name=parts[2], state=state, why=_ENDS.get(word), held=held)
 
 
 PJSUB: Final = Dialect(

@@ -66,9 +66,14 @@ def _row(answer: Answer, item: str) -> Row:
     fields = dict(_TAG.findall(item))
     if fields.keys() != {"JB_job_number", "JB_name", "state"}:
         raise strange(answer)
-    waiting = "q" in fields["state"]  # qw, hqw, Eqw; what runs is r, t, s, dr
-    state = State.WAITING if waiting else State.ALIVE
-    return Row(id=fields["JB_job_number"], name=fields["JB_name"], state=state)
+    word = fields["state"]
+    waiting = "q" in word  # qw, hqw, Eqw; what runs is r, t, s, dr
+    return Row(
+        id=fields["JB_job_number"],
+        name=fields["JB_name"],
+        state=State.WAITING if waiting else State.ALIVE,
+        held=waiting and ("h" in word or "E" in word),
+    )
 
 
 SGE: Final = Dialect(

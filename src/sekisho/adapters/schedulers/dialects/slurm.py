@@ -11,6 +11,7 @@ from sekisho.adapters.schedulers.dialect import (
     SCRIPT,
     Dialect,
     Row,
+    State,
     Submission,
     Words,
     lines_of,
@@ -20,7 +21,9 @@ from sekisho.adapters.schedulers.dialect import (
 )
 from sekisho.site.host import Answer
 
-_LINE: Final = re.compile(r"(\d+)\|([A-Z_]+)\|(\S*)")
+_LINE: Final = re.compile(r"(\d+)\|([A-Z_]+)\|([^\s|]*)(?:\|(.*))?")
+#: Reasons for which a job waits until somebody does something.
+_HELD: Final = re.compile(r"[Hh]eld|DependencyNeverSatisfied|BadConstraints")
 _WAITING: Final = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD"})
 _ENDS: Final = {
     "COMPLETED": None,
@@ -63,7 +66,7 @@ def _submit(command: Words, job: Submission) -> Words:
 def _search(command: Words, names: Sequence[str], user: str) -> Words:
     return (
         *(*command, "--noheader", "--states=all", f"--user={user}"),
-        *(f"--name={','.join(names)}", "--format=%F|%T|%j"),
+        *(f"--name={','.join(names)}", "--format=%F|%T|%j|%r"),
     )
 
 
@@ -75,7 +78,8 @@ def _rows(answer: Answer) -> list[Row]:
             raise strange(answer)
         word = found[2]
         state = state_of(word, _WAITING, _ENDS)
-        rows.append(Row(id=found[1], name=found[3], state=state, why=_ENDS.get(word)))
+        held = state is State.WAITING and _HELD.search(found[4] or "") is not None
+        rows.append(Row(id=found[1], name=found[3], state=state, why=_ENDS.get(word), held=held))
     return rows
 
 
