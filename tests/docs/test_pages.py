@@ -31,6 +31,7 @@ def japanese_of(page: str) -> str:
     return page.replace(".md", ".ja.md")
 
 
+@pytest.mark.time_limit(1800)
 @pytest.mark.parametrize("page", RUNNABLE)
 def test_every_command_of_the_page_works_as_it_stands(page: str, tmp_path: Path) -> None:
     with Machines(tmp_path) as machines:
