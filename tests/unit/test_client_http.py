@@ -278,6 +278,13 @@ def test_what_is_no_token_is_refused_without_showing_it(tmp_path: Path, text: st
     assert "secret" not in str(caught.value)
 
 
+def test_a_token_file_that_cannot_be_opened_is_not_said_to_be_missing(tmp_path: Path) -> None:
+    place = tmp_path / "token"
+    place.symlink_to(place)
+    with pytest.raises(ConfigError, match=r"config\.unreadable"):
+        read_token(place)
+
+
 def test_a_token_file_that_is_missing_or_no_file_is_told(tmp_path: Path) -> None:
     for place in (tmp_path / "absent", tmp_path):
         with pytest.raises(ConfigError, match=r"token\.file_missing"):

@@ -23,8 +23,11 @@ def read_token(file: Path, *, foreign: bool = False) -> Secret:
     """
     try:
         fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
+    except FileNotFoundError as error:
         raise ConfigError("token.file_missing", file=str(file)) from error
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise ConfigError("config.unreadable", file=str(file), why=why) from error
     try:
         seen = os.fstat(fd)
         if not stat.S_ISREG(seen.st_mode):
