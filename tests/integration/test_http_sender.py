@@ -10,10 +10,12 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import anyio
+import httpcore2
 import pytest
 
 from sekisho.adapters.http_client import Address, async_sender, sender
 from sekisho.adapters.http_line import HttpLine
+from sekisho.adapters.http_problem import error_from
 from sekisho.adapters.http_sender import MAX_ANSWER_BYTES, Call, Idle
 from sekisho.adapters.mailbox_https import HttpsMailbox
 from sekisho.domain.errors import TooLarge, Unreachable
@@ -179,7 +181,14 @@ def test_a_door_that_is_shut_is_told(ask: Ask) -> None:
         pass
     with pytest.raises(Unreachable) as why:
         ask(plain(server), [POST])
-    assert why.value.params == {"why": "connection"}
+    assert why.value.params == {"why": "refused"}
+
+
+def test_a_name_without_an_address_is_told() -> None:
+    error = httpcore2.ConnectError("no address")
+    error.__cause__ = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    assert error_from(error).params == {"why": "name"}
+    assert error_from(httpcore2.ConnectError("no way")).params == {"why": "connection"}
 
 
 def test_whom_nobody_vouches_for_is_told_nothing(ask: Ask, tmp_path: Path) -> None:

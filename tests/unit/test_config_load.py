@@ -106,8 +106,8 @@ def test_faults_of_the_environment_are_told_with_those_of_the_file() -> None:
     environ = {"SEKISHO_NET__PORT": "many", "SEKISHO_NET__PROT": "1"}
     assert faults("x = 1", environ) == {
         ("site.toml:1", "x"),
-        ("SEKISHO_NET__PORT:0", "net.port"),
-        ("SEKISHO_NET__PROT:0", "net.prot"),
+        ("SEKISHO_NET__PORT", "net.port"),
+        ("SEKISHO_NET__PROT", "net.prot"),
     }
 
 

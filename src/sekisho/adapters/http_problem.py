@@ -6,6 +6,7 @@ the way answered (a gateway, a portal of the network) is never taken for the bro
 
 from __future__ import annotations
 
+import socket
 import ssl
 from typing import Final
 
@@ -68,9 +69,20 @@ def error_from(error: Exception) -> Unreachable:
         case httpcore2.TimeoutException():
             return Unreachable(why="timeout")
         case httpcore2.ConnectError():
-            return Unreachable(why="connection")
+            return Unreachable(why=_no_connection(error))
         case _:
             return Unreachable(why="cut")
+
+
+def _no_connection(error: BaseException | None) -> str:
+    """Return in one word why there is no connection, as far as the system says."""
+    while error is not None:
+        if isinstance(error, socket.gaierror):
+            return "name"
+        if isinstance(error, ConnectionRefusedError):
+            return "refused"
+        error = error.__cause__ or error.__context__
+    return "connection"
 
 
 def _proxy_error(said: str) -> Unreachable:

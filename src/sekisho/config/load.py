@@ -33,7 +33,8 @@ class Fault:
     why: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.key}: {self.why}"
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.key}: {self.why}"
 
 
 def invalid(faults: Sequence[Fault]) -> ConfigError:
