@@ -413,6 +413,25 @@ def test_records_of_elements_that_cannot_be_read_just_now_are_not_missing(
     assert len(seen.exits) == 2
 
 
+def test_what_a_batch_job_runs_waits_for_room_and_leaves_nothing_half(tmp_path: Path) -> None:
+    """A job ends as failed for what passes, or is submitted with half of a script. Kills both."""
+    tear = Torn(tmp_path / "tools")
+    spec = a_launch(tmp_path, "/bin/true")
+    placed = Control(HostTorn(tear), 60).place
+    for name, text, code in (
+        ("cat", "/usr/bin/head -c 20; exit 1", "site.disk_full"),
+        ("cat", "/usr/bin/head -c 20", "host.unreachable"),
+    ):
+        tear.plant(name, text)
+        with pytest.raises(Unavailable) as fault:
+            anyio.run(placed, spec)
+        assert fault.value.code == code
+        (tear.tools / name).unlink()
+        assert {file.name for file in Path(spec.control_dir).iterdir()} <= {"script"}
+    assert anyio.run(placed, spec) is True
+    assert {file.name for file in Path(spec.control_dir).iterdir()} == {"script", "launch"}
+
+
 @dataclass
 class Alive:
     """A process that its first environment calls a job's."""

@@ -15,7 +15,7 @@ from sekisho.adapters.hosts.process_tree import WRAPPER
 from sekisho.adapters.hosts.quote import shell_words
 from sekisho.adapters.schedulers.dialect import LOG, why_in
 from sekisho.adapters.schedulers.traces import ArrayTraces, Latch, Traces, element_token
-from sekisho.domain.errors import SekishoError, Unavailable
+from sekisho.domain.errors import SekishoError, StorageFull, Unavailable
 from sekisho.site.host import Answer, Host
 from sekisho.site.scheduler import Gone, LaunchSpec, Observation, Pending, Running, Ticket
 
@@ -30,9 +30,10 @@ _READ_ARRAYS: Final = (_HERE / "elements.sh").read_text("utf-8")
 _PLACE: Final = (
     'umask 077; cd "$1" || exit 1; for latch in latch [0-9]*/latch; do '
     'if [ -e "$latch" ] || [ -L "$latch" ]; then exit 3; fi; done; '
-    'printf %s "$2" >"script.$$" && mv -f "script.$$" script && '
-    '{ cat >"launch.$$" && [ "$(wc -c <"launch.$$")" -eq "$3" ] && mv -f "launch.$$" launch || '
-    '{ rm -f "launch.$$"; exit 1; }; }'
+    '{ printf %s "$2" >"script.$$" && mv -f "script.$$" script && cat >"launch.$$"; } || '
+    '{ rm -f "script.$$" "launch.$$"; exit 4; }; '
+    '[ "$(wc -c <"launch.$$")" -eq "$3" ] || { rm -f "launch.$$"; exit 5; }; '
+    'mv -f "launch.$$" launch'
 )
 #: The directories of an array's elements are made here alone, and stay after a power cut: where
 #: there is none, no wrapper can take a latch.
@@ -41,6 +42,8 @@ _PLACE_ELEMENTS: Final = (
     "mkdir -p $names && { sync . 2>/dev/null || sync; }"
 )
 _TAKEN: Final = 3
+_NOT_WRITTEN: Final = 4
+_TORN: Final = 5
 #: What a command leaves behind becomes the wrapper's child, and is ended by it. Where there is no
 #: Python, that is the batch system's business alone.
 #: Python ignores some signals by itself; a shell, those of its background commands.
@@ -92,6 +95,10 @@ class Control:
         launch = launch_text(spec, element, first).encode()
         sizes = str(len(launch)), str(count or 0)
         answer = await self._shell(script, spec.control_dir, SCRIPT_TEXT, *sizes, stdin=launch)
+        if answer.code == _NOT_WRITTEN:
+            raise StorageFull("site.disk_full")
+        if answer.code == _TORN:
+            raise Unavailable("host.unreachable", why="cut")
         if answer.code not in (0, _TAKEN):
             raise SekishoError("launch.failed", step="control_dir", error=str(answer.code))
         return answer.code == 0
