@@ -21,6 +21,7 @@ from sekisho.domain.errors import StorageFull
 from sekisho.domain.limits import CHUNK_BYTES, MIB
 from sekisho.wire.frames import Chunk, digest_of, frame, pack_chunks
 from tests.component.broker_world import a_submission
+from tests.faults.program import call
 from tests.faults.trio import SITE, WHOLE_LIFE, Trio
 from tests.proxy import HOST
 
@@ -211,3 +212,24 @@ def test_a_site_whose_journal_and_log_are_on_a_full_disk_recovers(still: Trio, m
         assert job.result(still.home / "got", timeout=SECONDS).state == "succeeded"
     assert still.starts() == {"one": 1}
     assert still.life(job.id)[-3:] == WHOLE_LIFE[-3:]
+
+
+def test_a_result_for_which_the_submitter_has_no_room_is_fetched_when_there_is(
+    still: Trio,
+) -> None:
+    """One clear error that says what to do, and the result is still there for the next try."""
+    still.start_broker()
+    still.start_agent()
+    given = still.some_input()
+    with still.connect() as client:
+        job = client.submit(still.spec("one", source=given))
+        job.wait(timeout=SECONDS)
+    got = still.home / "got"
+    got.mkdir()
+    fetch = ("--config", still.client_config, "fetch", job.id, "--into", got)
+    small = SmallDisk(got).before(1 * MIB)
+    _, said = call(still.environ, *fetch, status=StorageFull.exit_status, before=small)
+    assert "error[fetch.disk_full]" in said
+    assert "fetch again" in said
+    call(still.environ, *fetch)
+    assert (got / "out" / "in" / "given").read_bytes() == given.read_bytes()
