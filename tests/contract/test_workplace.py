@@ -115,11 +115,14 @@ def test_preparing_again_keeps_what_a_fetch_has_begun_and_empties_control(
     assert names_in(place.control_dir) == []
 
 
+@pytest.mark.parametrize("whose", [".", "0", "17"])
 @pytest.mark.parametrize("kind", ["directory", "file", "dangling link"])
 def test_an_attempt_whose_latch_was_taken_is_never_prepared_again(
-    workplace: Workplace, place: Place, kind: str
+    workplace: Workplace, place: Place, kind: str, whose: str
 ) -> None:
-    latch = Path(place.control_dir) / "latch"
+    """Kills: the latches of an array's elements swept away with what else is in the directory."""
+    latch = Path(place.control_dir, whose, "latch")
+    latch.parent.mkdir(exist_ok=True)
     takers: dict[str, Callable[[], None]] = {
         "directory": latch.mkdir,
         "file": latch.touch,

@@ -266,10 +266,22 @@ def _made(parent: int, name: str) -> Iterator[int]:
 
 
 def _check_latch(here: int) -> None:
-    for name in (CONTROL, *STEPS):
+    """Raise Conflict when something was started: the command, an element of it, or a step."""
+    for name in (CONTROL, *(f"{CONTROL}/{number}" for number in _elements(here)), *STEPS):
         with suppress(FileNotFoundError, NotADirectoryError):
             os.stat(f"{name}/{LATCH}", dir_fd=here, follow_symlinks=False)
             raise Conflict("site.attempt_started")
+
+
+def _elements(here: int) -> list[str]:
+    """Return the directories of an array's elements, if there is a control directory."""
+    with (
+        suppress(Unsafe),
+        opened_directory(CONTROL, here) as control,
+        os.scandir(control) as entries,
+    ):
+        return [entry.name for entry in entries if entry.name.isdigit()]
+    return []
 
 
 @contextmanager

@@ -121,7 +121,7 @@ prepare) # JOB ATTEMPT KIB: make an attempt's directories, when so much room is 
         mkdir "$name" 2>/dev/null
         enter "$name" || fault changed
     done
-    for name in control before after; do
+    for name in control control/[0-9]* before after; do # of a command, of an array's elements
         { [ -e "$name/latch" ] || [ -h "$name/latch" ]; } && fault started
     done
     CDPATH= cd -P -- "$top" || fault changed
