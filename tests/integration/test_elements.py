@@ -16,7 +16,7 @@ from sekisho.adapters.schedulers.dialects import DIALECTS
 from sekisho.adapters.schedulers.traces import ArrayTraces
 from sekisho.domain.errors import UsageError
 from sekisho.domain.launch import check_variable
-from sekisho.domain.resources import Resources
+from sekisho.domain.resources import MAX_ELEMENTS, Resources
 from sekisho.site.scheduler import Exited, LaunchSpec, NotStarted, Pending, Running
 from tests.launching import SHELL, a_launch
 
@@ -37,7 +37,7 @@ def started(spec: LaunchSpec, **environment: str) -> int:
 
 
 async def placed(spec: LaunchSpec, dialect: str = "slurm") -> Control:
-    control = Control(LocalHost(), 30.0)
+    control = Control(LocalHost(), 120.0)
     assert await control.place(spec, DIALECTS[dialect].element, DIALECTS[dialect].first)
     return control
 
@@ -166,11 +166,11 @@ async def test_what_a_command_puts_in_the_place_of_records_is_not_believed(tmp_p
 
 
 async def test_many_elements_are_placed_read_and_revoked_in_one_call_each(tmp_path: Path) -> None:
-    spec = a_sweep(tmp_path, 10_000)
+    spec = a_sweep(tmp_path, MAX_ELEMENTS)
     control = await placed(spec)
-    assert (await look(control, spec)).latches == "f" * 10_000
-    assert await control.revoke(spec.control_dir, 10_000)
-    assert (await look(control, spec)).latches == "r" * 10_000
+    assert (await look(control, spec)).latches == "f" * MAX_ELEMENTS
+    assert await control.revoke(spec.control_dir, MAX_ELEMENTS)
+    assert (await look(control, spec)).latches == "r" * MAX_ELEMENTS
 
 
 def test_the_names_that_tell_the_number_are_ours() -> None:

@@ -63,9 +63,9 @@ _REVOKE: Final = (
     'sync "$1" 2>/dev/null || sync'
 )
 _REVOKE_ELEMENTS: Final = (
-    'cd "$1" || exit 1; n=0; taken=0; while [ "$n" -lt "$2" ]; do '
-    '[ -e "$n/latch" ] || ln -s revoked "$n/latch" 2>/dev/null; [ -L "$n/latch" ] || taken=3; '
-    'n=$((n + 1)); done; sync . [0-9]*/. 2>/dev/null || sync; exit "$taken"'
+    'cd "$1" || exit 1; n=0; taken=0; while [ "$n" -lt "$2" ]; do latch=$n/latch; n=$((n + 1)); '
+    '[ -L "$latch" ] || [ -d "$latch" ] || ln -s revoked "$latch" 2>/dev/null; '
+    '[ -L "$latch" ] || taken=3; done; sync -f . 2>/dev/null || sync; exit "$taken"'
 )
 _N: Final = '"$sekisho_element"'
 #: By these a command learns which element it is, of how many.
