@@ -169,7 +169,8 @@ class HttpsChunks:
     def _flow(self, chunks: Sequence[Chunk]) -> Iterator[_Come]:
         """Ask once for each chunk, on as many connections as that is worth; give what comes."""
         size = sum(chunk.size for chunk in chunks)
-        part = min(max(size // (2 * self._connections), _LEAST_STREAM_BYTES), _STREAM_BYTES)
+        shares = 1 if self._connections == 1 else 2 * self._connections
+        part = min(max(size // shares, _LEAST_STREAM_BYTES), _STREAM_BYTES)
         return flowed(
             lambda asked: map(_opened, self._fetch_once(asked)),
             _of_size(chunks, part),

@@ -42,7 +42,7 @@ T = TypeVar("T")
 #: So many chunks are asked for at a time.
 _ASKED: Final = 1024
 #: Of a tree this part is fetched at a time, within bounds: the rest waits when its sender ends.
-_PART: Final = 24
+_PART: Final = 16
 _LEAST_BYTES, _MOST_BYTES = 2 * MIB, 32 * MIB
 #: After so many answers without any of it nobody seems to be sending.
 _SILENT: Final = 12
