@@ -256,7 +256,7 @@ def test_an_unguarded_site_is_marked_wherever_it_is_shown(
     operator = ("--config", house.config)
     for words in (("site", "list"), ("jobs",)):
         told = sekisho("--lang", "en", "broker", *words, *operator)
-        assert "old agent" in told.splitlines()[0]
+        assert "unguarded" in told.splitlines()[0]
         assert '"unguarded":true' in sekisho("broker", *words, "--json", *operator)
     assert '"unguarded":true' in sekisho("broker", "show", job, "--json", *operator)
     assert '"unguarded":["old-site"]' in sekisho("broker", "status", "--json", *operator)
