@@ -116,7 +116,7 @@ def test_jobs_are_listed_shown_and_declared_lost(config: Path) -> None:
     assert row["id"] == job.id
     assert told(config, "jobs", "--user", "bob") == []
     table = [re.split(" {2,}", line) for line in run("jobs", "-c", config).stdout.splitlines()]
-    assert table[0] == ["id", "site", "user", "state", "last change", "old agent"]
+    assert table[0] == ["id", "site", "user", "state", "last change", "unguarded"]
     assert table[1][:4] == [job.id, "one", "alice", "offered to the site"]
     shown = told(config, "show", job.id)
     assert [step["state"] for step in shown["history"]] == ["queued", "offered"]
