@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from sekisho.adapters.desires_directory import DirectoryDesires
 from sekisho.config.manifest import load_manifest, parse_manifest
+from sekisho.config.site import BrokerTable, SiteFiles, SiteSettings
 from sekisho.config.size import size_of
 from sekisho.domain import parameter
 from sekisho.domain.access import Submitters
@@ -276,6 +279,37 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_manifest(tmp_path / "manifest.toml")
     assert caught.value.code == "config.unreadable"
+
+
+@pytest.mark.parametrize("name", ["manifest.toml", "."])
+@pytest.mark.parametrize("mode", [stat.S_IWGRP, stat.S_IWOTH])
+def test_what_others_could_have_written_is_not_the_sites_word(
+    tmp_path: Path, name: str, mode: int
+) -> None:
+    file = tmp_path / "manifest.toml"
+    file.write_text(SMALL)
+    before = (tmp_path / name).stat().st_mode
+    (tmp_path / name).chmod(before | mode)
+    with pytest.raises(ConfigError) as caught:
+        load_manifest(file)
+    assert caught.value.code == "manifest.open_to_others"
+    assert caught.value.params == {"file": str(tmp_path / name)}
+    (tmp_path / name).chmod(before)
+    assert load_manifest(file).site == "tohoku"
+
+
+def test_a_change_that_others_could_have_made_does_not_hold_until_it_is_ours(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "manifest.toml"
+    file.write_text(SMALL)
+    files = SiteFiles(tmp_path, SiteSettings(broker=BrokerTable(url="https://b")))
+    desires = DirectoryDesires(files, load_manifest(file))
+    file.chmod(0o666)
+    file.write_text(SMALL.replace("submitters = []", 'submitters = ["eve"]'))
+    assert desires.word().manifest.digest == parse_manifest(SMALL, "m").digest
+    file.chmod(0o644)
+    assert desires.word().manifest.submitters.users == {"eve"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import structlog
 
-from sekisho.config.manifest import parse_manifest
+from sekisho.config.manifest import load_manifest
 from sekisho.config.site import SiteFiles
 from sekisho.domain.errors import ConfigError
 from sekisho.domain.manifest import Manifest
@@ -51,10 +51,9 @@ class DirectoryDesires:
 
     def _reread(self) -> None:
         try:
-            text = self._files.manifest.read_text("utf-8")
-            manifest = parse_manifest(text, self._files.manifest.name)
-        except (OSError, UnicodeDecodeError, ConfigError) as error:
-            faults = getattr(error, "params", {}).get("faults", [type(error).__name__])
+            manifest = load_manifest(self._files.manifest)
+        except ConfigError as error:
+            faults = error.params.get("faults", [error.code])
             log.error("manifest_rejected", faults=faults)  # noqa: TRY400 (not a fault of ours)
             return
         if manifest.digest != self._manifest.digest:
@@ -75,4 +74,4 @@ def _stamp(file: Path) -> tuple[int, int, int] | None:
         seen = file.stat()
     except OSError:
         return None
-    return seen.st_mtime_ns, seen.st_size, seen.st_ino
+    return seen.st_ctime_ns, seen.st_size, seen.st_ino

@@ -32,15 +32,6 @@ def probe_home(home: Path) -> Finding:
     return ok("settings", str(home))
 
 
-def probe_manifest_file(file: Path) -> Iterator[Finding]:
-    """Look at who else could change what this site is willing to run."""
-    for place in (file, file.parent):
-        seen = place.stat()
-        strange = seen.st_uid not in (0, os.geteuid())
-        if strange or stat.S_IMODE(seen.st_mode) & _OTHERS_WRITE:
-            yield found("manifest", "check.manifest_open", file=str(place))
-
-
 def probe_programs(manifest: Manifest) -> Iterator[Finding]:
     """Look at the program of every command of this machine."""
     for command in manifest.commands.values():

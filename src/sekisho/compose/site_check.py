@@ -21,7 +21,6 @@ from sekisho.adapters.probes_far import probe_far
 from sekisho.adapters.probes_files import (
     probe_directory,
     probe_home,
-    probe_manifest_file,
     probe_programs,
 )
 from sekisho.adapters.probes_network import NetworkProbe
@@ -75,7 +74,6 @@ class Diagnosis:
             yield found("programs", "check.not_tried", first="manifest")
             return
         yield ok("manifest", f"{file}, sha256:{self.manifest.digest}")
-        yield from probe_manifest_file(file)
         yield from judge_manifest(self.manifest)
         yield from probe_programs(self.manifest)
 

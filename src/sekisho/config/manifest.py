@@ -7,6 +7,8 @@ file and line. The digest names the text itself: what was in force can be shown 
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -41,7 +43,7 @@ from sekisho.config.publish import PublishTable, publish_rule
 from sekisho.config.size import Seconds, Size, size_of
 from sekisho.domain.access import Submitters
 from sekisho.domain.egress import LogRule, OutputRule
-from sekisho.domain.errors import UsageError
+from sekisho.domain.errors import ConfigError, UsageError
 from sekisho.domain.files import Pattern
 from sekisho.domain.ids import COMMAND_PATTERN, SITE_PATTERN, USER_PATTERN
 from sekisho.domain.launch import LaunchLimits, Sandbox, check_variable
@@ -139,8 +141,23 @@ class ManifestTable(Table, frozen=True, kw_only=True):
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Return the manifest in the file, or raise ConfigError with every fault, file and line."""
+    """Return the manifest in the file, or raise ConfigError with every fault, file and line.
+
+    What another user could have written is not the site's word.
+    """
+    for place in (path, path.parent):
+        if _open_to_others(place):
+            raise ConfigError("manifest.open_to_others", file=str(place))
     return parse_manifest(read_text(path), path.name)
+
+
+def _open_to_others(place: Path) -> bool:
+    """Say whether somebody but its owner, who is we or root, may write there."""
+    try:
+        seen = place.stat()
+    except OSError:
+        return False  # it cannot be read either, and that is told
+    return seen.st_uid not in (0, os.geteuid()) or bool(stat.S_IMODE(seen.st_mode) & 0o022)
 
 
 def parse_manifest(text: str, file: str) -> Manifest:
