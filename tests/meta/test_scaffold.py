@@ -145,6 +145,12 @@ def test_every_direct_dependency_has_its_reason_in_the_decision_record() -> None
     assert sorted(name for name in names if f"`{name}" not in record) == []
 
 
+def test_every_decision_has_a_number_of_its_own_in_order() -> None:
+    files = sorted(ROOT.glob("docs/adr/[0-9]*.md"))
+    titles = [(file.name[:4], file.read_text("utf-8")[2:6]) for file in files]
+    assert titles == [(f"{n:04d}", f"{n:04d}") for n in range(1, len(files) + 1)]
+
+
 def test_the_help_of_dev_names_every_verb(tmp_path: Path) -> None:
     result = run_dev(cwd=tmp_path)
     explained = set(re.findall(r"^  ([a-z]+) ", result.stdout, re.MULTILINE))
