@@ -107,6 +107,7 @@ class BareLane:
         self._jobs: dict[str, _Known] = {}
         self._backs: dict[str, Back] = {}
         self._guard = threading.Lock()
+        self._answered = False
 
     def close(self) -> None:
         """Keep the connection for the next; jobs go on."""
@@ -260,6 +261,7 @@ class BareLane:
         known = self._known(job_id)
         unchanged = version is not None and version == _version(known.word)
         seen = self._watch.news(job_id, known.word if unchanged else "", wait_s)
+        self._answered = True
         known.word = _waited(seen.word)
         match seen.word:
             case "absent":
@@ -369,7 +371,8 @@ class BareLane:
     # --------------------------------------------------------------------- the line
 
     def _pauses(self, limit_s: float | None) -> Pauses:
-        limits = [s for s in (limit_s, self._patience.limit_s) if s is not None]
+        first_s = None if self._answered else self._patience.first_s
+        limits = [s for s in (limit_s, self._patience.limit_s, first_s) if s is not None]
         return Pauses(self._patience, min(limits, default=None))
 
     def _repeat(self, ask: Callable[[], T]) -> T:
@@ -377,9 +380,12 @@ class BareLane:
         pauses = self._pauses(None)
         while True:
             try:
-                return ask()
+                found = ask()
             except SekishoError as error:
                 pauses.after(error)
+            else:
+                self._answered = True
+                return found
 
 
 class _Ended(Exception):

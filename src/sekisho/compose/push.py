@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 from sekisho.adapters.hosts.ssh import SshAddress, SshHost
 from sekisho.adapters.job_notes import JobNotes
@@ -25,6 +26,8 @@ def push_lane(
     site = files.settings.site[name]
     if not site.host and not site.before:
         raise ConfigError("client.no_host", site=name)
+    if not site.before:  # else the host may just be starting
+        patience = replace(patience, first_s=site.first_contact_s)
 
     def lane_at(host: str) -> Line:
         way = ssh_host(site, files, host)

@@ -46,6 +46,7 @@ class SshSite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     before: list[str] = []  #: prints the host to use; run before each job
     after: list[str] = []  #: releases it; run after each job, however it ended
     hook_s: Annotated[float, Meta(gt=0, le=3600)] = 600.0
+    first_contact_s: Annotated[float, Meta(ge=0)] = 120.0  #: as the broker's; not after ``before``
     base: _Place = "/tmp"  # noqa: S108 (as ever; a job's directory below it is private)
     program: dict[_CommandName, list[str]] = {}  #: of a bare site: what each command runs
     retention_days: Annotated[int, Meta(ge=1, le=3650)] = 30
