@@ -152,6 +152,21 @@ def test_away_from_a_terminal_progress_is_plain_lines() -> None:
     assert len(lines) == 3
 
 
+def test_reading_is_told_when_it_takes_long() -> None:
+    at, now = session(), [0.0]
+    show = LineReporter(at, lambda: now[0])
+    for done in range(11):
+        show.reading(done << 20, 10 << 20)
+    assert printed(at)[1] == ""
+    for done in range(11):
+        now[0] += 0.25
+        show.reading(done << 20, 10 << 20)
+    lines = printed(at)[1].splitlines()
+    assert lines[0] == "reading 4.0 of 10.0 MiB"
+    assert lines[-1] == "reading 10.0 of 10.0 MiB"
+    assert len(lines) == 2
+
+
 def test_a_line_that_is_away_is_told_once_then_seldom_then_that_it_is_back() -> None:
     at, now = session(), [0.0]
     show = LineReporter(at, lambda: now[0])

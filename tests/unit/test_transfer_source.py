@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from sekisho.adapters.chunks_memory import MemoryChunks
 from sekisho.domain.errors import IntegrityError, UsageError
 from sekisho.domain.limits import MAX_CHUNK_BYTES
+from sekisho.transfer.remembered import Look
 from sekisho.transfer.send import send_tree
 from sekisho.transfer.source import LocalTree, scan
 from sekisho.wire.frames import Chunk
@@ -101,6 +104,39 @@ def test_progress_of_sending_ends_at_the_total(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     send_tree(local.tree, local.read, MemoryChunks(), lambda d, t: seen.append((d, t)))
     assert seen[-1][0] == seen[-1][1] > 7
+
+
+class Knowing:
+    """Knows the chunks of the one large file."""
+
+    chunks: Sequence[Chunk] | None = None
+
+    def recall(self, _: Look) -> Sequence[Chunk] | None:
+        return self.chunks
+
+    def keep(self, look: Look, chunks: Sequence[Chunk]) -> None:
+        pass
+
+    def forget(self, look: Look) -> None:
+        pass
+
+
+def test_progress_of_reading_ends_at_the_total_whether_read_packed_or_remembered(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "large").write_bytes(random.Random(1).randbytes(3 << 20))
+    for name in ("one", "two", "none"):
+        (tmp_path / name).write_bytes(name.encode() * 100 if name != "none" else b"")
+    known = Knowing()
+    for _ in range(2):
+        seen: list[tuple[int, int]] = []
+        local = LocalTree(scan([("in", tmp_path)]), known, lambda d, t: seen.append((d, t)))  # noqa: B023
+        known.chunks = max(local.tree.files, key=lambda file: file.size).chunks
+        done = [each for each, _ in seen]
+        assert done == sorted(done)
+        assert seen[0] == (0, (3 << 20) + 600)
+        assert seen[-1] == ((3 << 20) + 600,) * 2
+        assert len(seen) > 2
 
 
 def test_a_folder_that_cannot_be_listed_is_refused_by_name(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def push(session: Session, given: list[str]) -> int:
     listed = [Path(name) for name in words.get("client_files", "").split(",") if name]
     spec = JobSpec(site=_SITE, command=_COMMAND, inputs={f.name: f for f in listed}, outputs=["**"])
     with reporter(session) as show, client_of(files, on_pause=show.pausing) as client:
-        job = client.submit(spec, progress=show.sending, on_known=show.known)
+        job = client.submit(spec, reading=show.reading, progress=show.sending, on_known=show.known)
         status = follow(session, show, job, Following(into=Path(), on_interrupt="cancel"))
     return 0 if status == 0 else FAILED
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _LINE_EVERY_SECONDS: Final = 10.0
 #: Below this a transfer is over before anybody could read of it.
 _WORTH_SHOWING_BYTES: Final = 4 << 20
+_WORTH_SHOWING_SECONDS: Final = 1.0
 
 
 def reporter(session: Session) -> Reporter:
@@ -61,6 +62,9 @@ class Reporter(AbstractContextManager["Reporter"]):
     def published(self, snapshot: Snapshot) -> None:
         """Tell what the running command shows of itself."""
 
+    def reading(self, done: int, total: int) -> None:
+        """Show how far the inputs are read, before anything is sent."""
+
     def sending(self, done: int, total: int) -> None:
         """Show how far the inputs have come."""
 
@@ -79,6 +83,7 @@ class LineReporter(Reporter):
         self._monotonic = monotonic
         self._state = ""
         self._due = 0.0
+        self._read_since = 0.0
         self._pace = Pace()
         self._outage: Outage | None = None
 
@@ -108,6 +113,14 @@ class LineReporter(Reporter):
 
     def show_progress(self, percent: int) -> None:
         output.note(self.session, self.session.say("progress", percent=percent))
+
+    def reading(self, done: int, total: int) -> None:
+        """Show it when it takes long: most of it is remembered, or read at once."""
+        now = self._monotonic()
+        if done == 0:
+            self._read_since = now
+        if now - self._read_since >= _WORTH_SHOWING_SECONDS:
+            self.moved("reading", done, total)
 
     def sending(self, done: int, total: int) -> None:
         self.moved("sending", done, total)

@@ -110,7 +110,13 @@ def _submitted(session: Session, show: Reporter, client: Any, words: dict[str, A
     job_id = _job_id(words["job_id"], words["id_file"], new_job_id)
     try:
         with interruptible():
-            return client.submit(spec, job_id=job_id, progress=show.sending, on_known=show.known)
+            return client.submit(
+                spec,
+                job_id=job_id,
+                reading=show.reading,
+                progress=show.sending,
+                on_known=show.known,
+            )
     except Interrupted:
         with contextlib.suppress(Interrupted), interruptible():
             _withdraw(session, client, job_id)

@@ -59,17 +59,19 @@ class Client:
         spec: JobSpec,
         *,
         job_id: str | None = None,
+        reading: Progress = unseen,
         progress: Progress = unseen,
         on_known: Callable[[str], None] = lambda _job_id: None,
     ) -> Job:
         """Submit a job and its inputs; when this returns the broker keeps it, whatever happens.
 
         Whoever keeps the ``job_id`` can call this again after any interruption, even of this very
-        process: the same job is found, and inputs that arrived are not sent again. ``on_known`` is
-        told the id when the broker has the job, before its inputs are sent.
+        process: the same job is found, and inputs that arrived are not sent again. ``reading`` is
+        told how far the inputs are read, ``on_known`` the id when the broker has the job, and
+        ``progress`` how far they are sent.
         """
         job_id = check_job_id(job_id or new_job_id())
-        local = LocalTree(scan(spec.entries()), self._remembered)
+        local = LocalTree(scan(spec.entries()), self._remembered, reading)
         has_inputs = bool(local.tree.files)
         request = Request(
             command=spec.command,

@@ -20,6 +20,7 @@ from sekisho.domain.limits import MAX_DEPTH, MAX_FILES
 from sekisho.transfer.cut import as_chunk, cut
 from sekisho.transfer.pack import SMALL_BYTES, members, packed
 from sekisho.transfer.pipeline import mapped
+from sekisho.transfer.progress import Gauge, Progress, unseen
 from sekisho.transfer.remembered import Forgetful, Look, Remembered
 from sekisho.transfer.tree import Tree, TreeFile
 from sekisho.wire.frames import Chunk, digest_of
@@ -97,6 +98,10 @@ def _stat(place: str) -> os.stat_result:
         raise UsageError("input.not_found", input=place) from error
 
 
+def _size(sources: Iterable[Source]) -> int:
+    return sum(_stat(source.place).st_size for source in sources)
+
+
 def _sorted(sources: Iterable[Source]) -> list[Source]:
     return sorted(sources, key=lambda source: source.path.parts)
 
@@ -137,16 +142,26 @@ class _Small:
 
 
 class LocalTree:
-    """A tree of local files, with its chunks at hand. Holds the list, never the contents."""
+    """A tree of local files, with its chunks at hand. Holds the list, never the contents.
 
-    def __init__(self, sources: Iterable[Source], remembered: Remembered = _FORGETFUL) -> None:
+    ``reading`` is told how far the files are read, once: what is remembered counts at once.
+    """
+
+    def __init__(
+        self,
+        sources: Iterable[Source],
+        remembered: Remembered = _FORGETFUL,
+        reading: Progress = unseen,
+    ) -> None:
         self._at: dict[str, tuple[_Place, ...]] = {}
         self._remembered = remembered
         self.sources = _sorted(sources)
+        self._read = Gauge(0 if reading is unseen else _size(self.sources), reading)
         files: list[TreeFile] = []
         for pack, chunk in mapped(_hashed_pack, packed(self._small(files))):
             places = tuple(_Place(s.source, 0, s.size, s.ctime_ns) for s in pack)
             self._at.setdefault(chunk.digest, places)
+            self._read.add(chunk.size)
             files += members([(s.path, s.executable, s.size) for s in pack], chunk)
         files.sort(key=lambda file: file.path.parts)
         self.tree = Tree(tuple(files))
@@ -183,14 +198,20 @@ class LocalTree:
         """Return the chunks of a file, remembered or read; what changes meanwhile is refused."""
         worth = look.size >= _WORTH_REMEMBERING_BYTES
         if worth and (known := self._remembered.recall(look)) and _whole(known, look):
+            self._read.add(look.size)
             return tuple(known)
         now = time.time_ns()
-        chunks = tuple(_hashed(cut(fd, 0, look.size), look.size))
+        chunks = tuple(self._counted(_hashed(cut(fd, 0, look.size), look.size)))
         if Look.of(os.fstat(fd)) != look or not _whole(chunks, look):
             raise _changed(source)
         if worth and look.settled(now):
             self._remembered.keep(look, chunks)
         return chunks
+
+    def _counted(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+        for chunk in chunks:
+            self._read.add(chunk.size)
+            yield chunk
 
     def read(self, chunk: Chunk) -> bytes:
         """Return the bytes of ``chunk``; raise IntegrityError(`input.changed`) if they changed."""
