@@ -23,6 +23,7 @@ from sekisho.domain.errors import (
     Unavailable,
     Unreachable,
 )
+from sekisho.domain.limits import MIN_POLL_SECONDS
 from sekisho.domain.run import Stage
 from sekisho.domain.sitelog import Kind
 from tests.site_world import DAY, GOOD, INSTANCE, RESULT, SITE, World
@@ -83,6 +84,25 @@ def test_a_day_without_the_broker_kills_nothing_and_the_result_arrives(
     assert ran.ended_at - ran.started_at == timedelta(seconds=1800)
     if "scheduler.submit" in world.effects.calls[: world.effects.calls.index(moment)]:
         assert waited < 65 + 5
+
+
+def test_a_result_leaves_as_soon_as_any_call_gets_through_again(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    job = world.submit()
+
+    async def story() -> float:
+        async with world.serving() as agent:
+            await world.until(lambda: world.scheduler.started)
+            world.cut_line()
+            cut = world.clock.passed
+            await world.until(lambda: world.clock.passed > cut + DAY, 2 * DAY)
+            world.mend_line()
+            back = world.clock.passed
+            agent.wake()  # the next poll is made at once; the job's own pause would be a minute
+            assert await world.ended(job) == "succeeded"
+            return world.clock.passed - back
+
+    assert simulate(world.clock, story) < MIN_POLL_SECONDS + 2
 
 
 def test_a_time_limit_holds_while_the_broker_is_away(tmp_path: Path) -> None:

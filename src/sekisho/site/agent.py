@@ -190,8 +190,11 @@ class Agent:
         tell("poll_failed", code=error.code, tries=outage.tries, seconds=round(seconds, 2))
 
     def _note_answer(self) -> None:
+        """Know that the broker answers; after an outage, whatever waits for it need not wait on."""
         if self._outage is None:
             return
+        for control in self._controls.values():
+            control.wake()
         away = self._desk.clock.monotonic() - self._outage.since
         log.info("connected_again", tries=self._outage.tries, minutes=round(away / 60, 1))
         self._outage = None
