@@ -62,11 +62,20 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         return (yield)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what may take long: it would run alone at the end."""
+    items.sort(key=_limit, reverse=True)
+
+
+def _limit(item: pytest.Item) -> float:
+    mark = item.get_closest_marker("time_limit")
+    return float(mark.args[0]) if mark else LIMIT_S
+
+
 @contextmanager
 def _bounded(item: pytest.Item, part: str) -> Iterator[None]:
     """Fail what runs longer than allowed; say so again and again to what swallows it."""
-    mark = item.get_closest_marker("time_limit")
-    limit = float(mark.args[0]) if mark else LIMIT_S
+    limit = _limit(item)
 
     def too_long(_: int, __: FrameType | None) -> NoReturn:
         item.add_report_section(part, "stacks", _stacks())

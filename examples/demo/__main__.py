@@ -125,7 +125,7 @@ def _tell(screen: Screen, places: Places, arguments: argparse.Namespace) -> Told
     except KeyboardInterrupt:
         screen.failure(screen.words("interrupted"))
     finally:
-        shell.stop()
+        shell.close()
     return None
 
 

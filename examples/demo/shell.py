@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sysconfig
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +50,8 @@ class Shell:
         self._screen = screen
         self._environ = _environment(lang)
         self._servers: list[subprocess.Popen[bytes]] = []
+        self._turn = threading.Lock()
+        self._closed = False
 
     def run(
         self,
@@ -84,14 +87,17 @@ class Shell:
     def start(self, who: Person, argv: Sequence[str], log: Path) -> int:
         """Show and start a server whose output goes to the file ``log``; return its process id.
 
-        In a thread, which no signal interrupts: whatever was started is known to `stop`.
+        In a thread, which no signal interrupts: whatever was started is known to `stop`, also when
+        a signal comes before the thread is waited for.
         """
         self._screen.command(who.name, f"{shlex.join(argv)} &")
         with ThreadPoolExecutor(1) as starter:
             return starter.submit(self._begin, who, argv, log).result()
 
     def _begin(self, who: Person, argv: Sequence[str], log: Path) -> int:
-        with log.open("wb") as file:
+        with self._turn, log.open("wb") as file:
+            if self._closed:
+                raise DemoFault("closed")
             server = subprocess.Popen(
                 argv,
                 cwd=who.home,
@@ -101,7 +107,7 @@ class Shell:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._servers.append(server)
+            self._servers.append(server)
         return server.pid
 
     def give(self, **environ: str) -> None:
@@ -113,9 +119,17 @@ class Shell:
 
     def stop(self) -> list[int]:
         """End what was started, last first, as a person would; return how each one ended."""
-        statuses = [_ended(server) for server in reversed(self._servers)]
+        with self._turn:
+            servers = self._servers[::-1]
+        statuses = [_ended(server) for server in servers]
         self._servers.clear()
         return statuses
+
+    def close(self) -> None:
+        """End what was started; nothing more is."""
+        with self._turn:
+            self._closed = True
+        self.stop()
 
 
 def _shown(argv: Sequence[str], hidden: Sequence[str]) -> str:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from examples.demo import proof
 from examples.demo.screen import Screen
+from examples.demo.shell import DemoFault, Person, Shell
+from tests.waiting import until
 
 pytestmark = pytest.mark.time_limit(900)
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,6 +95,25 @@ def test_a_demo_that_is_stopped_leaves_no_process_and_no_file(tmp_path: Path) ->
     assert demo.returncode == 1
     assert not proof.processes_in(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_server_that_is_just_being_started_is_ended_too(tmp_path: Path) -> None:
+    """Kills: a signal between the start of a server and our knowing of it."""
+    os.mkfifo(tmp_path / "log")  # the start waits in the middle, until somebody reads
+    told = io.StringIO()
+    shell = Shell(Screen(told, "en"), "en")
+    who = Person("engineer", tmp_path)
+    with ThreadPoolExecutor(2) as pool:
+        started = pool.submit(shell.start, who, ["sleep", "600"], tmp_path / "log")
+        until(lambda: "sleep 600" in told.getvalue())
+        closed = pool.submit(shell.close)
+        reader = os.open(tmp_path / "log", os.O_RDONLY | os.O_NONBLOCK)
+        started.exception(60)  # it was either too late, or ended
+        closed.result(60)
+        os.close(reader)
+    assert not proof.processes_in(tmp_path)
+    with pytest.raises(DemoFault):
+        shell.start(who, ["sleep", "600"], tmp_path / "other")
 
 
 @pytest.mark.parametrize("lead", range(6))
