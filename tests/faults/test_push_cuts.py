@@ -27,6 +27,7 @@ from tests.two_sites import BARE, TwoSites, a_slow, two_sites
 from tests.waiting import until
 from tests.wire import Wire, wire
 
+pytestmark = pytest.mark.time_limit(600)
 MIB = 1 << 20
 CUTS = 20
 MINUTE_S = 60.0
