@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,34 @@ def test_a_job_that_its_site_forgot_is_told_as_forgotten_and_its_host_is_release
         VERBS[verb](house.lane(), job)
     assert caught.value.code == "job.forgotten"
     assert house.released
+
+
+def test_threads_that_begin_together_share_one_lane_which_is_closed(tmp_path: Path) -> None:
+    made: list[ClosedOnce] = []
+    begun = threading.Event()
+
+    def lane_at(_: str) -> ClosedOnce:
+        made.append(ClosedOnce())
+        begun.wait(1)  # nobody else comes meanwhile
+        return made[-1]
+
+    lane = PushLane(PushSite(name=SITE, host="far"), JobNotes(tmp_path), lane_at)
+    client = Client(lane)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: client.submit(JobSpec(site=SITE, command="solve")), range(4)))
+    client.close()
+    assert [each.closed for each in made] == [1]
+
+
+class ClosedOnce(MemoryLane):
+    """A lane that counts how often it was closed."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda *_: (Outcome(verdict="succeeded"), {}), eager=False)
+        self.closed = 0
+
+    def close(self) -> None:
+        self.closed += 1
 
 
 def test_a_job_that_was_never_submitted_from_here_is_not_found(house: House) -> None:

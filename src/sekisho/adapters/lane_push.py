@@ -8,6 +8,7 @@ Rule 2: `after` is owed from the moment that `before` is begun. It runs when not
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class PushLane:
         self._make = lane_at
         self._patience = patience or Patience()
         self._lanes: dict[str, Line] = {}
+        self._guard = threading.Lock()
 
     def close(self) -> None:
         for lane in self._lanes.values():
@@ -123,9 +125,11 @@ class PushLane:
     # ------------------------------------------------------------------------ the way
 
     def _at(self, host: str) -> Line:
-        if host not in self._lanes:
-            self._lanes[host] = self._make(host)
-        return self._lanes[host]
+        """Return the one lane to ``host``: a second one would never be closed."""
+        with self._guard:
+            if host not in self._lanes:
+                self._lanes[host] = self._make(host)
+            return self._lanes[host]
 
     def _of(self, job_id: str) -> Line:
         note = self._notes.find(job_id)
