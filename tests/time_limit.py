@@ -17,13 +17,15 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import islice
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
 import pytest
 
+T = TypeVar("T")
 LIMIT_S: Final = 300.0
 EXIT_S: Final = 60.0  #: how long threads that a test left behind may delay the end of the process
 _STDERR: Final = pytest.StashKey[int]()
@@ -62,9 +64,26 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         return (yield)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what may take long: it would run alone at the end."""
-    items.sort(key=_limit, reverse=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let each worker begin with what may take long: it would run alone at the end."""
+    slow = sorted((item for item in items if _limit(item) > LIMIT_S), key=_limit, reverse=True)
+    usual = [item for item in items if _limit(item) <= LIMIT_S]
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    items[:] = spread(slow, usual, workers)
+
+
+def spread(slow: Sequence[T], usual: Sequence[T], workers: int) -> list[T]:
+    """Return all of them so that each of as many equal shares as ``workers`` begins with slow ones.
+
+    Shares are as pytest-xdist makes them: the first worker gets the first of them.
+    """
+    found: list[T] = []
+    total, rest = len(slow) + len(usual), iter(usual)
+    for worker in range(workers):
+        first = slow[worker::workers]
+        share = (total - len(found)) // (workers - worker)
+        found += [*first, *islice(rest, max(0, share - len(first)))]
+    return [*found, *rest]
 
 
 def _limit(item: pytest.Item) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines import ENGINES, Batch, a_batch
 from tests.faults.trio import Trio, a_trio, make_template
 
 
@@ -27,6 +28,22 @@ def still(template: Path, tmp_path: Path) -> Iterator[Trio]:
 @pytest.fixture
 def trio(still: Trio) -> Trio:
     """A trio in which broker and agent run."""
+    still.start_broker()
+    still.start_agent()
+    return still
+
+
+@pytest.fixture(params=ENGINES)
+def batch(request: pytest.FixtureRequest) -> Iterator[Batch]:
+    """A batch system; each of them, unless a module asks for one."""
+    with a_batch(ENGINES[request.param]) as batch:
+        yield batch
+
+
+@pytest.fixture
+def site(still: Trio, batch: Batch) -> Trio:
+    """A broker and an agent whose command runs through the batch system."""
+    batch.through(still)
     still.start_broker()
     still.start_agent()
     return still

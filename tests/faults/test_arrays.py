@@ -7,18 +7,18 @@ import os
 import re
 import signal
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sekisho.domain.egress import STDOUT_NAME
-from tests.engines import ENGINES, SECONDS, SLURM, Batch, a_batch
+from tests.engines import SECONDS, Batch
 from tests.faults.program import call
 from tests.faults.trio import Trio
 from tests.waiting import until
 
 pytestmark = pytest.mark.time_limit(600)
+only_slurm = pytest.mark.parametrize("batch", ["slurm"], indirect=True)
 #: Waits at a gate that lets everybody pass once it is open; 7 fails when its key says so.
 SWEEP = """\
 element=$SEKISHO_ELEMENT
@@ -32,18 +32,6 @@ printf '%s of %s' "$element" "$SEKISHO_ELEMENTS" >out/$element
 echo "said $element"
 [ "$1" != fails ] || [ "$element" != 7 ] || exit 3
 """
-
-
-@pytest.fixture(params=ENGINES)
-def batch(request: pytest.FixtureRequest) -> Iterator[Batch]:
-    with a_batch(ENGINES[request.param]) as batch:
-        yield batch
-
-
-@pytest.fixture
-def slurm() -> Iterator[Batch]:
-    with a_batch(SLURM) as batch:
-        yield batch
 
 
 def a_sweep(still: Trio, batch: Batch, elements: int, at_once: int) -> Trio:
@@ -60,10 +48,10 @@ def started(site: Trio, count: int) -> None:
     until(lambda: len(site.starts()) == count, "starts")
 
 
-def running(slurm: Batch, site: Trio, count: int) -> list[str]:
+def running(batch: Batch, site: Trio, count: int) -> list[str]:
     """Return the numbers, as 1_7, of the elements that run in Slurm when so many have started."""
     started(site, count)
-    told = slurm.told("squeue", "-h", "-r", "-t", "running", "-o", "%F_%K").split()
+    told = batch.told("squeue", "-h", "-r", "-t", "running", "-o", "%F_%K").split()
     return sorted(told)
 
 
@@ -118,13 +106,14 @@ def test_one_element_that_fails_makes_the_job_fail_with_its_code(
     assert site.starts() == each_once("fails", range(10))
 
 
-def test_a_requeued_element_does_not_run_again(still: Trio, slurm: Batch) -> None:
-    site = a_sweep(still, slurm, 4, 2)
+@only_slurm
+def test_a_requeued_element_does_not_run_again(still: Trio, batch: Batch) -> None:
+    site = a_sweep(still, batch, 4, 2)
     with site.connect() as client:
         job = client.submit(site.spec("one", "gate"))
-        first, _ = running(slurm, site, 2)
-        slurm.told("scontrol", "update", f"JobId={first}", "Requeue=1")
-        slurm.told("scontrol", "requeue", first)
+        first, _ = running(batch, site, 2)
+        batch.told("scontrol", "update", f"JobId={first}", "Requeue=1")
+        batch.told("scontrol", "requeue", first)
         until(lambda: len(site.starts()) == 3, "another element in its place")
         opened(site)
         ended = job.wait(timeout=SECONDS)
@@ -134,16 +123,17 @@ def test_a_requeued_element_does_not_run_again(still: Trio, slurm: Batch) -> Non
     assert site.starts() == each_once("one", range(4))
 
 
+@only_slurm
 @pytest.mark.parametrize("waiting", [True, False])
 def test_an_element_that_somebody_cancels_is_told_and_the_others_end(
-    still: Trio, slurm: Batch, *, waiting: bool
+    still: Trio, batch: Batch, *, waiting: bool
 ) -> None:
-    site = a_sweep(still, slurm, 5, 2)
+    site = a_sweep(still, batch, 5, 2)
     with site.connect() as client:
         job = client.submit(site.spec("one", "gate"))
-        now = running(slurm, site, 2)
+        now = running(batch, site, 2)
         number = "3" if waiting else now[0].partition("_")[2]
-        slurm.told("scancel", f"{now[0].partition('_')[0]}_{number}")
+        batch.told("scancel", f"{now[0].partition('_')[0]}_{number}")
         opened(site)
         ended = job.wait(timeout=SECONDS)
     code = "array.unstarted" if waiting else "scheduler.cancelled"  # Slurm forgets who waited
@@ -168,12 +158,13 @@ def test_a_cancel_ends_all_elements_and_lets_no_other_start(still: Trio, batch: 
     assert len(site.starts()) == 2
 
 
-def test_an_element_whose_record_is_gone_is_lost_and_named(still: Trio, slurm: Batch) -> None:
+@only_slurm
+def test_an_element_whose_record_is_gone_is_lost_and_named(still: Trio, batch: Batch) -> None:
     """As after a node that died with the file system that it had written to."""
-    site = a_sweep(still, slurm, 3, 3)
+    site = a_sweep(still, batch, 3, 3)
     with site.connect() as client:
         job = client.submit(site.spec("one", "gate"))
-        numbers = running(slurm, site, 3)
+        numbers = running(batch, site, 3)
         control = site.site / "work" / job.id / "1/control"
         kill_the_wrapper(control / "1")
         opened(site)

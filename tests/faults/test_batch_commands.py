@@ -155,34 +155,14 @@ class BatchWorld(World):
         return len(self.witness.read_text().splitlines()) if self.witness.exists() else 0
 
 
-@pytest.mark.parametrize("moment", ["", "before", "during", "after"])
-@pytest.mark.parametrize("behaviour", BEHAVIOURS)
-async def test_the_command_starts_once_whatever_sbatch_does_and_the_agent_suffers(
-    tmp_path: Path, behaviour: str, moment: str
-) -> None:
-    world = BatchWorld(tmp_path, behaviour)
-    world.restart(moment)
-    job = world.submit()
-    if moment:
-        with pytest.raises(Crash), anyio.fail_after(WITHIN_S):
-            async with world.serving():
-                await anyio.sleep_forever()
-        world.restart()
-    async with world.serving():
-        assert await ended(world, job) == "succeeded"
-        assert world.outputs(job)["result.txt"] == RESULT
-    if behaviour in LATE and moment != "before":
-        await until(lambda: submitted(world.fake) >= 2)
-    await until(lambda: not working(world.fake))
-    assert world.starts() == 1
-
-
+@pytest.mark.parametrize("elements", [None, ELEMENTS])
 @pytest.mark.parametrize("moment", ["", "before", "during", "after"])
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 async def test_each_element_starts_once_whatever_sbatch_does_and_the_agent_suffers(
-    tmp_path: Path, behaviour: str, moment: str
+    tmp_path: Path, behaviour: str, moment: str, elements: int | None
 ) -> None:
-    world = BatchWorld(tmp_path, behaviour, elements=ELEMENTS)
+    """A command that is no array is one element without a number."""
+    world = BatchWorld(tmp_path, behaviour, elements=elements)
     world.restart(moment)
     job = world.submit()
     if moment:
@@ -194,9 +174,10 @@ async def test_each_element_starts_once_whatever_sbatch_does_and_the_agent_suffe
         assert await ended(world, job) == "succeeded"
         assert world.outputs(job)["result.txt"] == RESULT
     if behaviour in LATE and moment != "before":
-        await until(lambda: submitted(world.fake) >= 2 * ELEMENTS)
+        await until(lambda: submitted(world.fake) >= 2 * (elements or 1))
     await until(lambda: not working(world.fake))
-    assert world.elements() == {f"ran{n}": 1 for n in range(ELEMENTS)}
+    names = ["ran"] if elements is None else [f"ran{n}" for n in range(elements)]
+    assert world.elements() == dict.fromkeys(names, 1)
 
 
 async def test_elements_without_their_latches_start_twice(

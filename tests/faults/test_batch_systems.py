@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,21 +15,6 @@ from tests.faults.trio import Trio
 from tests.waiting import until
 
 pytestmark = pytest.mark.time_limit(600)
-
-
-@pytest.fixture(params=ENGINES)
-def batch(request: pytest.FixtureRequest) -> Iterator[Batch]:
-    with a_batch(ENGINES[request.param]) as batch:
-        yield batch
-
-
-@pytest.fixture
-def site(still: Trio, batch: Batch) -> Trio:
-    """A broker and an agent whose command runs through the batch system."""
-    batch.through(still)
-    still.start_broker()
-    still.start_agent()
-    return still
 
 
 def test_a_job_is_accepted_while_it_waits_or_is_held_and_running_when_it_runs(

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
-from tests.engines import GRID_ENGINE, SECONDS, Batch, a_batch
+from tests.engines import SECONDS, Batch
 from tests.faults.trio import Trio
 from tests.waiting import until
 
-pytestmark = pytest.mark.time_limit(600)
-
-
-@pytest.fixture
-def batch() -> Iterator[Batch]:
-    with a_batch(GRID_ENGINE) as batch:
-        yield batch
-
-
-@pytest.fixture
-def site(still: Trio, batch: Batch) -> Trio:
-    """A broker and an agent whose command runs through Grid Engine."""
-    batch.through(still)
-    still.start_broker()
-    still.start_agent()
-    return still
+pytestmark = [
+    pytest.mark.time_limit(600),
+    pytest.mark.parametrize("batch", ["gridengine"], indirect=True),
+]
 
 
 def test_what_somebody_takes_out_of_the_queue_is_tried_again_and_then_given_up(

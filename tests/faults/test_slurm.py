@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,23 +10,11 @@ from tests.engines import SECONDS, SLURM, Batch, a_batch
 from tests.faults.trio import Trio
 from tests.waiting import until
 
-pytestmark = pytest.mark.time_limit(600)
+pytestmark = [
+    pytest.mark.time_limit(600),
+    pytest.mark.parametrize("batch", ["slurm"], indirect=True),
+]
 GREEDY = "import time; kept = bytearray(400_000_000); time.sleep(60)"
-
-
-@pytest.fixture
-def batch() -> Iterator[Batch]:
-    with a_batch(SLURM) as batch:
-        yield batch
-
-
-@pytest.fixture
-def site(still: Trio, batch: Batch) -> Trio:
-    """A broker and an agent whose command runs through Slurm."""
-    batch.through(still)
-    still.start_broker()
-    still.start_agent()
-    return still
 
 
 @pytest.mark.parametrize("waiting", [True, False])

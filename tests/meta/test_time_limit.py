@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.time_limit import spread
+
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 200.0
 PROGRAM = """
@@ -201,3 +203,19 @@ def test_ci_ends_what_takes_too_long_by_the_signal_that_makes_it_speak(tmp_path:
         said, _ = run.communicate(timeout=SECONDS)
     assert "these tests were running" in said
     assert run.returncode == 124
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4, 7])
+def test_each_worker_begins_with_tests_that_may_take_long(workers: int) -> None:
+    """Killed by: leaving the slow ones to one worker, who ends long after the others."""
+    slow, usual = [f"slow {n}" for n in range(9)], [f"usual {n}" for n in range(50)]
+    found = spread(slow, usual, workers)
+    assert sorted(found) == sorted([*slow, *usual])
+    begin = 0
+    for worker in range(workers):
+        share = (len(found) - begin) // (workers - worker)
+        first = sum(name.startswith("slow") for name in found[begin : begin + share])
+        assert first in (9 // workers, 9 // workers + 1)
+        assert all(name.startswith("slow") for name in found[begin : begin + first])
+        begin += share
+    assert spread(slow, [], workers) != []

@@ -11,7 +11,7 @@ import pytest
 from sekisho.adapters.http_client import Address, base_url, sender, target_of
 from sekisho.adapters.http_problem import error_from, error_of
 from sekisho.adapters.http_sender import Call
-from sekisho.adapters.patience import Patience, Pauses, pause_asked_by
+from sekisho.adapters.patience import Patience, Pauses, Repeats, pause_asked_by
 from sekisho.adapters.token_file import read_token
 from sekisho.adapters.way import way_to
 from sekisho.domain.access import Role
@@ -157,6 +157,37 @@ def test_patience_ends_with_the_error_itself() -> None:
     with pytest.raises(Unavailable, match="mine"):
         keep_trying()
     assert time.now <= 100
+
+
+def impatient(time: Time) -> Repeats:
+    return Repeats(Patience(first_s=100, wait=time.wait, monotonic=lambda: time.now))
+
+
+def test_a_line_that_never_answers_is_given_up() -> None:
+    time = Time()
+
+    def never() -> None:
+        raise Unavailable("mine")
+
+    with pytest.raises(Unavailable, match="mine"):
+        impatient(time).until_through(never)
+    assert time.now <= 100
+
+
+def test_a_line_that_answers_within_an_attempt_is_waited_for_from_then_on() -> None:
+    """Killed by: a bound for the first contact that is fixed before there was one."""
+    time = Time()
+    repeats = impatient(time)
+    cuts = iter(range(3))
+
+    def long_and_cut() -> str:
+        repeats.heard()
+        time.now += 1000
+        if next(cuts, None) is not None:
+            raise Unavailable
+        return "whole"
+
+    assert repeats.until_through(long_and_cut) == "whole"
 
 
 @pytest.mark.parametrize(

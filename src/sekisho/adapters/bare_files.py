@@ -29,6 +29,7 @@ from sekisho.domain.errors import IntegrityError, NotFound, StorageFull, UsageEr
 from sekisho.domain.files import Pattern, RelPath
 from sekisho.domain.limits import MAX_DEPTH, MAX_FILES, MAX_TREE_BYTES, MIB
 from sekisho.site.workplace import CollectCaps
+from sekisho.transfer.holes import spares
 from sekisho.transfer.port import Given
 from sekisho.transfer.progress import Progress, unseen
 from sekisho.transfer.remembered import Forgetful, Look, Remembered
@@ -40,8 +41,6 @@ LOG_NAME: Final = RelPath.parse("remote_program_exec.log")
 #: A log up to this size comes with one question; a longer one as a file.
 SHORT_LOG_BYTES: Final = 128 << 10
 _SPARE_BYTES: Final = 16 * MIB
-#: Less than this in holes may be what a file system saves by itself.
-_WORTH_HOLES: Final = MIB
 _FORGETFUL: Final = Forgetful()
 _CAPS: Final = CollectCaps(
     max_entries=2 * MAX_FILES,
@@ -195,7 +194,7 @@ def bring(
     to.prepare(wanted)
     most = size + size // 8 + _SPARE_BYTES
     landing = Landing(
-        place=to.place, passing=to.passing, max_bytes=most, sparse=needed + _WORTH_HOLES < size
+        place=to.place, passing=to.passing, max_bytes=most, sparse=spares(needed, size)
     )
     with Arrivals(to.passing, [(path.parts[-1], n) for path, n in wanted]) as arrivals:
         rsync.pull(source, names, landing, rising(size, to.progress))

@@ -18,7 +18,7 @@ import msgspec
 from sekisho.adapters.http_problem import MAX_PROBLEM_BYTES, error_of
 from sekisho.adapters.http_sender import Answer, Call, Sender
 from sekisho.adapters.part_size import PartSize
-from sekisho.adapters.patience import Patience, Pauses
+from sekisho.adapters.patience import Patience, Pauses, Repeats
 from sekisho.adapters.throttle import Throttle
 from sekisho.domain.errors import SekishoError, Unreachable
 
@@ -45,16 +45,17 @@ class HttpLine:
     ) -> None:
         self._sender = sender
         self._up, self._down = Throttle(max_mbit_s), Throttle(max_mbit_s)
-        self._answered = False
+        self._repeats = Repeats(patience or Patience())
         self._date = ""
-        self.patience = patience or Patience()
         self.part_size = PartSize()  #: what bodies this line has been seen to bear
 
     def pauses(self, limit_s: float | None = None) -> Pauses:
         """Return the pauses for one piece of work, bounded by ``limit_s`` as well."""
-        first_s = None if self._answered else self.patience.first_s
-        limits = [s for s in (limit_s, self.patience.limit_s, first_s) if s is not None]
-        return Pauses(self.patience, min(limits, default=None))
+        return self._repeats.pauses(limit_s)
+
+    @property
+    def patience(self) -> Patience:
+        return self._repeats.patience
 
     @property
     def date(self) -> datetime | None:
@@ -70,15 +71,7 @@ class HttpLine:
 
     def send(self, call: Call, *, limit_s: float | None = None) -> bytes:
         """Send ``call`` until it gets through; return the body of the answer."""
-        pauses = self.pauses(limit_s)
-        while True:
-            try:
-                body = self.send_once(call)
-            except SekishoError as error:
-                pauses.after(error)
-            else:
-                pauses.progressed()
-                return body
+        return self._repeats.until_through(lambda: self.send_once(call), limit_s)
 
     def send_once(self, call: Call) -> bytes:
         """Send ``call`` and return the body of the answer, or raise what became of it."""
@@ -94,7 +87,7 @@ class HttpLine:
     @contextmanager
     def _answer(self, call: Call) -> Iterator[Answer]:
         with self._sender.answer(self._slowed(call)) as answer:
-            self._answered = True
+            self._repeats.heard()
             self._date = answer.header("date") or self._date
             if not answer.good:
                 raise _problem(answer)

@@ -23,30 +23,22 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from sekisho.adapters.bare_files import (
-    SHORT_LOG_BYTES,
-    Back,
-    BareFiles,
-    Quarantine,
-    bring,
-    choose,
-    keep_log,
-    missing,
-)
-from sekisho.adapters.bare_record import Record, outcome_of, submitter, written
+from sekisho.adapters.bare_files import BareFiles
+from sekisho.adapters.bare_record import Record, submitter, written
+from sekisho.adapters.bare_results import BareResults
 from sekisho.adapters.bare_watch import Watch
 from sekisho.adapters.durable import write_file
-from sekisho.adapters.hosts.bare import COMING, BareHost, Exit, Seen
+from sekisho.adapters.hosts.bare import COMING, BareHost
 from sekisho.adapters.hosts.rsync import Rsync, Target
 from sekisho.adapters.job_notes import JobNotes
-from sekisho.adapters.patience import Patience, Pauses
+from sekisho.adapters.patience import Patience, Repeats
 from sekisho.domain.errors import Conflict, IntegrityError, NotFound, Refused, SekishoError
 from sekisho.domain.files import Pattern
 from sekisho.domain.job import JobState
 from sekisho.domain.manifest import Command, bind
 from sekisho.transfer.holes import sparse
 from sekisho.transfer.progress import Progress, unseen
-from sekisho.wire.envelope import Outcome, open_outcome, open_request, seal
+from sekisho.wire.envelope import Outcome, open_request, seal
 from sekisho.wire.v1 import JobPage, JobView, SiteList, SnapshotView, SubmitJob
 
 T = TypeVar("T")
@@ -101,13 +93,11 @@ class BareLane:
         self._host = host
         self._rsync = Rsync(host.ssh)
         self._notes = notes
-        self._patience = patience or Patience()
-        self._on_bring = on_bring
+        self._repeats = Repeats(patience or Patience())
+        self._results = BareResults(host, notes, self._repeats, self._record, on_bring)
         self._watch = Watch(host.look)
         self._jobs: dict[str, _Known] = {}
-        self._backs: dict[str, Back] = {}
         self._guard = threading.Lock()
-        self._answered = False
 
     def close(self) -> None:
         """Keep the connection for the next; jobs go on."""
@@ -118,7 +108,7 @@ class BareLane:
         record = self._ordered(job)
         text = msgspec.json.encode(record)
         begin = None if job.has_inputs else (record.token, record.argv)
-        word, there = self._repeat(lambda: self._host.make(job.id, text, begin))
+        word, there = self._repeats.until_through(lambda: self._host.make(job.id, text, begin))
         known = self._knows(job.id, there)
         if known.record.job != job:
             raise Conflict("job.different_request", job=job.id)
@@ -142,15 +132,18 @@ class BareLane:
                     self._host.settle(job_id)
                 self._rsync.push(links, to, report)
 
-            self._repeat(once)
+            self._repeats.until_through(once)
 
-        back, again = partial(self._back, job_id), partial(self._again, job_id)
-        return BareFiles(push, place / "in", back, again, self._quarantine(job_id).held)
+        results = self._results
+        back, again = partial(results.back, job_id), partial(results.again, job_id)
+        return BareFiles(push, place / "in", back, again, results.quarantine(job_id).held)
 
     def start(self, job_id: str) -> JobView:
         known = self._known(job_id)
         record = known.record
-        word = self._repeat(lambda: self._host.start(job_id, record.token, record.argv))
+        word = self._repeats.until_through(
+            lambda: self._host.start(job_id, record.token, record.argv)
+        )
         return self._brief(known, "running" if word == "ready" else word)
 
     def view(
@@ -162,15 +155,14 @@ class BareLane:
         end: bool = False,  # noqa: ARG002 (a bare site's job has few states: all are told)
         patience_s: float | None = None,
     ) -> JobView:
-        outcome = self._outcome(job_id)
-        pauses = self._pauses(patience_s)
-        while outcome is None:
+        outcome = self._results.outcome(job_id)
+        if outcome is None:
             try:
-                return self._looked(job_id, version, wait_s)
+                return self._repeats.until_through(
+                    lambda: self._looked(job_id, version, wait_s), patience_s
+                )
             except _Ended as ended:
                 outcome = ended.outcome
-            except SekishoError as error:
-                pauses.after(error)
         known = self._known(job_id)
         view = self._view(known, _VERDICTS[outcome.verdict], cancelling=False)
         ended_at = outcome.ended_at or known.record.created_at
@@ -186,9 +178,9 @@ class BareLane:
         raise NotFound("snapshot.not_found", job=job_id)
 
     def cancel(self, job_id: str) -> JobView:
-        if self._outcome(job_id) is None:
+        if self._results.outcome(job_id) is None:
             self._known(job_id)
-            self._repeat(lambda: self._host.cancel(job_id))
+            self._repeats.until_through(lambda: self._host.cancel(job_id))
         return self.view(job_id)
 
     def received(self, job_id: str) -> JobView:
@@ -196,9 +188,7 @@ class BareLane:
         if not JobState(view.state).terminal:
             raise Conflict("job.invalid_transition", job=job_id)
         write_file(self._notes.make(job_id) / "received", b"")
-        with self._guard:
-            self._backs.pop(job_id, None)
-        self._quarantine(job_id).drop()
+        self._results.drop(job_id)
         self._clean()
         return msgspec.structs.replace(view, received=True)
 
@@ -253,15 +243,18 @@ class BareLane:
         kept = self._notes.place(job_id) / "record"
         with suppress(FileNotFoundError, NotADirectoryError):
             return self._knows(job_id, kept.read_bytes())
-        _, text = self._repeat(lambda: self._host.record(job_id))
+        _, text = self._repeats.until_through(lambda: self._host.record(job_id))
         return self._knows(job_id, text)
+
+    def _record(self, job_id: str) -> Record:
+        return self._known(job_id).record
 
     def _looked(self, job_id: str, version: int | None, wait_s: float) -> JobView:
         """Look once, and take the step that is due; raise _Ended with the last word on the job."""
         known = self._known(job_id)
         unchanged = version is not None and version == _version(known.word)
         seen = self._watch.news(job_id, known.word if unchanged else "", wait_s)
-        self._answered = True
+        self._repeats.heard()
         known.word = _waited(seen.word)
         match seen.word:
             case "absent":
@@ -269,11 +262,11 @@ class BareLane:
             case "ready":
                 self._host.start(job_id, known.record.token, known.record.argv)
             case "exit" if seen.exit is not None and seen.exit.token == known.record.token:
-                raise _Ended(self._collected(known, seen, seen.exit))
+                raise _Ended(self._results.collect(known.record, seen, seen.exit))
             case "cancelled":
-                raise _Ended(self._closed(known, Outcome(verdict="cancelled")))
+                raise _Ended(self._results.close(known.record, Outcome(verdict="cancelled")))
             case "gone" | "exit":  # a record with another token is somebody else's: none
-                raise _Ended(self._closed(known, Outcome(verdict="lost")))
+                raise _Ended(self._results.close(known.record, Outcome(verdict="lost")))
             case _:
                 pass
         return self._view(known, _STATES[seen.word], cancelling=seen.cancel_asked)
@@ -292,68 +285,6 @@ class BareLane:
             cancel_requested=cancelling,
         )
 
-    # ---------------------------------------------------------------------- its result
-
-    def _collected(self, known: _Known, seen: Seen, end: Exit) -> Outcome:
-        """Bring what the program left, and return the outcome that is kept from now on."""
-        job_id = known.record.job.id
-        self._notes.make(job_id)
-        quarantine = self._quarantine(job_id)
-        with quarantine.held():
-            done = self._outcome(job_id)
-            if done is not None:
-                return done
-            back = self._brought(known.record.job, quarantine)
-            with self._guard:
-                self._backs[job_id] = back
-            return self._closed(known, outcome_of(seen, end, back))
-
-    def _brought(self, job: SubmitJob, quarantine: Quarantine) -> Back:
-        job_id = job.id
-        wishes = [Pattern(text) for text in open_request(job.request).outputs]
-        left = self._host.left(job_id)
-        wanted = choose(left, wishes)
-        place = self._host.place(job_id)
-        known = bring(self._rsync, place, left, wanted, quarantine)
-        if 0 < left.log_bytes <= SHORT_LOG_BYTES:
-            keep_log(quarantine, self._host.log(job_id, left.log_bytes))
-        back = quarantine.look(missing(left, wishes), known)
-        return back.lacking(wanted)
-
-    def _back(self, job_id: str) -> Back:
-        """Return the files of an ended job, as they came or as they are here now."""
-        with self._guard:
-            if job_id in self._backs:
-                return self._backs[job_id]
-        return self._again(job_id, lambda back: back)
-
-    def _again(self, job_id: str, use: Callable[[Back], T]) -> T:
-        """Use the files of an ended job, brought again if they are not here, before others drop."""
-        quarantine, outcome = self._quarantine(job_id), self._outcome(job_id)
-        with quarantine.held():
-            back = quarantine.look()
-            if outcome is None or outcome.outputs != back.tree.ref():
-                job = self._known(job_id).record.job
-                back = self._repeat(lambda: self._brought(job, quarantine))
-            with self._guard:
-                self._backs[job_id] = back
-            return use(back)
-
-    def _closed(self, known: _Known, outcome: Outcome) -> Outcome:
-        place = self._notes.make(known.record.job.id)
-        write_file(place / "record", msgspec.json.encode(known.record))
-        write_file(place / "outcome", seal(outcome))
-        return outcome
-
-    def _outcome(self, job_id: str) -> Outcome | None:
-        try:
-            return open_outcome((self._notes.place(job_id) / "outcome").read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-
-    def _quarantine(self, job_id: str) -> Quarantine:
-        return Quarantine(self._notes.place(job_id) / "back", self._on_bring)
-
     def _earlier(self, job_id: str) -> list[str]:
         """Return work directories of own jobs there, as seen from the new one, newest first."""
         own = [note.job for note in self._notes.all(self._site.name) if note.job != job_id]
@@ -367,25 +298,6 @@ class BareLane:
         with suppress(SekishoError):
             self._host.clean(self._site.retention_days)
             mark.touch()
-
-    # --------------------------------------------------------------------- the line
-
-    def _pauses(self, limit_s: float | None) -> Pauses:
-        first_s = None if self._answered else self._patience.first_s
-        limits = [s for s in (limit_s, self._patience.limit_s, first_s) if s is not None]
-        return Pauses(self._patience, min(limits, default=None))
-
-    def _repeat(self, ask: Callable[[], T]) -> T:
-        """Ask until it gets through."""
-        pauses = self._pauses(None)
-        while True:
-            try:
-                found = ask()
-            except SekishoError as error:
-                pauses.after(error)
-            else:
-                self._answered = True
-                return found
 
 
 class _Ended(Exception):

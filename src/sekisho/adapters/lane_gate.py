@@ -15,7 +15,7 @@ from typing import IO, Final, Protocol, TypeVar
 
 import msgspec
 
-from sekisho.adapters.patience import Patience, Pauses
+from sekisho.adapters.patience import Patience, Repeats
 from sekisho.adapters.problem_error import problem_error
 from sekisho.domain.errors import IntegrityError, SekishoError, Unavailable, Unreachable
 from sekisho.domain.ids import check_job_id
@@ -87,12 +87,12 @@ class GateLane:
     def __init__(self, site: str, open_session: Callable[[], Session], patience: Patience) -> None:
         self._site = site
         self._open = open_session
-        self._patience = patience
+        self._repeats = Repeats(patience)
+        self._monotonic = patience.monotonic
         self._free: list[Session] = []
         self._guard = threading.Lock()
         self._room = threading.BoundedSemaphore(_SESSIONS)
         self._queue = 0
-        self._answered = False
         self._date: datetime | None = None
 
     def close(self) -> None:
@@ -123,15 +123,15 @@ class GateLane:
         patience_s: float | None = None,
     ) -> JobView:
         job = check_job_id(job_id)
-        until = self._patience.monotonic() + wait_s
+        until = self._monotonic() + wait_s
         while True:
-            left = max(0.0, until - self._patience.monotonic())
+            left = max(0.0, until - self._monotonic())
             share = _SHORT_WAIT_S if self._queue else 25.0
             call = Call(verb="view", job=job, version=version, wait_s=min(left, share))
             view = self._ask(call, JobView, limit_s=patience_s)
             told = JobState(view.state).terminal or (view.version != version and not end)
             version = version if version is None else view.version
-            if told or self._patience.monotonic() >= until:
+            if told or self._monotonic() >= until:
                 return view
 
     def snapshot(self, job_id: str) -> SnapshotView:
@@ -173,18 +173,12 @@ class GateLane:
 
     def converse(self, talk: Callable[[Packets], T], *, limit_s: float | None = None) -> T:
         """Return what one whole exchange gives; repeat it for as long as the patience lasts."""
-        first_s = None if self._answered else self._patience.first_s
-        limits = [s for s in (limit_s, self._patience.limit_s, first_s) if s is not None]
-        pauses = Pauses(self._patience, min(limits, default=None))
-        while True:
-            try:
-                with self._session() as session:
-                    found = _exchanged(session, talk)
-            except SekishoError as error:
-                pauses.after(error)
-            else:
-                self._answered = True
-                return found
+
+        def once() -> T:
+            with self._session() as session:
+                return _exchanged(session, talk)
+
+        return self._repeats.until_through(once, limit_s)
 
     @contextmanager
     def _session(self) -> Iterator[Session]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from sekisho.domain.backoff import delay
 from sekisho.domain.errors import SekishoError, Unavailable
 
+T = TypeVar("T")
 MAX_RETRY_AFTER_SECONDS: Final = 60.0
 #: Asking again will not help: somebody has to change something.
 _HOPELESS: Final = frozenset(
@@ -47,11 +49,18 @@ class Patience:
 
 
 class Pauses:
-    """The growing pauses between the attempts of one piece of work."""
+    """The growing pauses between the attempts of one piece of work.
 
-    def __init__(self, patience: Patience, limit_s: float | None) -> None:
+    It may take ``limit_s`` at most, and ``patience.first_s`` until the line was ``heard``.
+    """
+
+    def __init__(
+        self, patience: Patience, limit_s: float | None, heard: Callable[[], bool] = lambda: True
+    ) -> None:
         self._patience = patience
-        self._end = None if limit_s is None else patience.monotonic() + limit_s
+        self._begun = patience.monotonic()
+        self._limit_s = limit_s
+        self._heard = heard
         self._failures = 0
 
     def progressed(self) -> None:
@@ -69,8 +78,42 @@ class Pauses:
             raise error
         self._failures = 1 if error.advanced else self._failures + 1
         seconds = max(delay(self._failures, _DICE.random()), pause_asked_by(error))
-        if self._end is not None and self._patience.monotonic() + seconds > self._end:
+        if self._patience.monotonic() + seconds > self._begun + self._most_s():
             raise error
         self._patience.on_pause(error, seconds)
         if self._patience.wait(seconds):
             raise error
+
+    def _most_s(self) -> float:
+        first_s = None if self._heard() else self._patience.first_s
+        limits = (self._limit_s, self._patience.limit_s, first_s)
+        return min((s for s in limits if s is not None), default=math.inf)
+
+
+class Repeats:
+    """Work over one line, repeated until it gets through. Safe to share between threads."""
+
+    def __init__(self, patience: Patience) -> None:
+        self.patience = patience
+        self._heard = False
+
+    def heard(self) -> None:
+        """Note that the other side has answered, whatever it said."""
+        self._heard = True
+
+    def pauses(self, limit_s: float | None = None) -> Pauses:
+        """Return the pauses for one piece of work, bounded by ``limit_s`` as well."""
+        return Pauses(self.patience, limit_s, lambda: self._heard)
+
+    def until_through(self, ask: Callable[[], T], limit_s: float | None = None) -> T:
+        """Return what ``ask`` gives once it gets through."""
+        pauses = self.pauses(limit_s)
+        while True:
+            try:
+                found = ask()
+            except SekishoError as error:
+                pauses.after(error)
+            else:
+                self.heard()
+                pauses.progressed()
+                return found

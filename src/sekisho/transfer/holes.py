@@ -11,7 +11,7 @@ from typing import Final
 #: A shorter hole is read as what it stands for.
 LEAST_HOLE_BYTES: Final = 256 << 10
 _PIECE_BYTES: Final = 256 << 10
-_BLOCK_BYTES: Final = 512  # of st_blocks, whatever those of the file system are
+BLOCK_BYTES: Final = 512  #: of st_blocks, whatever those of the file system are
 
 
 def extents(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -29,7 +29,12 @@ def extents(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
 def sparse(folder: Path) -> bool:
     """Say whether a file below ``folder`` takes so much less room than it is long."""
     seen = [file.stat() for file in folder.rglob("*") if file.is_file()]
-    return any(s.st_blocks * _BLOCK_BYTES + LEAST_HOLE_BYTES <= s.st_size for s in seen)
+    return any(spares(s.st_blocks * BLOCK_BYTES, s.st_size) for s in seen)
+
+
+def spares(taken: int, size: int) -> bool:
+    """Say whether ``size`` bytes that take the room of ``taken`` have holes worth keeping."""
+    return taken + LEAST_HOLE_BYTES <= size
 
 
 def empty(fd: int, start: int, size: int) -> None:

@@ -18,6 +18,7 @@ from sekisho.adapters.hosts.ssh import SshHost
 from sekisho.domain.errors import Conflict, NotFound, Refused, SekishoError, Unavailable
 from sekisho.domain.files import RelPath
 from sekisho.domain.limits import MAX_FILES, MAX_PATH_BYTES
+from sekisho.transfer.holes import BLOCK_BYTES
 
 #: Where an input is while it comes, in a job's work directory until the program starts.
 COMING: Final = ".sekisho-coming"
@@ -29,7 +30,6 @@ _STATES: Final = frozenset(
 )
 _SLACK_S: Final = 30.0
 _CALL_S: Final = 60.0
-_BLOCK_BYTES: Final = 512  #: of what `find` and `stat` count
 #: The exit status of a command that a signal has ended is this or above.
 _KILLED: Final = 128
 
@@ -250,6 +250,6 @@ def _left(log_bytes: int, entries: Iterable[bytes], *, whole: bool) -> Left:
             strange += 1
             continue
         files.append((path, int(size)))
-        if int(blocks) * _BLOCK_BYTES < int(size):
-            taken[path] = int(blocks) * _BLOCK_BYTES
+        if int(blocks) * BLOCK_BYTES < int(size):
+            taken[path] = int(blocks) * BLOCK_BYTES
     return Left(log_bytes, tuple(sorted(files)), strange, whole, taken)
