@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator
 import httpcore2
 import httpx2
 
+from sekisho.adapters.bearer import Bearer
 from sekisho.adapters.http_sender import Sender, Target
+from sekisho.domain.token import Secret
 
 ORIGIN = httpcore2.Origin(b"https", b"broker.example", 443)
 
@@ -46,7 +48,7 @@ class MemoryConnection(httpcore2.ConnectionInterface):
 
 def memory_sender(server: httpx2.BaseTransport) -> Sender:
     """Return what sends to ``server``."""
-    return Sender(Target(ORIGIN, "/", ()), lambda: MemoryConnection(server))
+    return Sender(Target(ORIGIN, "/", (), Bearer(Secret("t"))), lambda: MemoryConnection(server))
 
 
 def _pieces(answer: httpx2.Response) -> Iterator[bytes]:

@@ -18,7 +18,7 @@ from sekisho.adapters.http_line import HttpLine
 from sekisho.adapters.http_problem import error_from
 from sekisho.adapters.http_sender import MAX_ANSWER_BYTES, Call, Idle
 from sekisho.adapters.mailbox_https import HttpsMailbox
-from sekisho.domain.errors import TooLarge, Unreachable
+from sekisho.domain.errors import ConfigError, TooLarge, Unreachable
 from sekisho.domain.token import Secret
 from sekisho.site.mailbox import Hold
 from tests.integration.http_process import Certificates, certificates
@@ -316,3 +316,29 @@ def test_the_connection_used_last_is_taken_first_and_old_ones_go_one_by_one() ->
     idle.leave(rows[1])
     assert list(idle.every()) == [rows[1]]
     assert idle.take() is None
+
+
+def test_a_refused_token_is_read_anew_before_the_next_request_and_only_then(
+    ask: Ask, tmp_path: Path
+) -> None:
+    """Kills: the old token for ever, a file that is read at every request."""
+    refusal = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n"
+    read: list[str] = []
+
+    def again() -> Secret:
+        read.append("once")
+        if len(read) == 1:
+            raise ConfigError("token.file_missing")  # it is being replaced
+        return Secret("new")
+
+    tls = certificates(tmp_path)
+    with serving(refusal, refusal, GOOD, GOOD, tls=tls) as server:
+        address = Address(
+            url=f"https://127.0.0.1:{server.port}",
+            token=Secret("old"),
+            token_again=again,
+            ca_file=tls.ca,
+        )
+        ask(address, [Call(method="GET", path="x")] * 4)
+        shown = [b"Bearer new" in request for request in server.read]
+    assert (shown, read) == ([False, False, True, True], ["once", "once"])

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
 from sekisho import __version__
+from sekisho.adapters.bearer import Bearer
 from sekisho.adapters.way import HTTP_PORTS, Proxy, way_to
 from sekisho.domain.errors import ConfigError
 from sekisho.domain.token import Secret
@@ -38,6 +40,7 @@ class Address:
 
     url: str
     token: Secret
+    token_again: Callable[[], Secret] | None = None  #: reads it anew, after a refusal
     ca_file: Path | None = None
     proxy: str | None = None  #: None: as the environment says
     max_mbit_s: float | None = None  #: for files, each way; None: as fast as it goes
@@ -84,7 +87,6 @@ def target_of(address: Address) -> Target:
     named = b"[%b]" % host if b":" in host else host
     headers = {
         "Host": (named if port is None else b"%b:%d" % (named, port)).decode(),
-        "Authorization": f"Bearer {address.token.reveal()}",
         "User-Agent": USER_AGENT,
         "Accept": "application/json, application/problem+json, application/octet-stream",
         "Accept-Encoding": "identity",
@@ -93,6 +95,7 @@ def target_of(address: Address) -> Target:
         httpcore2.Origin(parts.scheme.encode(), host, port or HTTP_PORTS[parts.scheme]),
         quote(parts.path, safe="/%"),
         tuple((name.encode(), value.encode()) for name, value in headers.items()),
+        Bearer(address.token, address.token_again),
     )
 
 

@@ -18,6 +18,7 @@ import anyio
 import httpcore2
 from httpcore2 import AsyncConnectionInterface, ConnectionInterface
 
+from sekisho.adapters.bearer import Bearer
 from sekisho.adapters.http_problem import FAULTS, error_from
 from sekisho.domain.errors import TooLarge
 
@@ -84,6 +85,7 @@ class Target:
     origin: httpcore2.Origin
     path: str
     headers: tuple[tuple[bytes, bytes], ...]
+    bearer: Bearer
 
     def request(self, call: Call) -> httpcore2.Request:
         """Return the request that ``call`` means."""
@@ -104,7 +106,7 @@ class Target:
                 port=origin.port,
                 target=target.encode("ascii"),
             ),
-            headers=[*self.headers, *_about(call)],
+            headers=[*self.headers, self.bearer.header(), *_about(call)],
             content=call.body,
             extensions={"timeout": timeouts},
         )
@@ -183,6 +185,7 @@ class Sender:
         connection = self._idle.take() or self._connect()
         try:
             response = connection.handle_request(self._target.request(call))
+            self._target.bearer.heed(response.status)
             try:
                 yield Answer(response.status, response.headers, response.iter_stream())
             finally:
@@ -213,6 +216,7 @@ class AsyncSender:
         connection = self._idle.take() or self._connect()
         try:
             response = await connection.handle_async_request(self._target.request(call))
+            self._target.bearer.heed(response.status)
             body = bytearray()
             try:
                 async for piece in response.aiter_stream():

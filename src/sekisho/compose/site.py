@@ -53,6 +53,7 @@ def address(files: SiteFiles) -> Address:
     return Address(
         url=broker.url,
         token=token,
+        token_again=lambda: read_token(files.token),
         ca_file=files.ca,
         proxy=broker.proxy,
         max_mbit_s=broker.max_mbit_s,
