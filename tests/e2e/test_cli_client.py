@@ -110,6 +110,21 @@ def test_submit_wait_show_jobs_and_fetch_speak_of_one_job(house: House, tmp_path
     assert house.call("show", job, "--json").json["received"]
 
 
+def test_every_list_of_jobs_tells_programs_how_a_job_ended_in_the_same_words(house: House) -> None:
+    well = house.call("submit", SITE, "say").out.strip()
+    refused = house.call("submit", SITE, "nothing-of-that-name").out.strip()
+    for job in (well, refused):
+        house.call("wait", job, "--no-fetch")
+    listed = {view["id"]: view for view in house.call("jobs", "--json").json}
+    assert listed[well]["exit_code"] == 0
+    assert listed[refused]["code"] == "command.unknown"
+    assert listed[refused]["params"] == {"command": "nothing-of-that-name"}
+    for job in (well, refused):
+        assert "result" not in listed[job]
+        assert house.call("show", job, "--json").json == listed[job]
+        assert house.call("cancel", job, "--json").json == listed[job]
+
+
 def test_a_job_is_shown_in_words_of_one_language(house: House) -> None:
     job = house.call("submit", SITE, "nothing-of-that-name").out.strip()
     house.call("wait", job)

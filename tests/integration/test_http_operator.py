@@ -168,3 +168,19 @@ def test_every_command_has_a_help() -> None:
                 walk(command)
 
     walk(broker)
+
+
+def test_a_job_is_shown_with_a_line_for_each_fact_and_each_state(config: Path) -> None:
+    run("site", "add", "one", "--user", "alice", "-c", config)
+    with desk(load_broker(config, {})) as services:
+        job, _ = services.submissions.submit("alice", a_submission())
+        services.offers.look("one", Poll(instance=AGENT, free=1))
+    lines = run("show", job.id, "-c", config).stdout.splitlines()
+    assert f"id: {job.id}" in lines
+    begin = lines.index("history:") + 1
+    moment = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00"
+    for line, state in zip(
+        lines[begin:], ("waiting for the site", "offered to the site"), strict=True
+    ):
+        assert re.fullmatch(rf"  {moment}  {state}", line), line
+    assert re.search(rf"^last change: {moment}$", "\n".join(lines), re.MULTILINE)

@@ -13,6 +13,7 @@ from sekisho.compose.broker import policy
 from sekisho.config.broker import TEMPLATE, BrokerSettings, load_broker
 from sekisho.config.load import parse
 from sekisho.domain.errors import ConfigError
+from sekisho.domain.setting import SettingFault
 
 FILLED = TEMPLATE.format(host='"h"', port=1, tls_cert='tls_cert = "c"', tls_key='tls_key = "k"')
 
@@ -39,7 +40,9 @@ def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
     file.write_text('[http]\ntls_cert = "c"\n')
     with pytest.raises(ConfigError) as caught:
         load_broker(file, {})
-    assert caught.value.params["faults"] == ["broker.toml:2: http.tls_cert: tls_cert and tls_key"]
+    together = {"names": "tls_cert, tls_key"}
+    fault = SettingFault("broker.toml", 2, "http.tls_cert", "setting.together", together)
+    assert caught.value.params["faults"] == [fault]
 
 
 def test_files_are_found_from_the_settings_place(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def faults(text: str, environ: dict[str, str] | None = None) -> set[tuple[str, .
     with pytest.raises(ConfigError) as caught:
         parse(text, "site.toml", Settings, environ=environ)
     found: Any = caught.value.params["faults"]
-    return {tuple(fault.split(": ")[:2]) for fault in found}
+    return {(fault.place, fault.key) for fault in found}
 
 
 def test_all_faults_of_a_file_are_told_at_once() -> None:
@@ -69,7 +69,7 @@ def test_all_faults_of_a_file_are_told_at_once() -> None:
     ("text", "where"),
     [
         ("net = 3", ("site.toml:1", "net")),
-        ("command = [1]", ("site.toml:1", "command")),
+        ("command = [1]", ("site.toml:1", "command[0]")),
         ("[command]\nname = 1", ("site.toml:1", "command")),
         ("[net]\nport = true", ("site.toml:2", "net.port")),
         ("[extra]\n", ("site.toml:1", "extra.path")),

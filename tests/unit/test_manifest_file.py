@@ -80,7 +80,7 @@ def faults_of(text: str) -> list[str]:
     assert caught.value.code == "config.invalid"
     found = caught.value.params["faults"]
     assert isinstance(found, list)
-    return found
+    return [str(fault) for fault in found]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_a_document_of_another_shape_is_told_by_its_keys(broken: str) -> None:
 
 def test_two_commands_of_one_name_are_a_fault_of_the_second() -> None:
     text = SMALL + SMALL[SMALL.index("\n[[command]]") :]
-    assert faults_of(text) == ["manifest.toml:11: command[1].name: command.duplicate"]
+    assert faults_of(text) == ["manifest.toml:11: command[1].name: setting.duplicate (value=solve)"]
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -400,8 +400,8 @@ def test_a_batch_system_that_cannot_limit_an_array_is_not_asked_to() -> None:
     text = BATCH.replace("wall_time_s = 3600", "array = { elements = 9, at_once = 3 }")
     assert parse_manifest(text, "manifest.toml").commands.keys() == {"solve"}
     pjsub = text.replace('dialect = "pbs"', 'dialect = "pjsub"')
-    where = "manifest.toml:18: command[0].resources.array.at_once: manifest.resource (pjsub)"
-    assert faults_of(pjsub) == [where]
+    where = "manifest.toml:18: command[0].resources.array.at_once: manifest.at_once"
+    assert faults_of(pjsub) == [f"{where} (dialect=pjsub)"]
 
 
 def test_a_batch_system_and_what_is_asked_of_it_are_read_with_their_bounds() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from msgspec.structs import asdict
 
 from sekisho.broker.ports import EVERYONE, JobFilter
 from sekisho.cli.broker_home import config_option, open_desk
@@ -55,8 +56,11 @@ def show_job(session: Session, job_id: str, config: Path) -> None:
         job = desk.jobs.get(job_id, EVERYONE)
         chunks = desk.ports.store.ledger.declared(job.id)
         history = desk.ports.store.ledger.history(job.id)
-    row = {
-        "job": job_view(job, desk.policy.value, with_result=False),
+    view = job_view(job, desk.policy.value, with_result=False)
+    told: dict[str, object] = {"job": view}
+    if not session.json:  # each on a line of its own
+        told = {name: value for name, value in asdict(view).items() if name != "result"}
+    row = told | {
         "epoch": job.epoch,
         "instance": job.instance,
         "chunks": len(chunks),

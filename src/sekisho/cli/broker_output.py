@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import click
@@ -31,24 +32,40 @@ def show_made(session: Session, line: str, facts: Mapping[str, Any]) -> None:
 
 def show_table(session: Session, rows: Sequence[Any], columns: Sequence[str]) -> None:
     """Print ``rows``: all of them as one JSON list, or the ``columns`` of each on a line."""
-    plain = [msgspec.to_builtins(row) for row in rows]
     if session.json:
-        click.echo(msgspec.json.encode(plain).decode())
+        click.echo(msgspec.json.encode(rows).decode())
         return
     head = [_label(session, name) for name in columns]
-    cells = [[_cell(session, name, row.get(name)) for name in columns] for row in plain]
+    cells = [[_cell(session, name, row.get(name)) for name in columns] for row in map(_plain, rows)]
     for line in aligned([head, *cells]):
         show(line)
 
 
 def show_record(session: Session, record: Any) -> None:
-    """Print one thing: as JSON, or a line for each of its values."""
-    plain = msgspec.to_builtins(record)
+    """Print one thing: as JSON, or a line for each of its values, a table for a list of things."""
     if session.json:
-        click.echo(msgspec.json.encode(plain).decode())
+        click.echo(msgspec.json.encode(record).decode())
         return
-    for name, value in plain.items():
-        show(f"{_label(session, name)}: {_cell(session, name, value)}")
+    for name, value in _plain(record).items():
+        rows = _rows(session, value)
+        show(f"{_label(session, name)}:" if rows else _line(session, name, value))
+        for line in aligned(rows):
+            show(f"  {line}")
+
+
+def _plain(record: Any) -> Any:
+    return msgspec.to_builtins(record, builtin_types=(datetime,))
+
+
+def _rows(session: Session, value: object) -> list[list[str]]:
+    """Return a row for each thing in the list ``value``; nothing if it is no list of things."""
+    if not isinstance(value, list) or not value or not isinstance(value[0], dict):
+        return []
+    return [[_cell(session, name, cell) for name, cell in thing.items()] for thing in value]
+
+
+def _line(session: Session, name: str, value: object) -> str:
+    return f"{_label(session, name)}: {_cell(session, name, value)}"
 
 
 def _label(session: Session, name: str) -> str:
@@ -61,9 +78,10 @@ def _cell(session: Session, name: str, value: object) -> str:
         return "-"
     if isinstance(value, bool):
         return session.say("yes" if value else "no")
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
     if isinstance(value, list):
-        between = "; " if value and isinstance(value[0], dict) else _SEPARATOR
-        return between.join(_cell(session, name, item) for item in value) or "-"
+        return _SEPARATOR.join(_cell(session, name, item) for item in value) or "-"
     if isinstance(value, dict):
         pairs = (f"{_key(session, name, k)}={_cell(session, k, v)}" for k, v in value.items())
         return _SEPARATOR.join(pairs) or "-"

@@ -14,7 +14,7 @@ from sekisho.cli.progress import reporter
 from sekisho.cli.run import INTO, ON_INTERRUPT, TIMEOUT
 from sekisho.cli.session import Session
 from sekisho.cli.words import Command, JobCommand, json_option, quiet_option
-from sekisho.domain.errors import NotFound
+from sekisho.domain.errors import NotFound, UsageError
 from sekisho.domain.job import JobState
 from sekisho.i18n.catalogue import sentence, text
 
@@ -83,7 +83,7 @@ def cancel(session: Session, job_id: str) -> None:
     with session.client() as client:
         view = client.job(job_id).cancel()
     if session.json:
-        output.result_json(session, view)
+        output.result_json(session, _facts(view))
     else:
         output.result(session, text("state", view.state, session.lang))
         if view.cancel_requested and not JobState(view.state).terminal:
@@ -101,7 +101,7 @@ def jobs(session: Session, limit: int) -> None:
     with session.client() as client:
         found = list(islice(client.jobs(), limit))
     if session.json:
-        output.result_json(session, found)
+        output.result_json(session, [_facts(view) for view in found])
     else:
         output.columns(session, [_job_row(session, view) for view in found])
 
@@ -112,18 +112,13 @@ def jobs(session: Session, limit: int) -> None:
 @click.pass_obj
 def show(session: Session, job_id: str) -> None:
     """Show one job."""
-    from sekisho.cli.follow import described  # noqa: PLC0415
-    from sekisho.client.result import result_of  # noqa: PLC0415
-
     with session.client() as client:
         job = client.job(job_id)
         snapshot = job.snapshot() if job.view.snapshots else None
-    facts: dict[str, object] = {name: getattr(job.view, name) for name in _FACTS}
+    facts = _facts(job.view)
     if snapshot is not None:
         facts |= {"progress": snapshot.progress, "published_at": snapshot.at}
         facts |= {"published": ", ".join(snapshot.files)}
-    if job.ended:
-        facts |= {k: v for k, v in described(result_of(job.view)).items() if k != "files"}
     if session.json:
         output.result_json(session, facts)
     else:
@@ -160,6 +155,24 @@ _FACTS: Final = (
     "lost_by",
     "unguarded",
 )
+
+
+def _facts(view: JobView) -> dict[str, object]:
+    """Return a job for programs: the same keys from every command, and how it ended, if it has.
+
+    An outcome that this version cannot read is told as the reason.
+    """
+    from sekisho.cli.follow import described  # noqa: PLC0415
+    from sekisho.client.result import result_of  # noqa: PLC0415
+
+    facts: dict[str, object] = {name: getattr(view, name) for name in _FACTS}
+    if not JobState(view.state).terminal:
+        return facts
+    try:
+        ended = described(result_of(view))
+    except UsageError as error:
+        return facts | {"code": error.code, "params": error.params}
+    return facts | {name: value for name, value in ended.items() if name != "files"}
 
 
 def _job_row(session: Session, view: JobView) -> tuple[str, ...]:

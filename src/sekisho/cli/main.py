@@ -133,8 +133,8 @@ def _click_error(session: Session, error: click.ClickException) -> None:
 
 def _refused(error: OSError) -> SekishoError:
     """Return what the system refused, as an error of ours: a path that was typed, a full disk."""
-    place = "" if error.filename is None else f": {os.fsdecode(error.filename)}"
-    return Conflict("system.refused", why=f"{error.strerror or error}{place}")
+    place = "" if error.filename is None else os.fsdecode(error.filename)
+    return Conflict("system.refused", why=error.strerror or str(error), file=place)
 
 
 def main() -> NoReturn:

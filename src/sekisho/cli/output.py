@@ -6,9 +6,11 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from sekisho.domain.setting import SettingFault
 from sekisho.i18n.catalogue import Sentence, sentence
 
 if TYPE_CHECKING:
@@ -122,7 +124,10 @@ def _sentence(session: Session, code: str, params: Mapping[str, object]) -> Sent
 
 def _tame(value: object) -> object:
     if isinstance(value, list | tuple):
-        return [safe(str(item)) for item in value]
+        return [_tame(item) for item in value]
+    if isinstance(value, SettingFault):
+        params = {name: _tame(param) for name, param in value.params.items()}
+        return replace(value, file=safe(value.file), key=safe(value.key), params=params)
     return None if value is None else safe(str(value))
 
 

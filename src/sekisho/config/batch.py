@@ -179,13 +179,13 @@ def scheduler_faults(document: dict[str, Any]) -> Faults:
     tables = document.get("scheduler")
     for name, table in (tables if isinstance(tables, dict) else {}).items():
         if name == LOCAL:
-            yield ("scheduler", name), "manifest.scheduler (local)"
+            yield ("scheduler", name), UsageError("manifest.scheduler_local")
         variables = table.get("environment") if isinstance(table, dict) else None
         for variable in variables if isinstance(variables, dict) else ():
             try:
                 check_variable(variable)
             except UsageError as error:
-                yield ("scheduler", name, "environment", variable), error.code
+                yield ("scheduler", name, "environment", variable), error
 
 
 def venue_faults(entry: dict[str, Any], document: dict[str, Any], at: KeyPath) -> Faults:
@@ -193,18 +193,18 @@ def venue_faults(entry: dict[str, Any], document: dict[str, Any], at: KeyPath) -
     name, tables = entry.get("scheduler", LOCAL), document.get("scheduler")
     known = {LOCAL, *DIALECTS, *(tables if isinstance(tables, dict) else ())}
     if isinstance(name, str) and name not in known:
-        yield (*at, "scheduler"), f"manifest.scheduler ({name})"
+        yield (*at, "scheduler"), UsageError("manifest.scheduler", scheduler=name)
     if entry.get("host", document.get("host", LOCAL)) != LOCAL and "sandbox" in entry:
-        yield (*at, "sandbox"), "manifest.sandbox (host)"
+        yield (*at, "sandbox"), UsageError("manifest.sandbox_host")
     if name == LOCAL and "resources" in entry:
-        yield (*at, "resources"), "manifest.resource (local)"
+        yield (*at, "resources"), UsageError("manifest.resources_local")
     yield from _array_faults(entry, tables, at)
     step_keys = (("before", "argv"), ("after", "argv"))
     tables = [(entry.get(name), (name, key)) for name, key in step_keys]
     vectors = [(t.get("argv"), where) for t, where in tables if isinstance(t, dict)]
     for vector, where in [(entry.get("licence"), ("licence",)), *vectors]:
         if isinstance(vector, list) and vector and not str(vector[0]).startswith("/"):
-            yield (*at, *where), "manifest.argv (absolute)"
+            yield (*at, *where), UsageError("launch.path")
 
 
 def _array_faults(entry: dict[str, Any], systems: object, at: KeyPath) -> Faults:
@@ -214,7 +214,8 @@ def _array_faults(entry: dict[str, Any], systems: object, at: KeyPath) -> Faults
     system = systems.get(name) if isinstance(systems, dict) else None
     dialect = system.get("dialect") if isinstance(system, dict) else name
     if dialect == "pjsub" and isinstance(array, dict) and "at_once" in array:
-        yield (*at, "resources", "array", "at_once"), "manifest.resource (pjsub)"
+        at_once = (*at, "resources", "array", "at_once")
+        yield at_once, UsageError("manifest.at_once", dialect=dialect)
 
 
 def resource_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
@@ -226,10 +227,10 @@ def resource_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
     for key in ("nodes", "tasks", "cpus", "memory", "gpus", "wall_time_s"):
         bound = getattr(rule, key.removesuffix("_s"))
         if isinstance(bound, Bound) and not bound.least <= bound.most:
-            yield (*at, "resources", key), "minimum above maximum"
+            yield (*at, "resources", key), UsageError("setting.bounds")
     if rule.array is not None and isinstance(bound := rule.array.elements, Bound):
         where = (*at, "resources", "array", "elements")
         if not bound.least <= bound.most:
-            yield where, "minimum above maximum"
+            yield where, UsageError("setting.bounds")
         if bound.most > MAX_ELEMENTS:
-            yield where, f"at most {MAX_ELEMENTS}"
+            yield where, UsageError("setting.range", bound=f"<= {MAX_ELEMENTS}")

@@ -15,6 +15,8 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct
 
 from sekisho.config.load import fault_at, invalid, load, read_text
+from sekisho.config.locate import KeyPath
+from sekisho.domain.errors import UsageError
 from sekisho.domain.ids import COMMAND_PATTERN, SITE_PATTERN
 
 GIB: Final = 1 << 30
@@ -183,15 +185,9 @@ def load_broker(config: Path, environ: Mapping[str, str] | None = None) -> Broke
     """Return the settings in ``config`` under the environment; raise ConfigError."""
     config = config.absolute()
     settings = load(config, BrokerSettings, environ=os.environ if environ is None else environ)
-    http, store = settings.http, settings.store
-    if (http.tls_cert is None) is not (http.tls_key is None):
-        text = read_text(config)
-        raise invalid([fault_at(text, config.name, ("http", "tls_cert"), "tls_cert and tls_key")])
-    if name := _named_twice(settings.mint):
-        text = read_text(config)
-        raise invalid([fault_at(text, config.name, ("mint", "site", name), "known_as")])
-    if fault := _gateway_fault(settings):
-        raise invalid([fault_at(read_text(config), config.name, ("gateway", fault[0]), fault[1])])
+    store = settings.store
+    if fault := _fault(settings):
+        raise invalid([fault_at(read_text(config), config.name, *fault)])
     url = None
     if store.database_url_file is not None:
         url = read_text(config.parent / store.database_url_file).strip()
@@ -201,6 +197,16 @@ def load_broker(config: Path, environ: Mapping[str, str] | None = None) -> Broke
         data=(config.parent / store.data_dir).absolute(),
         database_url=url,
     )
+
+
+def _fault(settings: BrokerSettings) -> tuple[KeyPath, UsageError] | None:
+    """Return the first key that does not go with the others, and why."""
+    if (settings.http.tls_cert is None) is not (settings.http.tls_key is None):
+        return ("http", "tls_cert"), UsageError("setting.together", names="tls_cert, tls_key")
+    if name := _named_twice(settings.mint):
+        taken = settings.mint.site[name].known_as
+        return ("mint", "site", name), UsageError("setting.duplicate", value=taken)
+    return _gateway_fault(settings)
 
 
 def _named_twice(mint: MintSettings) -> str | None:
@@ -214,20 +220,23 @@ def _named_twice(mint: MintSettings) -> str | None:
     return None
 
 
-def _gateway_fault(settings: BrokerSettings) -> tuple[str, str] | None:
+def _gateway_fault(settings: BrokerSettings) -> tuple[KeyPath, UsageError] | None:
     """Return which key of the gateway's is wrong, and why.
 
     With trusted proxies the socket's address would be replaced by what a header says.
     """
     gateway = settings.gateway
     if (gateway.user_header is None) is not (not gateway.addresses):
-        return "user_header", "user_header and addresses"
+        together = UsageError("setting.together", names="user_header, addresses")
+        return ("gateway", "user_header"), together
     if gateway.addresses and settings.http.trusted_proxies:
-        return "addresses", "not with http.trusted_proxies"
-    try:
-        networks(gateway)
-    except ValueError as error:
-        return "addresses", str(error)
+        excluded = UsageError("setting.excludes", name="http.trusted_proxies")
+        return ("gateway", "addresses"), excluded
+    for n, text in enumerate(gateway.addresses):
+        try:
+            ip_network(text)
+        except ValueError:
+            return ("gateway", "addresses", n), UsageError("setting.address", value=text)
     return None
 
 

@@ -6,45 +6,38 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Final, TypeVar, get_args, get_origin
 
 import msgspec
 
+from sekisho.config.complaint import complaint
 from sekisho.config.locate import KeyPath, line_of
-from sekisho.domain.errors import ConfigError, UsageError
+from sekisho.domain.errors import ConfigError, SekishoError, UsageError
+from sekisho.domain.setting import SettingFault
 
 T = TypeVar("T", bound=msgspec.Struct)
-Faults = Iterator[tuple[KeyPath, str]]
+#: Where in the document something is wrong, and what.
+Faults = Iterator[tuple[KeyPath, SekishoError]]
 
 ENVIRONMENT_PREFIX: Final = "SEKISHO_"
 _TOML_LINE: Final = re.compile(r"\(at line (\d+)")
+_STEP: Final = re.compile(r"\[(\d+)\]|[A-Za-z_][A-Za-z0-9_]*")
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Fault:
-    """One thing that is wrong with a file; ``line`` 0 when it has no place in it."""
-
-    file: str
-    line: int
-    key: str
-    why: str
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {self.key}: {self.why}"
-
-
-def invalid(faults: Sequence[Fault]) -> ConfigError:
+def invalid(faults: Sequence[SettingFault]) -> ConfigError:
     """Return the error that tells all ``faults`` at once, in the order of the file."""
-    return ConfigError("config.invalid", faults=[str(f) for f in sorted(faults)])
+    return ConfigError("config.invalid", faults=sorted(faults))
 
 
-def fault_at(text: str, file: str, where: KeyPath, why: str) -> Fault:
+def fault_at(text: str, file: str, where: KeyPath, error: SekishoError) -> SettingFault:
     """Return a fault of the value at ``where`` in ``text``; for rules beyond types."""
-    return Fault(file, line_of(text, where), _dotted(where), why)
+    return _fault(file, line_of(text, where), _dotted(where), error)
+
+
+def _fault(file: str, line: int, key: str, error: SekishoError) -> SettingFault:
+    return SettingFault(file, line, key, error.code, error.params)
 
 
 def table_faults(
@@ -57,16 +50,7 @@ def table_faults(
     except msgspec.ValidationError:
         return  # told already, with the key
     except UsageError as error:
-        yield (*at, key), why_of(error)
-
-
-def why_of(error: Exception) -> str:
-    """Return what is told of ``error`` beside its place: its code and reason, or its text."""
-    code = getattr(error, "code", None)
-    if code is None:
-        return str(error)
-    why = getattr(error, "params", {}).get("why")
-    return f"{code} ({why})" if why else str(code)
+        yield (*at, key), error
 
 
 def read_text(path: Path) -> str:
@@ -95,7 +79,7 @@ def parse(text: str, file: str, kind: type[T], *, environ: Mapping[str, str] | N
 
 def examine(
     text: str, file: str, kind: type[T], *, environ: Mapping[str, str] | None = None
-) -> tuple[dict[str, Any], list[Fault]]:
+) -> tuple[dict[str, Any], list[SettingFault]]:
     """Return what ``text`` says, unconverted, and every place where it is no ``kind``.
 
     Raise ConfigError for a text that is no TOML.
@@ -105,15 +89,16 @@ def examine(
     except tomllib.TOMLDecodeError as error:
         place = _TOML_LINE.search(str(error))
         line = int(place[1]) if place else max(1, len(text.splitlines()))  # "at end of document"
-        raise invalid([Fault(file, line, "TOML", str(error))]) from error
-    faults = [fault_at(text, file, where, why) for where, why in _faults(document, kind, ())]
+        said = UsageError("setting.syntax", why=str(error))
+        raise invalid([_fault(file, line, "TOML", said)]) from error
+    faults = [fault_at(text, file, where, error) for where, error in _faults(document, kind, ())]
     faults += _override(document, kind, environ or {})
     return document, faults
 
 
 def _override(
     document: dict[str, Any], kind: type[msgspec.Struct], environ: Mapping[str, str]
-) -> list[Fault]:
+) -> list[SettingFault]:
     """Put what the environment says into ``document``; return what is wrong with it.
 
     A section that ``kind`` does not have belongs to another program's settings and is left alone.
@@ -127,12 +112,14 @@ def _override(
             continue
         types = {f.encode_name: f.type for f in msgspec.structs.fields(table)}
         if key not in types:
-            faults.append(Fault(name, 0, f"{section}.{key}", "unknown key"))
+            unknown = UsageError("setting.unknown", name=key)
+            faults.append(_fault(name, 0, f"{section}.{key}", unknown))
             continue
         try:
             document.setdefault(section, {})[key] = _from_text(text, types[key])
         except msgspec.ValidationError as error:
-            faults.append(Fault(name, 0, f"{section}.{key}", str(error)))
+            below, wrong = complaint(error, types[key])
+            faults.append(_fault(name, 0, f"{section}.{key}{below}", wrong))
     return faults
 
 
@@ -153,11 +140,11 @@ def _faults(value: dict[str, Any], kind: type[msgspec.Struct], at: KeyPath) -> F
     """Check one table at a time, so that every table can report its own fault."""
     fields = {f.encode_name: f for f in msgspec.structs.fields(kind)}
     for key in value.keys() - fields.keys():
-        yield (*at, key), "unknown key"
+        yield (*at, key), UsageError("setting.unknown", name=key)
     for name, field in fields.items():
         if name not in value:
             if field.required:
-                yield (*at, name), "missing"
+                yield (*at, name), UsageError("setting.lacking", name=name)
             continue
         yield from _faults_of_field(value[name], field.type, (*at, name))
 
@@ -172,7 +159,8 @@ def _faults_of_field(value: Any, kind: Any, at: KeyPath) -> Faults:
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        yield at, str(error)
+        below, wrong = complaint(error, kind)
+        yield (*at, *_steps(below)), wrong
 
 
 def _items(container: Any, value: Any) -> list[tuple[KeyPath, dict[str, Any]]] | None:
@@ -208,6 +196,12 @@ def _shapes(kind: Any) -> list[tuple[Any, type[msgspec.Struct]]]:
 
 def _struct_in(kind: Any) -> type[msgspec.Struct] | None:
     return next((table for container, table in _shapes(kind) if container is None), None)
+
+
+def _steps(below: str) -> KeyPath:
+    """Return the path that msgspec writes as ``[0].path``; a key of a table it does not name."""
+    steps = (part[1] or part[0] for part in _STEP.finditer(below))
+    return tuple(int(step) if step.isdigit() else step for step in steps)
 
 
 def _dotted(path: KeyPath) -> str:

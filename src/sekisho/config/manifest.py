@@ -35,7 +35,6 @@ from sekisho.config.load import (
     invalid,
     read_text,
     table_faults,
-    why_of,
 )
 from sekisho.config.locate import KeyPath
 from sekisho.config.parameter import ParameterTable, parameter, parameter_faults
@@ -163,8 +162,7 @@ def _open_to_others(place: Path) -> bool:
 def parse_manifest(text: str, file: str) -> Manifest:
     """Return the manifest written as ``text``."""
     document, faults = examine(text, file, ManifestTable)
-    for where, why in _rule_faults(document):
-        faults.append(fault_at(text, file, where, why))
+    faults += [fault_at(text, file, where, error) for where, error in _rule_faults(document)]
     if faults:
         raise invalid(faults)
     table = msgspec.convert(document, ManifestTable)
@@ -191,7 +189,7 @@ def _rule_faults(document: dict[str, Any]) -> Faults:
             text = entry.get(key)
             if isinstance(text, str):  # any other is told already
                 if text in texts:
-                    yield (*at, key), "command.duplicate"
+                    yield (*at, key), UsageError("setting.duplicate", value=text)
                 texts.add(text)
         parameters = list(parameter_faults(entry, at))
         others = [
@@ -217,7 +215,7 @@ def _pattern_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
                 if isinstance(path, str):
                     Pattern(path)
             except UsageError as error:
-                yield (*at, key, n, "path"), why_of(error)
+                yield (*at, key, n, "path"), error
 
 
 def _variable_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
@@ -226,7 +224,7 @@ def _variable_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
         try:
             check_variable(name)
         except UsageError as error:
-            yield (*at, "environment", name), why_of(error)
+            yield (*at, "environment", name), error
 
 
 def _argv_faults(entry: dict[str, Any], at: KeyPath, *, alone: bool) -> Faults:
@@ -238,7 +236,7 @@ def _argv_faults(entry: dict[str, Any], at: KeyPath, *, alone: bool) -> Faults:
         except msgspec.ValidationError:
             continue  # told already, with the key
         except UsageError as error:
-            yield (*at, "argv"), why_of(error)
+            yield (*at, "argv"), error
         return
 
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
-from sekisho.config.load import Faults, why_of
+from sekisho.config.load import Faults
 from sekisho.config.locate import KeyPath
 from sekisho.domain import parameter as parameters
-from sekisho.domain.errors import SekishoError
+from sekisho.domain.errors import SekishoError, UsageError
 
 T = TypeVar("T")
 
@@ -39,8 +39,8 @@ def parameter_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
             continue  # told already, with the key
         try:
             parameter(name, table)
-        except (SekishoError, ValueError) as error:
-            yield (*at, "parameters", name), why_of(error)
+        except SekishoError as error:
+            yield (*at, "parameters", name), error
 
 
 #: Which keys each type needs and allows, besides `type` and `default`.
@@ -54,7 +54,7 @@ _KEYS: Final = {
 
 
 def parameter(name: str, table: ParameterTable) -> parameters.Parameter:
-    """Return the parameter that ``table`` writes down; raise ValueError or a SekishoError."""
+    """Return the parameter that ``table`` writes down; raise a SekishoError."""
     given = {
         key: value
         for key, value in msgspec.structs.asdict(table).items()
@@ -62,9 +62,9 @@ def parameter(name: str, table: ParameterTable) -> parameters.Parameter:
     }
     needed, allowed = _KEYS[table.type]
     if lacking := needed - given.keys():
-        raise ValueError(f"missing {min(lacking)}")
+        raise UsageError("setting.lacking", name=min(lacking))
     if extra := given.keys() - needed - allowed:
-        raise ValueError(f"{min(extra)} does not go with type {table.type}")
+        raise UsageError("parameter.key", name=min(extra), type=table.type)
     made = _made(table, given)
     if made.default is not None:
         made.render(name, made.default)
@@ -100,7 +100,7 @@ def _made(table: ParameterTable, given: dict[str, Any]) -> parameters.Parameter:
 
 def _ordered(low: float, high: float) -> None:
     if low > high:
-        raise ValueError("minimum above maximum")
+        raise UsageError("setting.bounds")
 
 
 def _default(value: Any, kind: type[T]) -> T | None:
@@ -111,5 +111,6 @@ def _typed(value: Any, kind: type[T]) -> T:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:
-        raise ValueError(f"not of type {kind.__name__}")
+        given = type(value).__name__
+        raise UsageError("setting.type", wanted_type=kind.__name__, given_type=given)
     return value

@@ -81,10 +81,10 @@ class Command:
     def __post_init__(self) -> None:
         elements = [e for a in self.argv for e in (a if isinstance(a, tuple) else (a,))]
         if not elements or not elements[0].startswith("/") or "{" in elements[0]:
-            raise UsageError("manifest.argv", command=self.name, why="absolute")
+            raise UsageError("manifest.argv", command=self.name)
         used = {n for e in elements for n in _PLACEHOLDER.findall(e)}
         if unknown := used - self.parameters.keys():
-            raise UsageError("manifest.argv", command=self.name, why=min(unknown))
+            raise UsageError("manifest.placeholder", command=self.name, parameter=min(unknown))
         if unused := self.parameters.keys() - used - self.resources.parameters:
             raise UsageError("manifest.unused_parameter", command=self.name, parameter=min(unused))
         self.resources.check(self.parameters)

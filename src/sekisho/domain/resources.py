@@ -139,9 +139,9 @@ class ResourceRule:
     def check(self, parameters: Mapping[str, Parameter]) -> None:
         """Raise UsageError(`manifest.resource`) for a parameter that cannot be what is bound."""
         for bound in self._bound:
-            kind = Integer if isinstance(bound, Bound) else Choice
+            kind, name = (Integer, "integer") if isinstance(bound, Bound) else (Choice, "choice")
             if not isinstance(parameters.get(bound.parameter), kind):
-                raise UsageError("manifest.resource", parameter=bound.parameter, why=kind.__name__)
+                raise UsageError("manifest.resource", parameter=bound.parameter, type=name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
