@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from sekisho.wire.mint import job_id_of
 from tests.bare_site import SITE, BareWorld, bare_world
 from tests.compat.old_broker import TOKEN, OldBroker, old_broker
-from tests.compat.old_programs import LISTED, House, OldAgent, a_house
+from tests.compat.old_programs import LISTED, STDOUT, House, OldAgent, a_house, text_of
 from tests.compat.test_mint_agent import MANIFEST, calc
 from tests.faults.program import clean_environ
 from tests.faults.trio import private
@@ -71,7 +72,9 @@ def working(house: House, base: Path, program: str) -> threading.Thread:
 
 def test_the_workflows_command_line_runs_a_calculation(house: House, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("42")
-    thread = working(house, tmp_path / "calc", "cp in.txt out.txt; test ! -s gone.txt; echo done")
+    thread = working(
+        house, tmp_path / "calc", "cp in.txt out.txt; test -e gone.txt -a ! -s gone.txt; echo done"
+    )
     token = house.token("tanaka")
     words = (house.url, "old-site", token, LISTED, "in.txt:gone.txt", "out.txt:no.txt", "a b")
     status, out, err = run("workflow", *words, cwd=tmp_path)
@@ -107,7 +110,10 @@ def test_a_refusal_is_status_1_and_says_why(
     assert (status, said in err) == (1, True)
 
 
-def test_an_ended_workflow_deletes_its_calculation(house: House, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_ended_workflow_deletes_its_calculation(
+    house: House, tmp_path: Path, number: signal.Signals
+) -> None:
     words = (house.url, "old-site", house.token("tanaka"), LISTED, "", "out.txt")
     with subprocess.Popen(
         argv("workflow", *words),
@@ -123,7 +129,7 @@ def test_an_ended_workflow_deletes_its_calculation(house: House, tmp_path: Path)
         shown = Path(f"/proc/{process.pid}/cmdline").read_bytes()
         assert house.token("tanaka").encode() not in shown
         assert b"old-site" in shown
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         assert process.wait(SECONDS) == 1
     with house.line() as line:
         assert accept_id not in line.get("get-calcinfo").json()
@@ -218,6 +224,29 @@ def test_too_few_arguments_show_how(tmp_path: Path) -> None:
         assert (status, len(err.splitlines()) > 1) == (1, True)
 
 
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("remote", ["port:", "no_auth:", "calc_base:", "user:", "retry:", "debug", "login"]),
+        ("workflow", ["port:", "no_auth:", "login", "file:"]),
+        ("push", ["client_name:", "client_cmd:", "client_files:", "ssh_config:"]),
+    ],
+)
+def test_help_names_every_word_in_either_language(
+    tmp_path: Path, entry: str, words: list[str]
+) -> None:
+    """Kills: an error that says "see --help" where --help is that same error."""
+    for lang, said in (
+        ("en_US.UTF-8", "with 1 after" if entry != "remote" else "Ctrl+C"),
+        ("ja_JP.UTF-8", "です"),
+    ):
+        status, out, err = run(entry, "--help", cwd=tmp_path, LC_ALL=lang)
+        assert (status, err) == (0, "")
+        assert said in out
+        assert len(out.splitlines()) > 5
+        assert [word for word in words if word not in out] == []
+
+
 def test_the_agents_command_line_serves_an_old_broker(broker: OldBroker, tmp_path: Path) -> None:
     home = tmp_path / "site"
     words = ("--site", "company", "--user", "tanaka", "--broker", broker.url)
@@ -249,6 +278,46 @@ def test_the_agents_command_line_serves_an_old_broker(broker: OldBroker, tmp_pat
         assert process.wait(SECONDS) == 0
     assert broker.calcs[accept_id]["status"] == "completed"
     assert list((tmp_path / "base").iterdir())
+
+
+def test_ctrl_c_finishes_the_work_in_hand_and_takes_no_more(
+    broker: OldBroker, tmp_path: Path
+) -> None:
+    home = tmp_path / "site"
+    words = ("--site", "company", "--user", "tanaka", "--broker", broker.url)
+    sekisho("site", "init", "--dir", home, *words)
+    (home / "manifest.toml").write_text(MANIFEST.format(place=tmp_path))
+    os.mkfifo(tmp_path / "go")
+    (tmp_path / "solve.sh").write_text(
+        f"echo $CALC_DIR; read word < {tmp_path}/go; echo $word > out.txt\n"
+    )
+    held = broker.add(calc())
+    token = private(tmp_path / "token", TOKEN)
+    with subprocess.Popen(
+        argv("remote", "company", broker.url, f"file:{token}", f"calc_base:{tmp_path}/base"),
+        cwd=tmp_path,
+        env=clean_environ(tmp_path) | {"SEKISHO_SITE_DIR": str(home)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert any(line == "POST calc-start: 200\n" for line in process.stdout)
+        left = broker.add(calc())
+        process.send_signal(signal.SIGINT)
+        assert any(job_id_of(held) in line for line in process.stderr if "{" not in line)
+        assert process.poll() is None
+        (tmp_path / "go").write_text("finished\n")
+        begun = time.monotonic()
+        process.communicate()
+        assert process.wait(SECONDS) == 0
+        assert time.monotonic() - begun < SECONDS
+    assert broker.calcs[held]["status"] == "completed"
+    files = broker.calcs[held]["result_files"]
+    assert text_of(files["out.txt"]) == "finished\n"
+    assert text_of(files[STDOUT]).startswith(f"{tmp_path}/base/")
+    assert broker.calcs[left]["progress"] == "not start"
 
 
 def test_a_site_goes_on_under_the_name_that_the_old_broker_has_for_it(

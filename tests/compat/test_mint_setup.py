@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -54,7 +55,9 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_old_settings_become_sites_and_commands(ini: Path, config: Path) -> None:
-    sekisho("broker", "import-ini", ini, "--user", "tanaka", "--write", "--config", config)
+    words = ("broker", "import-ini", ini, "--user", "tanaka", "--write", "--config", config)
+    status, said = failing(*words)
+    assert (status, "sekisho broker reload" in said) == (0, True)
     mint = load_broker(config, {}).settings.mint
     assert mint.enabled
     assert mint.site["site-a"].unguarded
@@ -199,6 +202,19 @@ def test_whatever_the_old_command_was_its_draft_is_a_manifest_that_says_what_to_
     (made,) = parse_manifest(text, "manifest.toml").commands.values()
     assert (made.argv, made.mint_command) == (argv, command)
     assert ("# A shell" in text or "# Complete" in text) == argv[0].startswith("/COMPLETE")
+
+
+def test_a_draft_without_a_sample_shows_how_files_are_named() -> None:
+    """With the hints' marks taken away it is a manifest still: kills a hint that is none."""
+    words = ("--site", "a", "--command", "/opt/a", "--command", "/opt/b", "--user", "tanaka")
+    text = sekisho("site", "manifest-from", *words)
+    for made in parse_manifest(text, "manifest.toml").commands.values():
+        assert not made.inputs
+        assert not made.outputs
+    bare = re.sub(r"(?m)^# (?=[\[a-z_]+( = |\.|\]))", "", text)
+    for made in parse_manifest(bare, "manifest.toml").commands.values():
+        assert [rule.path.text for rule in made.inputs] == ["*.inp"]
+        assert [rule.path.text for rule in made.outputs] == ["result.csv"]
 
 
 def test_a_draft_needs_a_command_and_a_known_site(ini: Path) -> None:

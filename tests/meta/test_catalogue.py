@@ -146,3 +146,9 @@ def test_a_sentence_never_fails_for_want_of_a_parameter() -> None:
 
 def test_a_parameter_is_never_read_as_a_template() -> None:
     assert "{job.__class__}" in sentence("job.not_found", {"job": "{job.__class__}"}, "en").what
+
+
+def test_no_line_of_a_japanese_help_text_ends_within_a_sentence() -> None:
+    """Help is wrapped anew, and a line's end would show as a blank between two letters."""
+    texts = catalogue("ja")["help"]
+    assert [key for key, text in texts.items() if re.search(r"[^\x00-\x7f]\n[^\n]", text)] == []

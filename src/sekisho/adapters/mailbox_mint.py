@@ -123,15 +123,19 @@ class MintMailbox:
         wait_s: float,
         coming: Sequence[str] | None = None,  # noqa: ARG002 (there are no drafts here)
     ) -> PollAnswer:
-        """Ask when it is time to; else wait for that, but no longer than ``wait_s``."""
+        """Ask when it is time to; else wait for that, but no longer than ``wait_s``.
+
+        After a question that failed it is time at once: how soon is the agent's own matter.
+        """
         now = self._clock.monotonic()
         if now < self._due:
             await self._sleep(min(wait_s, self._due - now))
             return PollAnswer()
-        self._due = now + self._place.interval_s
         offers = await to_thread.run_sync(self._offers, free, frozenset(holds))
         asked = [job for job in holds if job not in cancelling]
-        return PollAnswer(offers=offers, cancel=await to_thread.run_sync(self._deleted, asked))
+        deleted = await to_thread.run_sync(self._deleted, asked)
+        self._due = now + self._place.interval_s
+        return PollAnswer(offers=offers, cancel=deleted)
 
     async def accept(self, hold: Hold) -> None:
         await to_thread.run_sync(self._climb, hold.job, 1)

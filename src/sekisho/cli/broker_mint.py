@@ -81,6 +81,7 @@ def _write(
         text = f"{before.rstrip()}\n\n{tables}"
         parse(text, config.name, BrokerSettings)  # before it is written
         write_file(config, text.encode())
+        output.note(session, session.say("broker_mint_written", file=config))
         files = load_broker(config)
     else:
         output.note(session, session.say("broker_has_mint"))

@@ -26,6 +26,7 @@ from sekisho.domain.token import Secret
 
 #: How every old program ends when something went wrong.
 FAILED: Final = 1
+_HELP: Final = ("-h", "--help")
 _FILE: Final = "file:"
 _PORT: Final = re.compile(r"(https?://(?:\[[^]]*\]|[^/:]+))(:\d+)?(/.*)?")
 _Word = tuple[str, str, Callable[[str], object]]
@@ -110,9 +111,17 @@ def ended(work: Callable[[Session, list[str]], int], given: list[str], *, hidden
 
 
 def need(session: Session, given: Sequence[str], least: int, usage: str) -> None:
-    """Raise UsageError when fewer than ``least`` arguments are given."""
+    """Raise UsageError when fewer than ``least`` arguments are given; show help when asked to.
+
+    ``usage`` names the text of the catalogue whose first line is the form of the command line.
+    """
+    lines = f"{Path(sys.argv[0]).name} {session.say(usage)}".splitlines()
+    if given and given[0] in _HELP:
+        for line in lines:
+            output.result(session, line)
+        sys.exit(0)
     if len(given) < least:
-        output.note(session, f"{Path(sys.argv[0]).name} {usage}")
+        output.note(session, lines[0])
         raise UsageError("usage.arguments", why=f"{len(given)} < {least}")
 
 

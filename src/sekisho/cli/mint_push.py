@@ -21,7 +21,6 @@ from sekisho.compose.client import client_of
 from sekisho.config.client import ClientFiles, ClientSettings, SshSite
 from sekisho.domain.errors import UsageError
 
-_USAGE: Final = "client_name:HOST client_cmd:COMMAND client_files:FILE[,FILE…] [ssh_config:FILE]"
 _SITE: Final = "remote"
 _COMMAND: Final = "command"
 _SHELL: Final = re.compile(r"[|;&<>$`*?(){}\n]")
@@ -31,12 +30,12 @@ _BY_PATH: Final = ("/bin/sh", "-c", 'exec "$0" "$@"')
 
 def push(session: Session, given: list[str]) -> int:
     """Run one command at a host; return the exit status."""
-    need(session, given, 2, _USAGE)
+    need(session, given, 2, "mint_push_help")
     words = dict(_pair(word) for word in given)
     if unknown := words.keys() - {"client_name", "client_cmd", "client_files", "ssh_config"}:
         raise UsageError("mint.word", word=min(unknown))
     if not {"client_name", "client_cmd"} <= words.keys():
-        raise UsageError("usage.arguments", why=_USAGE)
+        raise UsageError("usage.arguments", why="client_name:, client_cmd:")
     site = SshSite(
         mode="ssh",
         kind="bare",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
 
 from sekisho.cli import output
 from sekisho.cli.agent import run_agent
@@ -20,15 +19,10 @@ from sekisho.config.mint_ini import site_name
 from sekisho.config.site import load_site
 from sekisho.domain.errors import ConfigError
 
-_USAGE: Final = (
-    "SITE_ID BASE_URL TOKEN|login|file:PATH [debug] [port:NUMBER] [retry:COUNT,SECONDS]"
-    " [no_auth:CA_FILE] [calc_base:DIRECTORY] [user:NAME]"
-)
-
 
 def remote(session: Session, given: list[str]) -> int:
     """Serve until told to end; return the exit status."""
-    need(session, given, 3, _USAGE)
+    need(session, given, 3, "mint_remote_help")
     token = old_token(session, given[2])
     site, words = given[0], old_words(given[3:])
     url = old_url(given[1], words.port)

@@ -19,16 +19,12 @@ from sekisho.cli.mint import FAILED, first_lines, need, old_token, old_url, old_
 from sekisho.cli.session import Session
 from sekisho.domain.errors import SekishoError
 
-_USAGE: Final = (
-    "BASE_URL SITE_ID TOKEN|login|file:PATH COMMAND INPUT[:INPUT…] RESULT[:RESULT…]"
-    " [PARAMETERS] [port:NUMBER] [no_auth:CA_FILE]"
-)
 _WORDS: Final = ("port:", "retry:", "no_auth", "debug")
 
 
 def workflow(session: Session, given: list[str]) -> int:
     """Run one calculation; return the exit status."""
-    need(session, given, 6, _USAGE)
+    need(session, given, 6, "mint_wf_help")
     token = old_token(session, given[2])
     rest = given[6:]
     free = [word for word in rest if not word.startswith(_WORDS)]

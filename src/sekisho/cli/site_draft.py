@@ -29,6 +29,32 @@ _MIB: Final = 1 << 20
 #: What means something to a shell, and braces, which mean something to a manifest.
 _SHELL: Final = re.compile(r"[|;&<>$`*?(){}\n]|(^|\s)~")
 _ROOM: Final = 4  #: how much larger than the sample a file may be
+_SCRIPT: Final = "A shell read this line: name a script. / シェルの行です。スクリプトにしてください"
+_FOUND: Final = (
+    "Found by its name on this machine: is it this one? / 名前で見つけました。確認してください"
+)
+_INCOMPLETE: Final = "Complete the path. / 絶対パスにしてください"
+#: What every command has, and may have.
+_REST: Final = (
+    "# Longest run in seconds. / 実行時間の上限(秒)",
+    "time_limit_s = 86400",
+    "# What it prints may name secrets: true lets it leave. / 秘密を含み得ます。true で搬出を許可",
+    "stdout = { release = false }",
+    "stderr = { release = false }",
+    "# What it may touch of this machine. / この計算機で触れられるもの",
+    "# sandbox = { read = [], network = false }",
+)
+#: Where there is no sample: what has to be said of files.
+_FILES: Final = (
+    "# Inputs: what is named here comes in. / 入力: ここに書いたものだけが入ります",
+    "# [[command.input]]",
+    '# path = "*.inp"',
+    "# required = false",
+    "# Outputs: what is named here may leave. / 出力: ここに書いたものだけが出ます",
+    "# [[command.output]]",
+    '# path = "result.csv"',
+    '# max_bytes = "10 MiB"',
+)
 
 
 @click.command("manifest-from", cls=Command)
@@ -95,7 +121,7 @@ def draft(
     served = ", ".join(quoted(user) for user in sorted(users))
     lines = ["schema = 1", f"site = {quoted(site)}", f"submitters = [{served}]"]
     for name, command in commands.items():
-        lines += ["", *_command(name, command)]
+        lines += ["", *_command(name, command), *(() if files else _FILES)]
         for file, size in files.items():
             if file not in (STDOUT_NAME, STDERR_NAME):
                 lines += _rule("input" if file in inputs else "output", file, size)
@@ -110,12 +136,7 @@ def _command(name: str, command: str) -> Iterator[str]:
     if remark:
         yield f"# {remark}"
     yield f"argv = [{', '.join(quoted(word) for word in argv)}]"
-    yield "# Longest run in seconds."
-    yield "time_limit_s = 86400"
-    yield "# What it prints may name secrets: true lets it leave."
-    yield "stdout = { release = false }"
-    yield "stderr = { release = false }"
-    yield "# sandbox = { read = [], network = false }"
+    yield from _REST
 
 
 def _argv(command: str) -> tuple[list[str], str]:
@@ -125,14 +146,13 @@ def _argv(command: str) -> tuple[list[str], str]:
     except ValueError:
         argv = []
     if not argv:
-        return ["/COMPLETE/script.sh"], "A shell read this line: put it into a script, name that."
+        return ["/COMPLETE/script.sh"], _SCRIPT
     if argv[0].startswith("/"):
         return argv, ""
     found = shutil.which(argv[0])
     if found is not None and found.startswith("/"):
-        return [found, *argv[1:]], "Was found by its name on this machine: is it this one?"
-    remark = "Complete the path: the program must be named absolutely."
-    return [f"/COMPLETE/{argv[0]}", *argv[1:]], remark
+        return [found, *argv[1:]], _FOUND
+    return [f"/COMPLETE/{argv[0]}", *argv[1:]], _INCOMPLETE
 
 
 def _rule(kind: str, name: str, size: int) -> list[str]:
