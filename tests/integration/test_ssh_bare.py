@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,17 +18,19 @@ from pathlib import Path
 import pytest
 
 from sekisho.adapters.bare_files import Quarantine
+from sekisho.adapters.hosts import bare
 from sekisho.client.client import Client, new_job_id
 from sekisho.client.errors import CommandFailed
 from sekisho.client.job import Job
 from sekisho.client.spec import JobSpec
-from sekisho.domain.errors import Conflict, NotFound, Refused
+from sekisho.domain.errors import Conflict, NotFound, Refused, SekishoError
 from sekisho.domain.job import JobState
 from tests.bare_site import SITE, BareWorld, bare_world
 from tests.sshd import ordinary_user, serving
 from tests.wire import wire
 
 MIB = 1 << 20
+SCRIPT = Path(bare.__file__).with_name("bare.sh")
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +283,64 @@ def test_what_ended_while_nobody_looked_is_not_waited_for(
 def test_a_job_that_nobody_knows_is_not_found(client: Client) -> None:
     with pytest.raises(NotFound):
         client.job(new_job_id())
+
+
+def test_a_job_whose_file_system_is_away_is_waited_for_and_goes_on(tmp_path: Path) -> None:
+    """Kills: a base that is not mounted taken for a job that is not there."""
+    paused = threading.Event()
+    codes: list[str] = []
+
+    def on_pause(error: SekishoError | None, _seconds: float) -> None:
+        if error is not None:
+            codes.append(error.code)
+            paused.set()
+
+    with bare_world(tmp_path) as world:
+        world.program("hold", "echo up >up; while [ ! -e go ]; do sleep 0.05; done; echo done >out")
+        with world.client(on_pause=on_pause) as client, ThreadPoolExecutor(1) as pool:
+            job = client.submit(spec("hold"))
+            seen_running(world, job)
+            away = world.base.rename(world.place / "unmounted")
+            try:
+                (listed,) = client.jobs()
+                waiting = pool.submit(job.result, tmp_path / "back")
+                assert paused.wait(120)
+            finally:
+                (away / job.id / "work" / "go").touch()
+                away.rename(world.base)
+            assert waiting.result(120).exit_code == 0
+    assert (listed.state, listed.attention) == ("running", "site_unreachable")
+    assert set(codes) == {"bare.away"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "word"), [(None, "away"), (0o500, "away"), (0o700, "absent")], ids=str
+)
+def test_what_could_not_have_held_a_job_does_not_say_that_there_is_none(
+    mode: int | None, word: str
+) -> None:
+    """An empty mount point is root's, as a rule; its reader is an ordinary user here."""
+    account = pwd.getpwnam(ordinary_user())
+    place = Path(tempfile.mkdtemp(prefix="sk-"))
+    try:
+        place.chmod(0o755)
+        base = place / "base"
+        if mode is not None:
+            base.mkdir(mode)
+            os.chown(base, account.pw_uid, account.pw_gid)
+        job = new_job_id()
+        for verb, rest in (("look", ["0", f"{job}=running"]), ("record", [job])):
+            done = subprocess.run(
+                ["sh", "-c", SCRIPT.read_text(), "sekisho", verb, str(base), *rest],
+                user=account.pw_uid if os.geteuid() == 0 else None,
+                cwd="/",
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            assert word in done.stdout.split(), done
+    finally:
+        shutil.rmtree(place)
 
 
 def test_what_an_earlier_job_has_there_is_not_sent_again(

@@ -255,6 +255,8 @@ class BareLane:
         unchanged = version is not None and version == _version(known.word)
         seen = self._watch.news(job_id, known.word if unchanged else "", wait_s)
         self._repeats.heard()
+        if seen.word == "away":
+            raise self._host.away()
         known.word = _waited(seen.word)
         match seen.word:
             case "absent":

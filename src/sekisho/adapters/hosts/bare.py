@@ -26,7 +26,7 @@ _SCRIPT: Final = Path(__file__).with_name("bare.sh")
 _WORDS: Final = re.compile(r"exit ([0-9a-f]{1,64}) (\d{1,3}) (\d{1,11}) (\d{1,11}) \.")
 _SEARCHED: Final = re.compile(rb"end (\d{1,3})")
 _STATES: Final = frozenset(
-    {"absent", "making", "ready", "starting", "running", "cancelled", "gone", "exit"}
+    {"absent", "away", "making", "ready", "starting", "running", "cancelled", "gone", "exit"}
 )
 _SLACK_S: Final = 30.0
 _CALL_S: Final = 60.0
@@ -149,8 +149,27 @@ class BareHost:
     def _call(self, verb: str, job_id: str, *words: str, stdin: bytes = b"") -> bytes:
         out = self._output([*self._head(verb), job_id, *words], stdin=stdin, timeout_s=_CALL_S)
         if out.startswith(b"fault "):
-            raise _fault(out[6:].strip().decode("ascii", "replace"), job_id)
+            raise self._fault(out[6:].strip().decode("ascii", "replace"), job_id)
         return out
+
+    def _fault(self, word: str, job_id: str) -> SekishoError:
+        match word:
+            case "absent":
+                return NotFound("job.not_found", job=job_id)
+            case "away":
+                return self.away()
+            case "foreign":
+                return Refused("bare.foreign", job=job_id)
+            case "storage":
+                return Unavailable("bare.storage")
+            case "running":
+                return Conflict("bare.running", job=job_id)
+            case _:
+                return _strange()
+
+    def away(self) -> Unavailable:
+        """Return the error that the place of all jobs is not there: it may be back later."""
+        return Unavailable("bare.away", base=self.base)
 
     def _head(self, verb: str) -> list[str]:
         return ["sh", "-c", _text(_SCRIPT), "sekisho", verb, self.base]
@@ -165,20 +184,6 @@ class BareHost:
 @cache
 def _text(script: Path) -> str:
     return script.read_text("utf-8")
-
-
-def _fault(word: str, job_id: str) -> SekishoError:
-    match word:
-        case "absent":
-            return NotFound("job.not_found", job=job_id)
-        case "foreign":
-            return Refused("bare.foreign", job=job_id)
-        case "storage":
-            return Unavailable("bare.storage")
-        case "running":
-            return Conflict("bare.running", job=job_id)
-        case _:
-            return _strange()
 
 
 def _strange() -> SekishoError:

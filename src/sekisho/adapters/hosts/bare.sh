@@ -12,7 +12,8 @@
 # 3. A process is the job's when its first environment says so (CALC_DIR). There is no subreaper
 #    here: one that wiped its own environment and left the process group is not found.
 # 4. No text of a user is interpreted: it is only ever an argument or a file's content.
-# 5. An answer of more than a word ends with `end`: what was killed over there may have said less.
+# 5. A file system that is not mounted takes a job's directory away, not the job: `away`, not `absent`.
+# 6. An answer of more than a word ends with `end`: what was killed over there may have said less.
 umask 077
 verb=$1
 base=$2
@@ -26,8 +27,12 @@ fail() {
     exit 0
 }
 
+lacking() { # why there is no such job: a base that is not there, or not ours to write to, had none
+    [ -d "$base" ] && [ -w "$base" ] && printf absent || printf away
+}
+
 enter() { # be in the job's directory, if it is ours
-    [ -d "$dir" ] || fail absent
+    [ -d "$dir" ] || fail "$(lacking)"
     { [ ! -h "$dir" ] && [ -O "$dir" ]; } || fail foreign
     cd -- "$dir" 2>/dev/null || fail absent
     work=$(pwd -P)/work
@@ -220,7 +225,7 @@ look) # ID... are in pairs: an id, and the word that was seen last; $2 seconds t
         for pair in "$@"; do
             id=${pair%%=*}
             word=$(
-                cd -- "$base/$id" 2>/dev/null && [ -O . ] && state || printf absent
+                cd -- "$base/$id" 2>/dev/null && [ -O . ] && state || lacking
             )
             asked=0
             [ -e "$base/$id/control/cancel" ] && asked=1
