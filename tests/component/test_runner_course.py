@@ -190,6 +190,17 @@ REFUSALS: list[tuple[str, Callable[[World], str]]] = [
     ("envelope.invalid", lambda w: w.offer_bytes(b"no envelope")),
     ("envelope.invalid", lambda w: w.offer_bytes(seal(Outcome(verdict="lost")))),
     ("envelope.invalid", lambda w: w.offer_bytes(b'{"type":"request/1","command":"a","x":1}')),
+    ("command.unknown", lambda w: w.offer_bytes(b'{"type":"request/1","command":"b"}')),
+    (
+        "envelope.invalid",
+        lambda w: w.offer_bytes(b'{"type":"request/1","command":"a","\\u0063ommand":"b"}'),
+    ),
+    (
+        "envelope.invalid",
+        lambda w: w.offer_bytes(
+            b'{"type":"request/1","command":"b","parameters":{"n":1,"n":1}}',
+        ),
+    ),
 ]
 
 

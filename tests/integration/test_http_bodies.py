@@ -69,6 +69,21 @@ async def test_a_field_of_a_later_version_is_ignored() -> None:
         assert (await http.post("/v1/jobs", content=encoded(later=1))).status_code == 201
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "status", "kept"), [("one", "other", 404, []), ("other", "one", 201, ["one"])]
+)
+async def test_of_a_name_said_twice_the_value_that_is_judged_is_the_one_that_is_kept(
+    first: str, last: str, status: int, kept: list[str]
+) -> None:
+    """Kills: a judgement of one value and a use of the other."""
+    body = encoded(site=first).removesuffix(b"}") + b',"site":"%b"}' % last.encode()
+    assert body.count(b'"site"') == 2
+    async with HttpWorld().as_role(Role.SUBMITTER, "alice") as http:
+        assert (await http.post("/v1/jobs", content=body)).status_code == status
+        listed = (await http.get("/v1/jobs")).json()["jobs"]
+    assert [job["site"] for job in listed] == kept
+
+
 async def test_a_repeated_submission_is_told_apart_by_its_status() -> None:
     async with HttpWorld().as_role(Role.SUBMITTER, "alice") as http:
         first = await http.post("/v1/jobs", content=encoded())

@@ -16,6 +16,7 @@ from sekisho.cli import output
 from sekisho.cli.interrupt import Interrupted, interruptible
 from sekisho.cli.progress import Reporter, reporter
 from sekisho.cli.session import Session
+from sekisho.cli.site_names import site_names
 from sekisho.cli.words import Command, JobCommand, json_option, quiet_option
 from sekisho.domain.errors import NotFound, SekishoError, UsageError
 from sekisho.domain.job import JobState
@@ -51,7 +52,7 @@ ON_INTERRUPT: Final = click.option("--on-interrupt", type=click.Choice(["cancel"
 def _job_options(function: C) -> C:
     """Add what says which job to submit."""
     for decorate in (
-        click.argument("site"),
+        click.argument("site", shell_complete=site_names),
         click.argument("command"),
         click.option("--input", "-i", "inputs", multiple=True, metavar="[NAME=]PATH"),
         click.option("--output", "-o", "outputs", multiple=True, metavar="PATTERN"),

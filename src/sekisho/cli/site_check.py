@@ -14,6 +14,7 @@ from sekisho.cli import output
 from sekisho.cli.session import Session
 from sekisho.cli.site_home import home_option
 from sekisho.cli.site_manifest import described, facts_of
+from sekisho.cli.site_names import site_names
 from sekisho.cli.words import Command, json_option
 from sekisho.i18n.catalogue import Sentence, sentence
 from sekisho.site.check import Finding, Grade, clean
@@ -22,7 +23,7 @@ FAULT_STATUS: Final = 1
 
 
 @click.command(cls=Command)
-@click.argument("name", required=False, metavar="[SITE]")
+@click.argument("name", required=False, metavar="[SITE]", shell_complete=site_names)
 @home_option
 @click.option("--quick", is_flag=True)
 @click.option("--script", is_flag=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from sekisho.cli import exit as statuses
 from sekisho.cli.session import Session
@@ -51,6 +52,16 @@ class Group(click.Group):
             if (words := _words(ctx).get(key)) is not None:
                 command.short_help = words.strip().split("\n")[0]
         super().format_help(ctx, formatter)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Name the commands without importing any: one may lack what it needs here."""
+        words, above = _words(ctx), "" if ctx.parent is None else f"{_key(ctx)}."
+        found = [
+            CompletionItem(name, help=words.get(above + name, "").strip().split("\n")[0])
+            for name in self.list_commands(ctx)
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
 def localise(command: click.Command, ctx: click.Context) -> None:

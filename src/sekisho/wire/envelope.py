@@ -6,6 +6,7 @@ encrypted without a change of table or route.
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -98,9 +99,23 @@ def seal(message: Request | Outcome | Snapshot) -> bytes:
 
 
 def open_request(envelope: bytes) -> Request:
-    """Return the request, or raise UsageError(`envelope.invalid`)."""
+    """Return the request, or raise UsageError(`envelope.invalid`).
+
+    One that says a name twice is none: whoever reviews or relays it could read the other value.
+    """
     request: Request = _open(envelope, _REQUESTS)
+    try:
+        json.loads(envelope, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise UsageError("envelope.invalid", why="form") from error
     return request
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise UsageError("envelope.invalid", why="twice")
+    return found
 
 
 def open_outcome(envelope: bytes) -> Outcome:
