@@ -26,6 +26,7 @@ from sekisho.config.site import SiteFiles
 from sekisho.domain.errors import NotFound
 from sekisho.domain.ids import check_job_id
 from sekisho.domain.run import Run
+from sekisho.site.workplace import Place
 
 #: A line is answered at least this often, by a long poll at its longest and some slack.
 _ANSWERED_WITHIN: Final = timedelta(seconds=60)
@@ -63,7 +64,7 @@ def _status(files: SiteFiles) -> dict[str, Any]:
         "last_fault": note and note.code,
         "disabled_commands": sorted(disabled_commands(files.disabled)),
         "carrier_pid": DirectoryJournal(carrier_state(files)).owner(),
-        "open_jobs": [_row(one.run) for one in site_runs(files) if not one.run.settled],
+        "open_jobs": [_listed(one) for one in site_runs(files) if not one.run.settled],
     }
 
 
@@ -80,8 +81,8 @@ def _connected(note: LineNote | None) -> bool:
 @click.pass_obj
 def jobs(session: Session, *, home: Path, every: bool) -> None:
     """List the jobs in hand; with --all, those that are remembered as well."""
-    runs = [one.run for one in site_runs(open_site(home))]
-    rows = [_row(run) for run in runs if every or not run.settled]
+    found = site_runs(open_site(home))
+    rows = [_listed(one) for one in found if every or not one.run.settled]
     if session.json:
         output.result_json(session, rows)
         return
@@ -105,9 +106,24 @@ def _row(run: Run) -> dict[str, Any]:
     }
 
 
+def _listed(found: SiteRun) -> dict[str, Any]:
+    """Return the row of a run, with how far its array has come while it is in hand."""
+    row = _row(found.run)
+    if found.run.settled or found.run.resources.elements is None:
+        return row
+    return row | _elements(found.run, Path(_place(found).control_dir))
+
+
+def _place(found: SiteRun) -> Place:
+    return LocalWorkplace(found.work_base).place(found.run.job, found.run.attempt)
+
+
 def _cells(session: Session, row: Mapping[str, Any]) -> tuple[str, ...]:
     stage = "stage_held" if row["held"] else f"stage_{row['stage']}"
     words = {**row, "stage": session.say(stage)}
+    if "elements" in row:
+        ended, count = row["elements_ended"], row["elements"]
+        words["stage"] += session.say("site_elements", ended=ended, count=count)
     return tuple(_shown(words[name]) for name in _LISTED)
 
 
@@ -135,7 +151,7 @@ def show(session: Session, job_id: str, home: Path) -> None:
 
 def _facts(found: SiteRun) -> dict[str, Any]:
     run = found.run
-    place = LocalWorkplace(found.work_base).place(run.job, run.attempt)
+    place = _place(found)
     return {
         **_row(run),
         "epoch": run.epoch,

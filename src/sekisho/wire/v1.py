@@ -2,8 +2,8 @@
 
 Nothing here says what a job computes: command, parameters, names, exit code and reasons travel in
 the opaque envelopes (`sekisho.wire.envelope`), file contents as frames (`sekisho.wire.frames`).
-Of a name that a message says twice the last value counts, for everybody: one decoder reads it, once,
-and what is judged is what is done. It could be sent alone as well, so nothing is gained by it.
+Of a name that a message says twice the last value counts, for everybody: one decoder reads it,
+once; what is judged is what is done. It could be sent alone as well: nothing is gained by it.
 """
 
 from __future__ import annotations
