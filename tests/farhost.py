@@ -19,15 +19,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from sekisho.adapters.hosts.far import FarHost
+from tests.mounts import within_mounts
 from tests.sshd import Sshd, ordinary_user, reached, serving
 
 BUSYBOX: Final = shutil.which("busybox") or "busybox"
 #: What a start-up file of such a host prints before every command.
-#: Runs what follows the directory $0 and a number of bytes with a disk of that size there.
-_SMALL: Final = (
-    *("unshare", "--mount", "/bin/sh", "-c"),
-    'mount -t tmpfs -o "size=$1,mode=0777" none "$0" && shift && exec "$@"',
-)
 NOISE: Final = "*** Welcome to hpc. Maintenance on Friday. ***"
 
 
@@ -124,7 +120,9 @@ def far_host(
         settings += _noise(home)
     if shell is not None:
         settings.append(f'ForceCommand exec {shell} -c "$SSH_ORIGINAL_COMMAND"')
-    within = () if disk_bytes is None else (*_SMALL, str(home / "disk"), str(disk_bytes))
+    mount = 'mount -t tmpfs -o "size=$1,mode=0777" none "$0"'
+    small = str(home / "disk"), str(disk_bytes)
+    within = [] if disk_bytes is None else within_mounts(mount, *small)
     try:
         with (
             serving(place / "sshd", user=user, lines=settings, within=within) as server,

@@ -7,6 +7,7 @@ run in the foreground; clients know them by their environment alone.
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import shutil
@@ -18,16 +19,15 @@ from pathlib import Path
 from typing import Final
 
 from examples.demo.daemons import WAIT_S, Daemons
+from tests.mounts import within_mounts
 from tests.sshd import free_port
 
 _UNPACKED: Final = Path("/opt/sekisho-tests")
 PROGRAMS: Final = _UNPACKED / "usr/lib/gridengine"
 _SHARE: Final = _UNPACKED / "usr/share/gridengine"
 #: Runs what follows with the unpacked packages laid over /usr/lib, seen by nobody else.
-_WITHIN: Final = (
-    *("unshare", "--mount", "/bin/sh", "-c"),
-    'mount -t overlay overlay -o "lowerdir=$0/usr/lib:/usr/lib" /usr/lib && exec "$@"',
-    str(_UNPACKED),
+_WITHIN: Final = within_mounts(
+    'mount -t overlay overlay -o "lowerdir=$0/usr/lib:/usr/lib" /usr/lib', str(_UNPACKED)
 )
 _HOST: Final = (
     "hostname localhost\nload_scaling NONE\ncomplex_values NONE\nuser_lists NONE\n"
@@ -76,7 +76,7 @@ class GridEngine:
         host = socket.gethostname().split(".")[0]
         (common / "act_qmaster").write_text("localhost\n")
         (common / "host_aliases").write_text(f"localhost {host}\n")
-        start = (_SHARE / "default-bootstrap").read_text().replace("sgeadmin", "root")
+        start = (_SHARE / "default-bootstrap").read_text().replace("sgeadmin", getpass.getuser())
         start = start.replace("/var/spool/gridengine", str(base))
         (common / "bootstrap").write_text(start.replace("/usr/sbin", str(PROGRAMS)))
         usual = (_SHARE / "default-configuration").read_text()
@@ -90,7 +90,7 @@ class GridEngine:
             ("configuration", self.base / "configuration"),
             ("complexes", resources / "centry"),
             ("usersets", resources / "usersets"),
-            ("managers", "root"),
+            ("managers", getpass.getuser()),
         ):
             self._must("spooldefaults", kind, str(what))
         self.start_master()

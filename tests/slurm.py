@@ -1,4 +1,4 @@
-"""A real Slurm for tests: the demo's own, which anybody may start as root."""
+"""A real Slurm for tests: the demo's own, which anybody may start."""
 
 from examples.demo.slurm import Slurm, a_slurm
 

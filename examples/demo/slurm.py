@@ -5,6 +5,7 @@ The clients see it by SLURM_CONF alone; nothing outside its directory is touched
 
 from __future__ import annotations
 
+import getpass
 import os
 import secrets
 import shutil
@@ -23,8 +24,8 @@ _PROGRAMS: Final = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scance
 _CONF: Final = """\
 ClusterName=trial
 SlurmctldHost={host}(127.0.0.1)
-SlurmUser=root
-SlurmdUser=root
+SlurmUser={user}
+SlurmdUser={user}
 AuthType=auth/munge
 AuthInfo=socket={base}/munge/sock
 CredType=cred/munge
@@ -63,10 +64,9 @@ PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 
 def missing_programs() -> list[str]:
-    """Return what a Slurm needs and is not there: programs, or to be root."""
+    """Return the programs of a Slurm that are not there."""
     path = f"{os.environ.get('PATH', os.defpath)}:{_SBIN}"
-    lacking = [name for name in _PROGRAMS if shutil.which(name, path=path) is None]
-    return [*lacking, *(() if os.geteuid() == 0 else ("root",))]
+    return [name for name in _PROGRAMS if shutil.which(name, path=path) is None]
 
 
 def a_port() -> int:
@@ -95,7 +95,12 @@ class Slurm:
         key.write_bytes(secrets.token_bytes(128))
         key.chmod(0o600)
         text = _CONF.format(
-            host=self.host, base=base, controller=a_port(), node=a_port(), **(usual | settings)
+            host=self.host,
+            user=getpass.getuser(),
+            base=base,
+            controller=a_port(),
+            node=a_port(),
+            **(usual | settings),
         )
         self.conf.write_text("\n".join((text, *lines, "")))
 

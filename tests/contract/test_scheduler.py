@@ -273,13 +273,13 @@ class SchedulerContract:
         assert not runs(int(Path(spec.work_dir, "pid").read_text()))
 
     async def test_limits_bind_the_command(self, scheduler: Scheduler, tmp_path: Path) -> None:
-        limits = LaunchLimits(max_file_bytes=8192, max_open_files=40, max_processes=77)
+        limits = LaunchLimits(max_file_bytes=8192, max_open_files=40, max_processes=7777)
         look = "ulimit -f; ulimit -n; ulimit -c; cat /proc/self/limits"
         spec = a_launch(tmp_path, *SHELL, look, limits=limits)
         assert await ended(scheduler, spec) == (0, 0)
         told = Path(spec.control_dir, "stdout").read_text()
         assert told.splitlines()[:3] == ["16", "40", "0"]
-        assert "Max processes 77 77 processes" in " ".join(told.split())
+        assert "Max processes 7777 7777 processes" in " ".join(told.split())
 
     async def test_a_file_beyond_its_limit_ends_the_command(
         self, scheduler: Scheduler, tmp_path: Path

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.bare_site import SITE, BareWorld, bare_world
+from tests.mounts import within_mounts
 
 PASSPHRASE = "correct horse"
 CODE = "731942"
@@ -132,11 +133,7 @@ def guarded(tmp_path: Path) -> Iterator[BareWorld]:
 
 def in_place_of(folder: str, other: Path) -> list[str]:
     """Return the beginning of a command line that sees ``other`` where ``folder`` is."""
-    bound = f'mount --bind "{other}" {folder} && '
-    if os.geteuid() == 0:
-        return ["unshare", "--mount", "sh", "-c", f'{bound}exec "$@"', "sh"]
-    again = f"exec unshare -U --map-user={os.geteuid()} --map-group={os.getegid()}"
-    return ["unshare", "-Urm", "sh", "-c", f'{bound}{again} "$@"', "sh"]
+    return within_mounts('mount --bind "$0" "$1"', str(other), folder)
 
 
 def test_a_second_factor_is_asked_for_once_and_then_never_again(guarded: BareWorld) -> None:

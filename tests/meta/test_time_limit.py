@@ -131,8 +131,9 @@ def prepare(folder: Path, text: str, conftest: str = "") -> list[str]:
 
 
 def ran(argv: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    own = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
     return subprocess.run(
-        argv, cwd=folder, capture_output=True, text=True, check=False, timeout=SECONDS
+        argv, cwd=folder, env=own, capture_output=True, text=True, check=False, timeout=SECONDS
     )
 
 

@@ -8,12 +8,13 @@ import signal
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final
+from typing import BinaryIO, Final
 
 import anyio
 from anyio.abc import ByteReceiveStream, Process
 
 from sekisho.domain.errors import SekishoError, Unavailable
+from sekisho.site.desk import together
 from sekisho.site.host import MAX_ANSWER_BYTES, STANDARD_ENVIRONMENT, Answer
 
 _NOT_FOUND: Final = 127
@@ -33,22 +34,23 @@ class LocalHost:
         timeout_s: float = 60.0,
     ) -> Answer:
         try:
-            process = await anyio.open_process(
-                argv,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd=cwd,
-                env={**_account(), **STANDARD_ENVIRONMENT, **(env or {})},
-                start_new_session=True,
-            )
+            with _readable(stdin) as text:
+                process = await anyio.open_process(
+                    argv,
+                    stdin=text,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    cwd=cwd,
+                    env={**_account(), **STANDARD_ENVIRONMENT, **(env or {})},
+                    start_new_session=True,
+                )
         except (FileNotFoundError, PermissionError, NotADirectoryError) as fault:
             return Answer(_NOT_FOUND, b"", str(fault.strerror).encode())
         except OSError as fault:
             raise Unavailable("host.unreachable", why=os.strerror(fault.errno or 0)) from fault
         try:
             with anyio.fail_after(timeout_s):
-                return await _ended(process, stdin)
+                return await _ended(process)
         except TimeoutError:
             raise Unavailable("host.timeout", program=argv[0], seconds=timeout_s) from None
         finally:
@@ -58,24 +60,25 @@ class LocalHost:
                 await process.aclose()
 
 
-async def _ended(process: Process, stdin: bytes) -> Answer:
-    """Feed and drain ``process`` to its end."""
+def _readable(data: bytes) -> BinaryIO:
+    """Return a file in memory that holds ``data``: whoever does not read it breaks no pipe."""
+    text = open(os.memfd_create("stdin"), "w+b")  # noqa: SIM115 the caller closes it
+    text.write(data)
+    text.seek(0)
+    return text
+
+
+async def _ended(process: Process) -> Answer:
+    """Drain ``process`` to its end."""
     said: dict[str, bytes] = {}
 
     async def take(name: str, stream: ByteReceiveStream | None) -> None:
         said[name] = await _taken(stream)
 
-    try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(take, "stdout", process.stdout)
-            group.start_soon(take, "stderr", process.stderr)
-            if process.stdin is not None:
-                with suppress(anyio.BrokenResourceError, ConnectionError):  # it does not listen
-                    await process.stdin.send(stdin)
-                await process.stdin.aclose()
-            code = await process.wait()
-    except* SekishoError as faults:
-        raise faults.exceptions[0] from None
+    async with together() as group:
+        group.start_soon(take, "stdout", process.stdout)
+        group.start_soon(take, "stderr", process.stderr)
+        code = await process.wait()
     return Answer(code if code >= 0 else _SIGNAL_BASE - code, said["stdout"], said["stderr"])
 
 
