@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -219,10 +218,48 @@ def test_with_two_submitters_it_must_be_said_in_whose_name(home: Path, broker: O
     assert broker.calcs[accept_id]["status"] == "completed"
 
 
-def test_a_binary_result_is_marked_as_such(home: Path, broker: OldBroker) -> None:
-    accept_id = broker.add(calc(files={"in.txt": b"\0\xff"}))
+@pytest.mark.parametrize(
+    ("content", "kinds"),
+    [
+        (b"\0\xff", ("application/octet-stream;", "charset=binary")),
+        ("計算\n".encode(), ("text/plain;", "charset=utf-8")),
+        (b"42\n", ("text/plain;", "charset=us-ascii")),
+    ],
+)
+def test_a_result_is_marked_as_text_or_not(
+    home: Path, broker: OldBroker, content: bytes, kinds: tuple[str, str]
+) -> None:
+    accept_id = broker.add(calc(files={"in.txt": content}))
     serve(home, broker)
     file = broker.calcs[accept_id]["result_files"]["out.txt"]
-    assert base64.b64decode(file["content"]) == b"\0\xff"
-    assert file["mimetype2"] == "charset=binary"
-    assert json.dumps(file)
+    assert base64.b64decode(file["content"]) == content
+    assert (file["mimetype1"], file["mimetype2"]) == kinds
+
+
+def test_a_requested_result_that_is_missing_is_an_abnormal_end(
+    home: Path, broker: OldBroker
+) -> None:
+    (home.parent / "solve.sh").write_text("echo all is well\n")
+    accept_id = broker.add(calc())
+    serve(home, broker)
+    assert broker.calcs[accept_id]["status"] == "abnormal"
+    file = broker.calcs[accept_id]["result_files"]["out.txt"]
+    assert (file["content"], file["mimetype1"]) == ("", "Error")
+    assert "out.txt" in file["mimetype2"]
+
+
+@pytest.mark.parametrize(("confined", "got"), [(True, "kept"), (False, "a secret")])
+def test_what_an_old_broker_asks_for_is_confined_as_the_manifest_says(
+    home: Path, broker: OldBroker, tmp_path: Path, *, confined: bool, got: str
+) -> None:
+    """The second case is the control: without the line the program reads the secret."""
+    (tmp_path / "canary").write_text("a secret")
+    (tmp_path / "solve.sh").write_text(f"cat {tmp_path}/canary > out.txt || echo kept > out.txt\n")
+    grants = f'sandbox = {{ read = ["{tmp_path}/solve.sh"], network = false }}\n'
+    text = (home / "manifest.toml").read_text()
+    if confined:
+        (home / "manifest.toml").write_text(text.replace("time_limit_s", grants + "time_limit_s"))
+    accept_id = broker.add(calc())
+    serve(home, broker)
+    assert broker.calcs[accept_id]["status"] == "completed"
+    assert text_of(broker.calcs[accept_id]["result_files"]["out.txt"]).strip() == got

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sekisho.domain.limits import OFFER_TIME
 from sekisho.wire.frames import Frame
 from sekisho.wire.mint import Named, job_id_of
-from tests.compat.old_programs import STDOUT, OldAgent, said
+from tests.compat.old_programs import STDOUT, OldAgent, a_calc, first, said
 from tests.compat.old_world import SITES, OldWorld, old_world
 
 LATER = OFFER_TIME + timedelta(seconds=1)
@@ -203,7 +203,12 @@ def test_what_did_not_start_in_half_an_hour_is_expired_and_gone(
     pass_time(world, HALF_AN_HOUR)
     pass_time(world, LATER)
     assert state_of(world, accept_id) == "expired"
-    assert not workflow.known(accept_id)
+    for call in ("calc-status", "calc-progress", "get-calc-result"):
+        gone = workflow.line.get(call, params={"accept_id": accept_id})
+        assert said(gone) == (200, 400)
+        assert "期限" in first(gone)["message"]
+    stranger = world.workflow("bob").line.get("calc-status", params={"accept_id": accept_id})
+    assert "期限" not in first(stranger)["message"]
     assert said(workflow.allow(accept_id)) == (400, 400)
     assert agent.ask() is None
     assert not taken(agent, accept_id)
@@ -321,3 +326,36 @@ def test_every_call_of_either_side_is_counted_for_its_site(world: OldWorld) -> N
     meter = world.http.world.desk.meter
     assert meter.get("mint_site_calls", site="old-site", side="agent") == 7
     assert meter.get("mint_calls", call="calc-end", status="200") == 1
+
+
+@pytest.mark.parametrize(
+    ("who", "status"),
+    [("alice", 200), ("site:old-site", 200), ("admin:root", 403), ("monitor:eye", 403)],
+)
+def test_settings_are_read_again_for_whoever_works_on_the_old_paths(
+    world: OldWorld, who: str, status: int
+) -> None:
+    """Kills: a reading at the wish of anybody who has some token, or none."""
+    before = len(world.http.reloads)
+    assert world.line(who).post("reload-ini").status_code == status
+    assert len(world.http.reloads) - before == (status == 200)
+    nobody = world.line().post("reload-ini", headers={"Authorization": ""})
+    assert said(nobody) == (403, "0005")
+    assert len(world.http.reloads) - before == (status == 200)
+
+
+def test_a_site_that_is_switched_off_gets_nothing_and_ends_what_it_holds(world: OldWorld) -> None:
+    workflow, agent = world.workflow(), world.agent()
+    held, waiting = workflow.ready(), workflow.ready()
+    assert agent.ask() == held
+    steps(agent, held, 2)
+    world.http.world.desk.sites.switch("old-site", disabled=True)
+    assert said(agent.line.get("calc-request", params={"site_id": "old-site"})) == (200, "0300")
+    refused = workflow.line.post("add-calcinfo", json=a_calc())
+    assert refused.status_code >= 400
+    assert first(refused)["reason"] == "site.disabled"
+    for call, more in STEPS[2:]:
+        agent.step(call, held, **more)
+    assert workflow.status(held) == "completed"
+    world.http.world.desk.sites.switch("old-site", disabled=False)
+    assert agent.ask() == waiting

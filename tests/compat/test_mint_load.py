@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from sekisho.wire.mint_body import Content, Lifted, Lifter, Weaver
+from sekisho.config.broker import BrokerSettings
+from sekisho.wire.mint_body import MAX_DOCUMENT_BYTES, Content, Lifted, Lifter, Weaver
 from tests.compat.old_programs import House, OldAgent, OldWorkflow, a_calc, a_house, first, said
 
 MIB = 1 << 20
@@ -98,6 +99,14 @@ def test_a_large_file_passes_both_ways_in_constant_memory(house: House, tmp_path
         assert digest_of_file(lifted, result["content"]) == expected.hexdigest()
         lifted.spool.close()
     assert peak_mib(house) - before < GROWTH_MIB
+
+
+def test_unless_set_otherwise_two_gib_of_base64_may_pass_both_ways() -> None:
+    """Kills: a limit by default that is less than what old programs could always send."""
+    settings, content = BrokerSettings(), 3 << 29
+    assert settings.mint.max_body_bytes >= content // 3 * 4 + MAX_DOCUMENT_BYTES
+    quota = settings.quota
+    assert min(quota.job_bytes, quota.user_bytes, quota.site_bytes) >= 2 * content
 
 
 def test_a_body_that_never_ends_leaves_nothing_behind(house: House) -> None:

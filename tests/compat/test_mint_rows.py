@@ -134,6 +134,14 @@ def test_waiting_is_allowed_once(workflow: OldWorkflow) -> None:
     assert said(workflow.allow(accept_id)) == (400, 401)
 
 
+def test_waiting_is_not_allowed_once_it_has_started(workflow: OldWorkflow, agent: OldAgent) -> None:
+    accept_id = held(workflow, agent)
+    assert said(workflow.allow(accept_id)) == (400, 401)
+    agent.step("calc-params-complete", accept_id)
+    agent.step("calc-start", accept_id)
+    assert said(workflow.allow(accept_id)) == (400, 401)
+
+
 @pytest.mark.parametrize("body", [b"nonsense", b"{}", b'{"accept_id": 3}', b'{"accept_id": "x"}'])
 @pytest.mark.parametrize("call", ["allow-wait-calc", "cancel-wait-calc"])
 def test_without_an_id_there_is_nothing_to_wait_for(

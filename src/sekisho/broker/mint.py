@@ -198,7 +198,7 @@ class MintOrders:
     def allow(self, user: str, message: Named) -> Reply:
         """Let a registered calculation wait for its site."""
         if (found := self._find(user, message.accept_id)) is None:
-            return Reply("unknown_id", 400, 400)
+            return self._unknown(user, message.accept_id, 400)
         job, _ = found
         if job.state is not JobState.DRAFT:
             return Reply("already_waiting", 400, 401, site=job.site)
@@ -208,7 +208,7 @@ class MintOrders:
     def cancel(self, user: str, message: Named) -> Reply:
         """Withdraw a calculation that waits; by force, whatever it does. It is then forgotten."""
         if (found := self._find(user, message.accept_id)) is None:
-            return Reply("unknown_id", 400, 400)
+            return self._unknown(user, message.accept_id, 400)
         job, _ = found
         forced = message.delete == "force"
         if not forced and job.state not in (JobState.QUEUED, JobState.OFFERED):
@@ -221,18 +221,18 @@ class MintOrders:
 
     def status(self, user: str, accept_id: str) -> Reply:
         if (found := self._find(user, accept_id)) is None:
-            return Reply("unknown_id", 200, 400)
+            return self._unknown(user, accept_id, 200)
         return _told(status_of(*found), found[0])
 
     def progress(self, user: str, accept_id: str) -> Reply:
         if (found := self._find(user, accept_id)) is None:
-            return Reply("unknown_id", 200, 400)
+            return self._unknown(user, accept_id, 200)
         return _told(progress_of(*found), found[0])
 
     def result(self, user: str, accept_id: str) -> Reply | Files:
         """Return the results of an ended calculation. Call `received` when they were sent."""
         if (found := self._find(user, accept_id, again=True)) is None:
-            return Reply("unknown_id", 200, 400)
+            return self._unknown(user, accept_id, 200)
         job, note = found
         if not job.state.terminal:
             return Reply("not_ended", 200, 400, site=job.site)
@@ -262,12 +262,23 @@ class MintOrders:
         return found
 
     def _find(self, user: str, accept_id: str, *, again: bool = False) -> tuple[Job, Note] | None:
+        if (found := self._own(user, accept_id)) is None:
+            return None
+        return found if visible(self.desk, *found, again=again) else None
+
+    def _own(self, user: str, accept_id: str) -> tuple[Job, Note] | None:
         try:
             job = self.desk.jobs.get(job_id_of(accept_id), Tenant(submitter=user))
         except (NotFound, UsageError):
             return None
-        note = self.desk.note(job)
-        return (job, note) if visible(self.desk, job, note, again=again) else None
+        return job, self.desk.note(job)
+
+    def _unknown(self, user: str, accept_id: str, status: int) -> Reply:
+        """Say that there is no such calculation, or why it is there no more: none goes silently."""
+        job, note = self._own(user, accept_id) or (None, Note())
+        late = job is not None and job.state is JobState.EXPIRED
+        key = "expired" if late and note.old_client and not note.forgotten else "unknown_id"
+        return Reply(key, status, 400)
 
 
 def _told(word: str, job: Job) -> Reply:
