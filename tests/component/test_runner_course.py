@@ -27,7 +27,7 @@ from sekisho.domain.errors import (
 )
 from sekisho.domain.run import Stage
 from sekisho.domain.sitelog import Kind, verify
-from sekisho.site.release import MAX_DAMAGED
+from sekisho.site.release import MAX_DAMAGED, ROOM_SECONDS
 from sekisho.wire.envelope import Outcome, seal
 from tests.site_world import GOOD, RESULT, USER, World, a_command, a_manifest, leaves
 from tests.virtual_time import simulate
@@ -267,8 +267,6 @@ def test_a_word_that_changes_while_a_job_waits_refuses_it(tmp_path: Path) -> Non
         ("mailbox.fetch", StorageFull("fetch.disk_full"), "failed", "site.disk_full"),
         ("workplace.prepare", StorageFull("site.disk_full"), "failed", "site.disk_full"),
         ("workplace.prepare", Conflict("site.attempt_started"), "lost", "site.fate_unknown"),
-        ("workplace.stage", StorageFull("site.disk_full"), "failed", "site.disk_full"),
-        ("workplace.collect", StorageFull("site.disk_full"), "failed", "site.disk_full"),
         ("scheduler.submit", SekishoError("launch.failed", path="/x"), "failed", "launch.failed"),
     ],
 )
@@ -280,6 +278,43 @@ def test_a_fault_that_will_not_pass_ends_the_job_with_its_code(
     job = world.submit(inputs={"a.dat": b"1"})
     assert end_of(world, job) == (state, code)
     assert world.outcome(job).params.keys() <= {"command", "output", "limit"}
+
+
+@pytest.mark.parametrize("label", ["workplace.stage", "workplace.collect"])
+def test_what_was_computed_waits_for_room(tmp_path: Path, label: str) -> None:
+    """Kills: days of computing, given up because a disk was full for a moment."""
+    world = World(tmp_path)
+    world.plays["solve"] = [Play(leave=leaves(result_txt=RESULT))]
+    world.fail(label, StorageFull("site.disk_full"), times=30)
+    job = world.submit()
+    assert end_of(world, job) == ("succeeded", None)
+    assert world.outputs(job)["result.txt"] == RESULT
+    assert len(world.scheduler.started) == 1
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_what_was_computed_does_not_wait_for_room_for_ever(
+    tmp_path: Path, *, cancelled: bool
+) -> None:
+    """Nor once its submitter does not want it any more."""
+    world = World(tmp_path)
+    world.fail("workplace.stage", StorageFull("site.disk_full"), times=10**6)
+    job = world.submit()
+
+    async def story() -> tuple[str, float]:
+        async with world.serving():
+            await world.until(lambda: world.state(job) == "running")
+            began = world.clock.monotonic()
+            await world.until(lambda: world.clock.monotonic() > began + 100)
+            assert world.state(job) == "running"
+            if cancelled:
+                world.cancel(job)
+            state = await world.ended(job, within_s=2 * ROOM_SECONDS)
+            return state, world.clock.monotonic() - began
+
+    state, waited_s = simulate(world.clock, story)
+    assert (state, world.outcome(job).code) == ("failed", "site.disk_full")
+    assert waited_s < 600 if cancelled else waited_s > ROOM_SECONDS - 600
 
 
 def test_inputs_that_found_no_room_are_not_kept(tmp_path: Path) -> None:

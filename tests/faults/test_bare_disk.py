@@ -6,6 +6,7 @@ Nothing is started twice, nothing is told that is not so, and it goes on when th
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -28,6 +29,10 @@ JOB = "job_" + "0" * 26
 TOKEN = "0123456789abcdef"
 SECONDS = 120
 DISK_BYTES = 8 << 20
+DISK_NAMES = 600
+PAGE = 4096
+#: A job there takes more of both than the one, and less than the other.
+FEWEST, MOST = 4, 60
 
 
 @pytest.fixture
@@ -94,7 +99,7 @@ def small(tmp_path: Path) -> Iterator[tuple[BareWorld, SmallDisk]]:
     """A site whose jobs are on a disk of their own."""
     (tmp_path / "base").mkdir(mode=0o700)
     disk = SmallDisk(tmp_path / "base")
-    with bare_world(tmp_path, within=disk.before(DISK_BYTES)) as made:
+    with bare_world(tmp_path, within=disk.before(DISK_BYTES, DISK_NAMES)) as made:
         disk.pid = made.server.process.pid if made.server.process else 0
         made.program("once", f'echo started >>"{made.place}/starts"; cp in.dat out.dat')
         yield made, disk
@@ -166,3 +171,80 @@ def test_inputs_that_find_no_room_at_a_bare_site_are_waited_for(
     assert result.state == "succeeded"
     assert (tmp_path / "got" / "out.dat").read_bytes() == given.read_bytes()
     assert starts(world) == ["started"]
+
+
+@pytest.mark.time_limit(600)
+@pytest.mark.parametrize("what", ["pages", "names"])
+def test_a_bare_site_whose_disk_is_full_at_any_write_costs_time_and_no_start(
+    small: tuple[BareWorld, SmallDisk], tmp_path: Path, what: str
+) -> None:
+    """The disk has room for so much, and for one more in the next job, until a job needs no more.
+
+    Kills: a word that nobody understands, an input that is half there, a job that waits for ever,
+    a cancelled start. The program itself may find no room; then it fails as it says.
+    """
+    world, disk = small
+    told: set[str] = set()
+    for room in range(MOST):
+        given = tmp_path / f"in{room}"
+        given.write_bytes(os.urandom(3 * PAGE))
+        disk.leave(**{what: room})
+        spec = JobSpec(site=SITE, command="once", inputs={"in.dat": given}, outputs=["out.dat"])
+        codes, ended = a_full_course(world, disk, spec, tmp_path / f"got{room}")
+        assert codes <= {"bare.storage"}, (room, codes)
+        told |= codes
+        assert starts(world) == ["started"], (room, codes, ended)
+        (world.place / "starts").unlink()
+        if ended == "succeeded":
+            assert (tmp_path / f"got{room}" / "out.dat").read_bytes() == given.read_bytes()
+            if not codes:
+                break
+        else:
+            assert (ended, codes) == ("failed", set()), room
+        for old in disk.root.glob("job_*"):
+            shutil.rmtree(old)
+    assert told == {"bare.storage"}
+    assert FEWEST < room < MOST - 1
+
+
+def a_full_course(
+    world: BareWorld, disk: SmallDisk, spec: JobSpec, into: Path
+) -> tuple[set[str], str]:
+    """Return what was waited for until there was room again, and the state of the job's end."""
+    codes: set[str] = set()
+    news = threading.Event()
+
+    def hear(error: SekishoError | None, _: float) -> None:
+        codes.update([error.code] if error else [])
+        news.set()
+
+    with world.client(on_pause=hear) as client, ThreadPoolExecutor(1) as beside:
+
+        def course() -> str:
+            try:
+                job = client.submit(spec)
+                state = job.wait(timeout=SECONDS).state
+                if state == "succeeded":
+                    job.result(into, timeout=SECONDS)
+                return state
+            finally:
+                news.set()
+
+        ended = beside.submit(course)
+        assert news.wait(SECONDS)
+        disk.free()
+        return codes, ended.result(SECONDS)
+
+
+def test_a_cancel_for_which_there_is_no_room_is_waited_for_and_cancels(
+    small: tuple[BareWorld, SmallDisk], host: BareHost
+) -> None:
+    """Kills: a latch that is nobody's, after which a job that never started is lost."""
+    _, disk = small
+    host.make(JOB, b"{}")
+    disk.leave(names=1)
+    assert full(lambda: host.cancel(JOB)) == "bare.storage"
+    assert word(host) == "making"
+    disk.free()
+    host.cancel(JOB)
+    assert word(host) == "cancelled"

@@ -25,7 +25,7 @@ from tests.faults.program import call
 from tests.faults.trio import SITE, WHOLE_LIFE, Trio
 from tests.proxy import HOST
 
-#: Puts a file system of $2 bytes over the directory $1, with what it holds, and goes on as $3….
+#: Puts a file system of a size, $2, over the directory $1, with what it holds; goes on as $3….
 SMALL = """
 cp -a "$1" "$1.kept" && mount -t tmpfs -o "size=$2,mode=0700" none "$1" &&
 cp -a "$1.kept/." "$1/" && shift 2 && exec "$@"
@@ -45,10 +45,23 @@ class SmallDisk:
     def root(self) -> Path:
         return Path(f"/proc/{self.pid}/root{self.place}")
 
-    def before(self, size: int) -> tuple[str, ...]:
-        """Return what a program's command line is an argument of, to have this disk."""
+    def before(self, size: int, names: int = 100_000) -> tuple[str, ...]:
+        """Return what a program's command line is an argument of, to have this disk.
+
+        It has room for ``size`` bytes and so many ``names``.
+        """
         alone = ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "-Urm")
-        return (*alone, "sh", "-c", SMALL, "sh", str(self.place), str(size))
+        what = f"{size},nr_inodes={names}"
+        return (*alone, "sh", "-c", SMALL, "sh", str(self.place), what)
+
+    def leave(self, *, pages: int | None = None, names: int | None = None) -> None:
+        """Let there be room for exactly so much more."""
+        (self.root / "ballast").touch()
+        seen = os.statvfs(self.root)
+        if pages is not None:
+            (self.root / "ballast").write_bytes(bytes((seen.f_bavail - pages) * seen.f_frsize))
+        for number in range(0 if names is None else seen.f_ffree - names):
+            (self.root / f"ballast.{number}").touch()
 
     def fill(self) -> None:
         """Write until not one byte more can be written."""
@@ -62,7 +75,8 @@ class SmallDisk:
                         raise
 
     def free(self) -> None:
-        (self.root / "ballast").unlink()
+        for ballast in self.root.glob("ballast*"):
+            ballast.unlink()
 
 
 @contextmanager

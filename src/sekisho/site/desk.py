@@ -137,6 +137,7 @@ class Control:
     just_submitted: bool = False  #: it was submitted, and nobody has looked since
     prepared: int = 0  #: the attempt for which the directories were made
     filled: int = 0  #: the attempt whose inputs this process has seen whole
+    full_since: float | None = None  #: monotonic time of the first copy that found no room
     damaged: int = 0  #: how often the copy of what leaves was found damaged
 
     def cancel(self) -> None:

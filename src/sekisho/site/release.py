@@ -27,6 +27,8 @@ from sekisho.wire.envelope import open_request, seal
 
 log = structlog.get_logger()
 
+#: How long what was computed waits for room on the site's disk before its job fails.
+ROOM_SECONDS: Final = 86_400.0
 #: How often a copy may be found damaged before its job fails: the disk does not keep it.
 MAX_DAMAGED: Final = 5
 _KINDS = {
@@ -101,7 +103,7 @@ class Release:
             return await self.close(run, Stage.CANCELLED, None)
         fault = await self._finished(run, control)
         collected = await at_workplace(run, self._collected, run, fault)
-        return collected or await self.close(run, Stage.FAILED, DISK_FULL)
+        return collected or await self._without_room(run, control)
 
     def _collected(self, run: Run, fault: Fault | None) -> Run | None:
         """Copy, decide, record; None when there is no room for the copy."""
@@ -110,6 +112,14 @@ class Release:
         except StorageFull:
             return None
         return self._decided(advance(run, Stage.COLLECTED), copy)
+
+    async def _without_room(self, run: Run, control: Control) -> Run:
+        """Have the copy tried again for as long as somebody may make room and wants the result."""
+        now = self._desk.clock.monotonic()
+        control.full_since = now if control.full_since is None else control.full_since
+        if control.stop is Stop.CANCEL or now - control.full_since >= ROOM_SECONDS:
+            return await self.close(run, Stage.FAILED, DISK_FULL)
+        raise StorageFull(DISK_FULL.code)
 
     async def _finished(self, run: Run, control: Control) -> Fault | None:
         """Have done what comes after a command that ended well; return what went wrong."""

@@ -5,7 +5,8 @@
 # 1. Everything of a job is in BASE/ID, a directory of our own with mode 0700:
 #      record    what the submitter asked for (makes the job durable)
 #      ready     all inputs are there; `inputs`, if there are any, is a little older than any output
-#      control/  latch, exit record and printed text of wrapper.sh; `cancel` when asked to
+#      control/  latch, exit record and printed text of wrapper.sh; `cancel` when asked to;
+#                `roomless` when the last start found no room, until somebody was told
 #      work/     the program's directory; below `.sekisho-coming`, until the start, an input while it comes
 # 2. `control/latch` is made once: by the wrapper, which then starts the program, or by `cancel`,
 #    and then nothing ever starts. Absence proves nothing.
@@ -78,11 +79,11 @@ alone() { # run the rest in a session of its own that outlives the line
 
 mark_inputs() { # a file of the program is told from an input: it is newer than `inputs`
     [ -n "$(find work -prune ! -empty)" ] || return 0
-    : >inputs || fail storage
+    true >inputs || fail storage
     round=0
     while # until the file system's clock has moved on
         rm -f control/probe
-        : >control/probe
+        true >control/probe || fail storage
         [ -z "$(find control/probe -cnewer inputs)" ] && [ "$round" -lt 300 ]
     do
         sleep 0.01 2>/dev/null || sleep 1
@@ -102,16 +103,18 @@ settle() { # let a transfer that was cut off keep what it had; what a killed one
 
 launch() { # $1: token, $2: wrapper, then the program
     # what the wrapper cannot write it cannot tell: it would only leave
-    { printf '%-512s\n' room >control/room && : >control/room; } 2>/dev/null || fail storage
+    { printf '%-512s\n' room >control/room && true >control/room; } 2>/dev/null || fail storage
     token=$1
     wrapper=$2
     shift 2
     CALC_DIR=$work
     export CALC_DIR
     cd work || fail absent
-    # The leader of the group ends what is left of it, itself included, after the wrapper.
-    alone sh -c 'trap : HUP INT QUIT TERM; sh -c "$@"; kill -s KILL 0' leader \
-        "$wrapper" wrapper.sh ../control "$token" - -- sh -c 'exec 2>&1; exec "$@"' program "$@"
+    # The leader of the group ends what is left of it, itself included, after the wrapper; one that
+    # gave the latch back found no room, and a new name needs some.
+    alone sh -c 'trap : HUP INT QUIT TERM; sh -c "$@"
+        [ "$?" -ne 74 ] || mv -f ../control/room ../control/roomless; kill -s KILL 0' leader "$wrapper" \
+        wrapper.sh ../control "$token" - -- sh -c 'exec 2>&1; exec "$@"' program "$@"
     cd ..
 }
 
@@ -161,7 +164,7 @@ make) # SIZE; stdin: the record, whole only with so many bytes: a cut line looks
     made=
     size=$4
     mkdir -p -- "$base" 2>/dev/null
-    mkdir -m 0700 -- "$dir" 2>/dev/null
+    mkdir -m 0700 -- "$dir" 2>/dev/null || [ -e "$dir" ] || fail storage
     enter
     if [ ! -f record ]; then
         mkdir -p control work || fail storage
@@ -180,7 +183,7 @@ make) # SIZE; stdin: the record, whole only with so many bytes: a cut line looks
     fi
     if [ -n "$made" ] && [ "$#" -gt 4 ]; then
         shift 4
-        : >ready || fail storage
+        true >ready || fail storage
         launch "$@"
     elif [ -z "$made" ] && [ ! -e ready ]; then
         settle
@@ -207,10 +210,13 @@ start) # TOKEN WRAPPER ARGV...
     if [ ! -e ready ]; then
         rmdir "$coming" 2>/dev/null
         mark_inputs
-        : >ready || fail storage
+        true >ready || fail storage
         sync ready 2>/dev/null || sync
     fi
-    [ -d control/latch ] || [ -e control/exit ] || launch "$@"
+    if [ ! -d control/latch ] && [ ! -e control/exit ]; then
+        [ ! -e control/roomless ] || { rm -f control/roomless && fail storage; } # tell, then try again
+        launch "$@"
+    fi
     word=$(state)
     printf 'state %s\n' "${word%% *}"
     ;;
@@ -249,9 +255,9 @@ look) # ID... are in pairs: an id, and the word that was seen last; $2 seconds t
 cancel)
     enter
     if mkdir control/latch 2>/dev/null; then
-        { : >control/latch/cancelled; } 2>/dev/null || { rmdir control/latch && fail storage; }
+        { true >control/latch/cancelled; } 2>/dev/null || { rmdir control/latch && fail storage; }
     else
-        [ -d control/latch ] && { : >control/cancel; } 2>/dev/null || fail storage
+        [ -d control/latch ] && { true >control/cancel; } 2>/dev/null || fail storage
         kill_all TERM
         alone sh -c "$4" sekisho finish "$base" "$id"
     fi
@@ -270,7 +276,7 @@ finish) # some seconds after `cancel`: no more asking
 left) # what the program left: its files as "SIZE BLOCKS NAME" and NUL, after a line that says where
     enter
     [ -f control/exit ] || fail running
-    [ -e control/swept ] || { kill_all KILL && : >control/swept; }
+    [ -e control/swept ] || { kill_all KILL && true >control/swept; }
     printf 'log %s\n' "$(wc -c <control/stdout 2>/dev/null || printf 0)"
     listed || { # the program has closed a folder
         find work -type d ! -perm -0700 -exec chmod u+rwx {} \;

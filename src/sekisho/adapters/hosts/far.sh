@@ -55,7 +55,7 @@ enter_base() { # be in the base, if it is what an earlier `prepare` marked; with
     [ "$top" != / ] || fault root
     [ "$top" != "$(CDPATH= cd -P -- "${HOME:-/}" 2>/dev/null && pwd -P)" ] || fault home
     if [ "$1" = new ] && [ -z "$(ls -A)" ]; then
-        : >"$mark" || fault full
+        true >"$mark" || fault full
     fi
     { [ -f "$mark" ] && [ ! -h "$mark" ] && [ -O "$mark" ]; } || fault unmarked
 }
@@ -267,7 +267,7 @@ purge) # JOB
     ;;
 look) # PYTHON...: what there is on this host
     enter_base new
-    : >".probe-$$" && rm -f ".probe-$$" || fault full
+    true >".probe-$$" && rm -f ".probe-$$" || fault full
     printf 'free %s\n' "$(free_kib)"
     printf 'clock %s\n' "$(date +%s)"
     printf 'shell %s\n' "$(readlink -f /proc/$$/exe 2>/dev/null || printf -)"

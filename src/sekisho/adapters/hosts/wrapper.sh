@@ -99,7 +99,10 @@ sekisho_write_record() {
     sekisho_tool sync "$sekisho_control/exit" "$sekisho_control"
 }
 
-sekisho_tool mkdir "$sekisho_control/latch" || exit 75
+if ! sekisho_tool mkdir "$sekisho_control/latch"; then
+    [ -e "$sekisho_control/latch" ] || [ -h "$sekisho_control/latch" ] || exit 74 # no room for it
+    exit 75
+fi
 
 read -r sekisho_boot </proc/sys/kernel/random/boot_id
 read -r sekisho_host </proc/sys/kernel/hostname
@@ -111,6 +114,7 @@ sekisho_began=$sekisho_up
 printf '%-199s\n' reserved >"$sekisho_control/exit.new" || sekisho_not_started
 printf 'start %s %s %s %s %s %s .\n' "$sekisho_token" "$$" "$sekisho_ticks" "$sekisho_boot" \
     "$((sekisho_began / 100))" "$sekisho_host" >"$sekisho_control/latch/start" || sekisho_not_started
+true >>"$sekisho_control/stdout" 2>>"$sekisho_control/stderr" || sekisho_not_started
 sekisho_tool sync "$sekisho_control/exit.new" "$sekisho_control/latch/start" \
     "$sekisho_control/latch" "$sekisho_control" || sekisho_not_started
 
