@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 TOKEN: Final = "an-old-token-0123"
+_ASKED: Final = ("calc-status", "calc-progress", "get-calc-result")
 #: What each call needs and brings.
 _STEPS: Final = {
     "calc-params-complete": ("sending params", "complete send"),
@@ -32,6 +33,8 @@ class OldBroker:
     cut: list[str] = field(default_factory=list)
     quicker: list[str] = field(default_factory=list)  #: another agent takes these before us
     sites: set[str] = field(default_factory=set)  #: under which names agents asked
+    refused: list[str] = field(default_factory=list)  #: calls that get code 400
+    inside: bool = False  #: results stand within the one entry of `errors`, not beside it
     url: str = ""
 
     def add(self, info: dict[str, Any]) -> str:
@@ -41,19 +44,47 @@ class OldBroker:
 
     def answer(self, call: str, given: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         self.calls.append(call)
-        calc = self.calcs.get(str(given.get("accept_id")))
+        if call in self.refused:
+            return 400, _entry(400, message="no")
         if call == "calc-request":
             self.sites.add(str(given["site_id"]))
-            waiting = (i for i, c in self.calcs.items() if c["progress"] == "not start")
-            accept_id = next(waiting, None)
+            accept_id = next((i for i, calc in self.calcs.items() if _waits(calc)), None)
             return 200, _entry("0300") if accept_id is None else _entry(200, accept_id=accept_id)
+        if call == "add-calcinfo":
+            accept_id = self.add(given["calc-info"])
+            self.calcs[accept_id]["registered"] = True
+            return 200, _entry(200, accept_id=accept_id)
+        return self._of_one(call, str(given.get("accept_id")), given)
+
+    def _of_one(
+        self, call: str, accept_id: str, given: dict[str, Any]
+    ) -> tuple[int, dict[str, Any]]:
+        calc = self.calcs.get(accept_id)
         if calc is None:
-            return (200 if call == "calc-progress" else 400), _entry(400)
-        if call == "calc-progress":
-            return 200, _entry(200, message=f"status:{calc['progress']}")
-        if call == "calc-params" and given["accept_id"] in self.quicker:
+            return (200 if call in _ASKED else 400), _entry(400, message="unknown")
+        if call in _ASKED:
+            return 200, self._told(call, accept_id, calc)
+        if call == "cancel-wait-calc":
+            del self.calcs[accept_id]
+            return 200, _entry(200)
+        if call == "calc-params" and accept_id in self.quicker:
             calc["progress"] = "sending params"
         return 200, _params(calc) if call == "calc-params" else _step(calc, call, given)
+
+    def _told(self, call: str, accept_id: str, calc: dict[str, Any]) -> dict[str, Any]:
+        """Answer a question of the workflow's side; results are forgotten with their answer."""
+        if call != "get-calc-result":
+            return _entry(200, message=f"status:{calc[call.removeprefix('calc-')]}")
+        if calc["progress"] != "got return":
+            return _entry(400, message="not yet")
+        del self.calcs[accept_id]
+        found = {"result-info": {"result_files": calc["result_files"]}}
+        entry = _entry(200)
+        return {"errors": [entry["errors"][0] | found]} if self.inside else entry | found
+
+
+def _waits(calc: dict[str, Any]) -> bool:
+    return calc["progress"] == "not start" and not calc.get("registered")
 
 
 def _params(calc: dict[str, Any]) -> dict[str, Any]:
@@ -64,6 +95,8 @@ def _params(calc: dict[str, Any]) -> dict[str, Any]:
 
 
 def _step(calc: dict[str, Any], call: str, given: dict[str, Any]) -> dict[str, Any]:
+    if call == "allow-wait-calc":
+        return _entry(200 if calc.pop("registered", False) else 401)
     before, after = _STEPS[call]
     if calc["progress"] != before:
         return _entry(400, message="wrong order")

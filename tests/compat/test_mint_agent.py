@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ import pytest
 from sekisho.cli.exit import LATER
 from sekisho.wire.mint import job_id_of
 from tests.compat.old_broker import TOKEN, OldBroker, old_broker
+from tests.compat.old_lines import run
 from tests.compat.old_programs import STDERR, STDOUT, a_calc, text_of
 from tests.faults.trio import private
 from tests.integration.http_process import failing, sekisho
+from tests.waiting import until
 
 COMMAND = "/opt/solver/bin/solve"
 MANIFEST = """\
@@ -67,7 +70,7 @@ def serve(home: Path, broker: OldBroker) -> None:
     for _ in range(20):
         status, text = failing("agent", "--once", "--dir", home, "--mint", broker.url)
         assert status in (0, LATER, 69), text
-        open_calcs = {c["progress"] for c in broker.calcs.values()} - {"got return"}
+        open_calcs = {c["progress"] for c in list(broker.calcs.values())} - {"got return"}
         if status == 0 and not open_calcs:
             return
     raise AssertionError(broker.calcs)
@@ -263,3 +266,39 @@ def test_what_an_old_broker_asks_for_is_confined_as_the_manifest_says(
     serve(home, broker)
     assert broker.calcs[accept_id]["status"] == "completed"
     assert text_of(broker.calcs[accept_id]["result_files"]["out.txt"]).strip() == got
+
+
+# ------------------------------------------------------------------------- both ends new
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_our_workflow_line_and_our_agent_meet_at_an_old_broker(
+    home: Path, broker: OldBroker, tmp_path: Path, *, inside: bool
+) -> None:
+    """Old answers in both of their forms; the broker has forgotten the calculation at the end."""
+    broker.inside = inside
+    (tmp_path / "wf").mkdir()
+    (tmp_path / "wf" / "in.txt").write_text("入力")
+    words = (broker.url, "company", f"file:{home}/token", COMMAND, "in.txt", "out.txt")
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(run, "workflow", *words, cwd=tmp_path / "wf")
+        until(lambda: "allow-wait-calc" in broker.calls)
+        serve(home, broker)
+        status, out, err = ended.result(120)
+    assert status == 0, err
+    assert (tmp_path / "wf" / "out.txt").read_text() == "入力"
+    assert (tmp_path / "wf" / STDOUT).read_text() == "done\n"
+    assert f"{STDERR}: " in out
+    assert broker.calcs == {}
+
+
+def test_our_workflow_line_hears_an_old_brokers_refusals(
+    home: Path, broker: OldBroker, tmp_path: Path
+) -> None:
+    """And lets nothing behind that it could not let wait."""
+    broker.refused.append("allow-wait-calc")
+    words = (broker.url, "company", f"file:{home}/token", COMMAND, "", "out.txt")
+    status, _, err = run("workflow", *words, cwd=tmp_path)
+    assert (status, "mint.answer" in err) == (1, True)
+    assert broker.calcs == {}
+    assert broker.calls[-1] == "cancel-wait-calc"

@@ -18,32 +18,12 @@ import pytest
 from sekisho.wire.mint import job_id_of
 from tests.bare_site import SITE, BareWorld, bare_world
 from tests.compat.old_broker import TOKEN, OldBroker, old_broker
+from tests.compat.old_lines import SECONDS, argv, run
 from tests.compat.old_programs import LISTED, STDOUT, House, OldAgent, a_house, text_of
 from tests.compat.test_mint_agent import MANIFEST, calc
 from tests.faults.program import clean_environ
 from tests.faults.trio import private
 from tests.integration.http_process import sekisho
-
-SECONDS = 60
-
-
-def argv(entry: str, *words: str | Path) -> list[str]:
-    code = f"from sekisho.cli.mint_main import {entry}; {entry}()"
-    return [sys.executable, "-c", code, *map(str, words)]
-
-
-def run(entry: str, *words: str | Path, cwd: Path, **environ: str) -> tuple[int, str, str]:
-    done = subprocess.run(
-        argv(entry, *words),
-        cwd=cwd,
-        env=clean_environ(cwd) | environ,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")

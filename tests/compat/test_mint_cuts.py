@@ -15,8 +15,8 @@ import httpx2
 import pytest
 
 from sekisho.api import JobSpec, connect
+from tests.compat.old_lines import run
 from tests.compat.old_programs import House, OldAgent, OldWorkflow, a_house, said, text_of
-from tests.compat.test_mint_commands import run
 from tests.compat.test_mint_mixtures import prepared
 from tests.faults.trio import private
 from tests.integration.http_process import failing

@@ -160,7 +160,12 @@ def test_what_no_disk_holds_is_refused_and_not_registered() -> None:
         answer = workflow.line.post("add-calcinfo", json=a_calc(files={"a": bytes(10_000)}))
         assert said(answer) == (507, 507)
         assert workflow.line.get("get-calcinfo").json() == {}
+        endless = b'{"calc-info": {"parameter_files": {"a": ["' + b"A" * (2 << 20)
+        for call in ("add-calcinfo", "send-results"):
+            assert said(workflow.line.post(call, content=endless)) == (507, 507)
         policy.value = replace(policy.value, free_floor_bytes=0)
+        for call in ("add-calcinfo", "send-results"):
+            assert said(workflow.line.post(call, content=endless)) == (400, 400)
         assert workflow.add()
 
 

@@ -14,6 +14,7 @@ from sekisho.adapters.mint_line import MintLine
 from sekisho.adapters.mint_shelf import MintShelf
 from sekisho.domain.errors import Unavailable
 from sekisho.domain.token import Secret
+from sekisho.wire.mint import job_id_of
 from tests.compat.old_broker import TOKEN, OldBroker, old_broker
 from tests.compat.test_mint_agent import calc
 from tests.virtual_time import VirtualClock
@@ -73,3 +74,26 @@ async def test_a_question_that_failed_is_no_question(broker: OldBroker, tmp_path
                 await poll(mailbox)
         assert await poll(mailbox) == 1
     assert waiting.clock.passed == 0
+
+
+async def test_a_calculation_that_was_deleted_is_cancelled_at_the_next_question(
+    broker: OldBroker, tmp_path: Path
+) -> None:
+    """Kills: computing on for nobody, for hours; and asking on about what is being stopped."""
+    waiting = Waiting()
+    accept_id = broker.add(calc())
+    job = job_id_of(accept_id)
+    async with a_mailbox(broker, tmp_path, waiting) as mailbox:
+
+        async def cancelled(*cancelling: str) -> list[str]:
+            waiting.clock.passed += 30
+            answer = await mailbox.poll(free=0, holds=[job], cancelling=cancelling, wait_s=20)
+            return answer.cancel
+
+        assert await poll(mailbox) == 1
+        assert await cancelled() == []
+        del broker.calcs[accept_id]
+        assert await cancelled() == [job]
+        asked = broker.calls.count("calc-progress")
+        assert await cancelled(job) == []
+        assert broker.calls.count("calc-progress") == asked

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from msgspec import Struct
 
 from sekisho.adapters.mint_line import Entry, MintLine
-from sekisho.domain.errors import Refused, SekishoError, StorageFull, Unavailable
+from sekisho.domain.errors import Refused, StorageFull, Unavailable
 from sekisho.domain.files import RelPath
 from sekisho.transfer.fetch import fetch_files
 from sekisho.transfer.spooled import SpooledTree
@@ -38,11 +38,17 @@ class ResultInfo(Struct, kw_only=True):
     result_files: dict[str, ResultFile] = {}
 
 
+class _Entry(Struct, kw_only=True, rename={"result_info": "result-info"}):
+    code: int | str = 0
+    message: str = ""
+    result_info: ResultInfo | None = None
+
+
 class _Result(Struct, kw_only=True, rename={"result_info": "result-info"}):
     """Results stand beside `errors`, or within their one entry."""
 
     result_info: ResultInfo | None = None
-    errors: list[dict[str, Any]] = []
+    errors: list[_Entry] = []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,12 +176,8 @@ def _passed(call: str, entry: Entry) -> Entry:
 
 def _results(body: Lifted) -> Mapping[str, ResultFile]:
     answer = body.decoded(_Result)
-    if answer.result_info is not None:
-        return answer.result_info.result_files
-    entry = answer.errors[0] if answer.errors else {}
-    raise _refused(entry)
-
-
-def _refused(entry: dict[str, Any]) -> SekishoError:
-    text = str(entry.get("message", ""))
-    return Refused("mint.answer", call="get-calc-result", code=entry.get("code"), text=text)
+    entry = answer.errors[0] if answer.errors else _Entry()
+    found = answer.result_info or entry.result_info
+    if found is None:
+        raise Refused("mint.answer", call="get-calc-result", code=entry.code, text=entry.message)
+    return found.result_files
