@@ -39,6 +39,10 @@ NOTHING: Final = "nothing"
 COPY: Final = "copy"
 _COMMAND_SECONDS: Final = 120.0
 _READY_SECONDS: Final = 60.0
+#: A site's agent is held back by the modes of files; root is not, with all of its capabilities.
+_ORDINARY: Final = (
+    ("setpriv", "--inh-caps=-all", "--bounding-set=-all") if os.geteuid() == 0 else ()
+)
 #: A command that does nothing, and one that copies its input to its output.
 _MANIFEST: Final = f"""\
 schema = 1
@@ -155,7 +159,8 @@ class World:
     def start_agent(self) -> Server:
         """Let the site join, start its agent, and return it when it polls."""
         self.run(self.site_dir, "site", "join", "--dir", ".", "--invitation-file", "invitation")
-        server = self.start(self.site_dir, ("sekisho", "agent", "--dir", "."), "agent")
+        argv = (*_ORDINARY, "sekisho", "agent", "--dir", ".")
+        server = self.start(self.site_dir, argv, "agent")
         server.wait_until(lambda: self.polling() > 0, _READY_SECONDS)
         return server
 

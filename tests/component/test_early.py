@@ -56,7 +56,7 @@ class MemoryEarly:
     dropped: list[str | None] = field(default_factory=list)
     most: int = 0
 
-    async def fetch(self, coming: Coming, ref: TreeRef, allow: Callable[[Tree], None]) -> None:
+    async def fetch(self, coming: Coming, ref: TreeRef, allow: Callable[[Tree], Tree]) -> None:
         del ref
         self.begun.append(coming.job)
         if self.errors:

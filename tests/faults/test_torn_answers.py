@@ -34,6 +34,7 @@ from sekisho.site.host import STANDARD_ENVIRONMENT, Answer
 from sekisho.site.scheduler import Ticket
 from sekisho.site.workplace import CollectCaps, Collected
 from tests.launching import a_launch
+from tests.modes import ORDINARY
 from tests.unit.test_dialects import PBS_TWO, TABLES
 
 JOB = "job_" + "0" * 26
@@ -41,8 +42,6 @@ TOKEN = "0123456789abcdef"
 START = "start {token} 1 2 boot 3 host ."
 EXIT = f"{f'exit {TOKEN} 7 1000 2000 .':<199}\n"
 LISTINGS = [(system, text, code) for system, text, code, rows in TABLES if len(rows) > 1]
-#: Root is not above modes without its capabilities.
-ORDINARY = ("setpriv", "--inh-caps=-all", "--bounding-set=-all") if os.geteuid() == 0 else ()
 
 
 @dataclass

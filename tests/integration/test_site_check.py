@@ -29,6 +29,7 @@ from tests.integration.bad_network import (
     proxying,
 )
 from tests.integration.http_process import broker_process, sekisho
+from tests.modes import obeyed
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
@@ -452,6 +453,30 @@ def test_every_trial_passes_on_a_local_disk_and_can_fail(tmp_path: Path) -> None
         assert attempt(good) == ""
         with pytest.raises(OSError):  # noqa: PT011 (which one is the system's business)
             attempt(tmp_path / "gone")
+
+
+READING = """
+[[command]]
+name = "reads"
+argv = ["/bin/true"]
+time_limit_s = 1
+[[command.input]]
+path = "in/**"
+read_only = true
+"""
+
+
+def test_read_only_inputs_that_no_mode_protects_are_told_of(tmp_path: Path) -> None:
+    """As root, that is; an ordinary account is held back."""
+    home = a_place(tmp_path, "https://127.0.0.1:1")
+    powerless = ("work", "check.modes_powerless")
+    assert powerless not in faults(findings_of(home))
+    manifest = home / "manifest.toml"
+    manifest.write_text(manifest.read_text() + READING)
+    assert (powerless in faults(findings_of(home))) == (os.geteuid() == 0)
+    with obeyed():
+        assert powerless not in faults(findings_of(home))
+    assert list((home / "work").iterdir()) == []
 
 
 def test_a_running_agent_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Binding: an argument vector is the site's template, filled with values of the site's types."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -230,6 +231,18 @@ MANIFEST = Manifest(
 def order(command: str = "solve", submitter: str = "ann", **changes: Any) -> Order:
     fields: dict[str, Any] = {"parameters": {}, "inputs": [MESH], "outputs": []}
     return Order(submitter=submitter, command=command, **{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("path", "only_reads"), [("in/mesh", True), ("in/both", False), ("own", False), ("none", False)]
+)
+def test_an_input_is_read_only_if_every_rule_that_lets_it_in_says_so(
+    path: str, only_reads: bool
+) -> None:
+    """Kills: any instead of all, and all of no rules."""
+    rules = [("in/*", True), ("in/both", False), ("own", False)]
+    inputs = tuple(InputRule(path=Pattern(p), max_bytes=9, read_only=r) for p, r in rules)
+    assert replace(SERVED, inputs=inputs).only_reads(RelPath.parse(path)) is only_reads
 
 
 def test_what_the_manifest_allows_is_admitted_with_its_arguments() -> None:

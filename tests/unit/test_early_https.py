@@ -96,7 +96,7 @@ class World:
         self.way.here |= {*dict(self.tree.index()), *list(self.tree.chunks())[start:end]}
 
     async def fetch(self, **changes: Any) -> None:
-        allow = changes.get("allow", lambda _: None)
+        allow = changes.get("allow", lambda tree: tree)
         await self.early.fetch(self.coming, self.tree.ref(), allow)
 
     def stage(self) -> list[Chunk]:

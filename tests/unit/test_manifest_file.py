@@ -121,6 +121,12 @@ def test_everything_that_a_manifest_can_say_is_understood() -> None:
     assert (command.max_running, command.idempotent, command.enabled) == (2, True, False)
 
 
+def test_that_a_command_only_reads_an_input_is_said_by_the_rule() -> None:
+    text = FULL.replace('path = "in/*.dat"', 'path = "in/*.dat"\nread_only = true')
+    (rule,) = parse_manifest(text, "manifest.toml").commands["solve"].inputs
+    assert rule.read_only
+
+
 def test_what_is_not_said_is_careful() -> None:
     command = parse_manifest(SMALL, "manifest.toml").commands["solve"]
     assert (command.stdout.release, command.stderr.release) == (False, False)

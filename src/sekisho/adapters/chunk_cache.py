@@ -43,11 +43,19 @@ class ChunkCache:
         self._change = threading.Condition()
         self._held: OrderedDict[Key, int] | None = None  #: sizes, least recently used first
         self._bytes = 0
+        self._left = 0
         self._coming: set[Key] = set()
 
     def over(self, source: ChunkSource, submitter: str) -> ChunkSource:
         """Return ``source`` seen through what is kept for ``submitter``; for "" nothing is."""
         return CachedChunks(self, source, digest_of(submitter.encode())) if submitter else source
+
+    def leave(self, number: int) -> None:
+        """Leave ``number`` of the bytes to what else is kept of inputs."""
+        with self._change:
+            self._left = number
+            if self._held is not None:
+                self._shrink()
 
     def read(self, key: Key) -> bytes | None:
         """Return the verified bytes, or None when they are not here; they are the newest now."""
@@ -99,7 +107,7 @@ class ChunkCache:
             self._listed()
             room = os.statvfs(self._root)
             spare = room.f_bavail * room.f_frsize - self._spare_bytes
-            if len(data) > min(self._max_bytes, spare):
+            if len(data) > min(self._max_bytes - self._left, spare):
                 return
         path = self._path(key)
         for folder in (path.parent.parent, path.parent):
@@ -124,7 +132,7 @@ class ChunkCache:
             self._path(key).unlink()
 
     def _shrink(self) -> None:
-        while self._bytes > self._max_bytes:
+        while self._held and self._bytes > self._max_bytes - self._left:
             self._drop(next(iter(self._listed())))
 
     def _listed(self) -> OrderedDict[Key, int]:

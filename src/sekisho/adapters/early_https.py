@@ -116,9 +116,8 @@ class HttpsEarly:
         self._held: dict[str, Earlier] = {}  #: what lies in the shelter
         self._promised: dict[str, int] = {}  #: bytes that are still to be written, by job
 
-    async def fetch(self, coming: Coming, ref: TreeRef, allow: Callable[[Tree], None]) -> None:
-        tree = await self._listed(coming, ref)
-        allow(tree)
+    async def fetch(self, coming: Coming, ref: TreeRef, allow: Callable[[Tree], Tree]) -> None:
+        tree = allow(await self._listed(coming, ref))
         job = coming.job
         self._promise(job, tree.size)
         try:

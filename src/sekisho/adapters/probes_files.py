@@ -65,6 +65,19 @@ def probe_directory(check: str, folder: Path) -> Iterator[Finding]:
         yield semantics
 
 
+def probe_sharing(manifest: Manifest, folder: Path) -> Iterator[Finding]:
+    """Look whether inputs that commands here only read can be protected in ``folder``."""
+    trial = folder / f".check-{secrets.token_hex(8)}"
+    with suppress(OSError):
+        trial.touch(mode=0o400)
+        powerless = os.access(trial, os.W_OK, effective_ids=True)
+        trial.unlink()
+        for command in manifest.commands.values():
+            shares = any(rule.read_only for rule in command.inputs)
+            if powerless and shares and command.venue.host == LOCAL:
+                yield found("work", "check.modes_powerless", command=command.name)
+
+
 def _privacy(check: str, folder: Path) -> Finding | None:
     try:
         seen = folder.stat()

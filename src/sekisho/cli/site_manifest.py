@@ -110,7 +110,8 @@ def _amount(value: Any) -> str:
 
 def _input(session: Session, rule: InputRule) -> str:
     need = session.say("manifest_required" if rule.required else "manifest_optional")
-    return f"{rule.path.text} ≤ {_size(rule.max_bytes)}, {need}"
+    shared = f", {session.say('manifest_read_only')}" if rule.read_only else ""
+    return f"{rule.path.text} ≤ {_size(rule.max_bytes)}, {need}{shared}"
 
 
 def _output(session: Session, rule: OutputRule) -> str:

@@ -63,8 +63,12 @@ class PushFiles:
     def runs(self) -> Path:
         return self.folder / "carrier"
 
+    @property
+    def work_base(self) -> Path:
+        return self.site.work_base / "push"
+
     def workplace(self) -> LocalWorkplace:
-        return LocalWorkplace(self.site.work_base / "push")
+        return LocalWorkplace(self.work_base)
 
     def workplaces(self) -> Callable[[str], Workplace]:
         """Return what finds a host's work directories; ssh is there when a host is asked for."""
@@ -108,9 +112,11 @@ async def _serve(push: PushFiles, lock: int) -> None:
     """Be the carrier: run the same agent as in pull mode, over the jobs that gates keep."""
     from sekisho.adapters.desires_directory import DirectoryDesires  # noqa: PLC0415 (a gate that
     from sekisho.adapters.hosts.spawn_local import LocalSpawner  # noqa: PLC0415  only answers
+    from sekisho.adapters.lease import heed  # noqa: PLC0415
     from sekisho.adapters.mailbox_gate import GateMailbox  # noqa: PLC0415  needs none of these)
     from sekisho.adapters.sandboxes.landlock import LandlockSandbox  # noqa: PLC0415
     from sekisho.adapters.slots_directory import DirectorySlots  # noqa: PLC0415
+    from sekisho.adapters.stock_linked import LinkedStock  # noqa: PLC0415
     from sekisho.compose.hosts import Hosts  # noqa: PLC0415
     from sekisho.compose.schedulers import schedulers  # noqa: PLC0415
     from sekisho.site.agent import Agent  # noqa: PLC0415
@@ -122,6 +128,8 @@ async def _serve(push: PushFiles, lock: int) -> None:
     mailbox = GateMailbox(store, journal, DirectoryShelf(push.chunks), SystemClock())
     desires = DirectoryDesires(push.site, load_manifest(push.site.manifest))
     hosts = Hosts(push.site, push.workplace())
+    stock = LinkedStock(push.work_base, push.site.settings.site.cache_bytes)
+    heed(stock.give_way)
     desk = Desk(
         mailbox=mailbox,
         journal=journal,
@@ -130,6 +138,7 @@ async def _serve(push: PushFiles, lock: int) -> None:
         workplaces=hosts.workplace,
         sandbox=LandlockSandbox(),
         slots=DirectorySlots(push.site.slots),
+        stock=stock,
         clock=SystemClock(),
         word=desires.word,
         roll=random.SystemRandom().random,

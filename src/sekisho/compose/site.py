@@ -18,6 +18,7 @@ from sekisho.adapters.hosts.spawn_local import LocalSpawner
 from sekisho.adapters.http_client import Address, sender
 from sekisho.adapters.http_line import HttpLine, message
 from sekisho.adapters.journal_directory import DirectoryJournal
+from sekisho.adapters.lease import heed
 from sekisho.adapters.mailbox_https import HttpsMailbox
 from sekisho.adapters.mailbox_mint import POLL_SECONDS, MintMailbox, MintPlace
 from sekisho.adapters.mailbox_noted import NotedMailbox, write_note
@@ -26,6 +27,7 @@ from sekisho.adapters.mint_shelf import MintShelf
 from sekisho.adapters.patience import Patience
 from sekisho.adapters.sandboxes.landlock import LandlockSandbox
 from sekisho.adapters.slots_directory import DirectorySlots
+from sekisho.adapters.stock_linked import LinkedStock
 from sekisho.adapters.token_file import read_token
 from sekisho.adapters.workplace_local import LocalWorkplace
 from sekisho.compose.hosts import Hosts
@@ -81,10 +83,13 @@ class MintWay:
 
 
 def _mailbox(
-    files: SiteFiles, manifest: Manifest, way: MintWay | None, shelter: LocalWorkplace
+    files: SiteFiles,
+    manifest: Manifest,
+    way: MintWay | None,
+    shelter: LocalWorkplace,
+    cache: ChunkCache,
 ) -> HttpsMailbox | MintMailbox:
     if way is None:
-        cache = ChunkCache(files.cache, files.settings.site.cache_bytes)
         return HttpsMailbox(address(files), instance(files), cache=cache, shelter=shelter)
     listed = sorted(manifest.submitters.users)
     if way.submitter is None and len(listed) != 1:
@@ -117,8 +122,12 @@ async def agent(
         spawner = LocalSpawner()
         local = LocalWorkplace(files.work_base)
         hosts = Hosts(files, local)
-        async with _mailbox(files, manifest, mint, local) as line:
+        kept = files.settings.site.cache_bytes
+        cache = ChunkCache(files.cache, kept)
+        async with _mailbox(files, manifest, mint, local, cache) as line:
             clock = SystemClock()
+            stock = LinkedStock(files.work_base, kept, grown=cache.leave)
+            heed(stock.give_way)
             desk = Desk(
                 mailbox=NotedMailbox(
                     line, clock, os.getpid(), lambda note: write_note(files.line, note)
@@ -130,6 +139,7 @@ async def agent(
                 workplaces=hosts.workplace,
                 sandbox=LandlockSandbox(),
                 slots=slots,
+                stock=stock,
                 clock=clock,
                 word=desires.word,
                 roll=_DICE.random,
@@ -138,6 +148,7 @@ async def agent(
             try:
                 yield Agent(desk, desires, capacity=desires.capacity, alive=alive)
             finally:
+                stock.close()
                 await spawner.aclose()
     finally:
         slots.close()

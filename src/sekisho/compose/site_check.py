@@ -22,6 +22,7 @@ from sekisho.adapters.probes_files import (
     probe_directory,
     probe_home,
     probe_programs,
+    probe_sharing,
 )
 from sekisho.adapters.probes_network import NetworkProbe
 from sekisho.adapters.token_file import read_token
@@ -83,6 +84,8 @@ class Diagnosis:
             yield found("state", "check.not_tried", first="settings")
             return
         yield from probe_directory("work", self._files.work_base)
+        if self.manifest is not None:
+            yield from probe_sharing(self.manifest, self._files.work_base)
         yield from probe_directory("state", self._files.state)
         hosts = Hosts(self._files, LocalWorkplace(self._files.work_base))
         away = yield from self._hosts(hosts)

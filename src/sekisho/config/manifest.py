@@ -61,6 +61,7 @@ class InputTable(Table, frozen=True, kw_only=True):
     path: str
     max_bytes: Size = "1 GiB"
     required: bool = True
+    read_only: bool = False
 
 
 class OutputTable(Table, frozen=True, kw_only=True):
@@ -246,7 +247,12 @@ def _command(entry: CommandTable, host: str) -> Command:
         argv=tuple(_template(element) for element in entry.argv),
         parameters={name: parameter(name, p) for name, p in entry.parameters.items()},
         inputs=tuple(
-            InputRule(path=Pattern(i.path), max_bytes=size_of(i.max_bytes), required=i.required)
+            InputRule(
+                path=Pattern(i.path),
+                max_bytes=size_of(i.max_bytes),
+                required=i.required,
+                read_only=i.read_only,
+            )
             for i in entry.input
         ),
         outputs=tuple(

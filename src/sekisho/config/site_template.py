@@ -211,6 +211,9 @@ default = "World"
 # path = "properties/*.txt"
 # max_bytes = "1 MiB"
 # required = true
+# # true if the command does not change it: jobs then share one copy of a large file.
+# # コマンドが書き換えない入力は true。大きなファイルを計算の間で共有します。
+# read_only = false
 #
 # # Files that may leave, if they are asked for. Everything else stays.
 # # 要求されたときに外に出してよいファイル。他は出ません。

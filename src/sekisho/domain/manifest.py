@@ -33,11 +33,15 @@ ArgTemplate = str | tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputRule:
-    """Files that may come in: names that match ``path``, each at most ``max_bytes``."""
+    """Files that may come in: names that match ``path``, each at most ``max_bytes``.
+
+    ``read_only``: the command does not change them, so its submitter's jobs may have one copy.
+    """
 
     path: Pattern
     max_bytes: int
     required: bool = True
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,11 @@ class Command:
     enabled: bool = True
     mint_command: str | None = None  #: what an old MInt client calls it, exactly
     description: Mapping[str, str] = field(default_factory=dict)
+
+    def only_reads(self, path: RelPath) -> bool:
+        """Say whether every rule by which the input ``path`` may come in is ``read_only``."""
+        rules = [rule for rule in self.inputs if rule.path.matches(path)]
+        return bool(rules) and all(rule.read_only for rule in rules)
 
     def __post_init__(self) -> None:
         elements = [e for a in self.argv for e in (a if isinstance(a, tuple) else (a,))]

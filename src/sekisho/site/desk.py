@@ -29,6 +29,7 @@ from sekisho.site.mailbox import EarlyLine, Hold, Mailbox
 from sekisho.site.sandbox import Sandbox
 from sekisho.site.scheduler import Scheduler
 from sekisho.site.slots import Slots
+from sekisho.site.stock import Stock
 from sekisho.site.workplace import Place, Workplace
 
 T = TypeVar("T")
@@ -73,6 +74,7 @@ class Desk:
     roll: Callable[[], float]  #: uniform in 0..1, for jitter
     token: Callable[[], str]  #: a new launch token
     early: EarlyLine | None = None  #: None: inputs come when the job is ours
+    stock: Stock | None = None  #: None: every job gets its own copy of each input
     hosts: Callable[[str], Host] = no_host  #: by the name that a command of the manifest gives
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
 

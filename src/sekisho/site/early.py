@@ -25,6 +25,7 @@ from sekisho.domain.errors import (
 )
 from sekisho.site.admission import admission
 from sekisho.site.desk import Desk, Word
+from sekisho.site.stock import lendable, without
 from sekisho.transfer.tree import Tree
 from sekisho.wire.envelope import TreeRef, open_request
 from sekisho.wire.v1 import Coming, PollAnswer
@@ -137,8 +138,13 @@ class Early:
         """Fetch; say whether what is here may stay, or raise Unavailable."""
         request = open_request(coming.request)
 
-        def allow(tree: Tree) -> None:
-            admission(self._desk.word(), coming.submitter, request, tree)
+        def allow(tree: Tree) -> Tree:
+            """Return what is to be fetched of ``tree``: what is in stock will be lent."""
+            admitted = admission(self._desk.word(), coming.submitter, request, tree)
+            if self._desk.stock is None:
+                return tree
+            files = lendable(admitted.command, tree)
+            return without(tree, self._desk.stock.has(coming.submitter, files))
 
         try:
             if self._desk.early is not None:

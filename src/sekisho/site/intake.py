@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sekisho.domain.egress import Fault, clear_reason
@@ -34,6 +35,8 @@ from sekisho.site.desk import Control, Desk, at_workplace, hold_of, in_thread, t
 from sekisho.site.early import Early
 from sekisho.site.outcome import DISK_FULL, FATE_UNKNOWN, REPLAYED
 from sekisho.site.release import Release
+from sekisho.site.stock import lendable, without
+from sekisho.site.workplace import Place
 from sekisho.transfer.tree import Tree
 from sekisho.wire.envelope import Request, open_request
 from sekisho.wire.v1 import Offer
@@ -195,14 +198,28 @@ class Intake:
             await self._early.settle(run.job)
             try:
                 where = workplace.place(run.job, run.attempt)
-                fetch = self._desk.mailbox.fetch
-                await fetch(hold_of(run), tree, where.input_dir, lasting=run.kept)
+                await self._bring(run, tree, where)
                 await self._early.drop(run.job)
                 await at_workplace(run, workplace.fill, where)
             except StorageFull:
                 await self._give_room(run)
                 raise
         control.filled = run.attempt
+
+    async def _bring(self, run: Run, tree: Tree, where: Place) -> None:
+        """Put the files of ``tree`` into ``input_dir``: lent, as far as may be, or fetched."""
+        stock = self._desk.stock
+        shared = lendable(self._desk.word().command(run), tree)
+        if stock is not None and shared:
+            lend = partial(stock.lend, run.submitter, where, shared, lasting=run.kept)
+            lent = await in_thread(lend)
+            tree = without(tree, lent)
+            shared = [file for file in shared if file.path not in lent]
+        if tree.files:
+            fetch = self._desk.mailbox.fetch
+            await fetch(hold_of(run), tree, where.input_dir, lasting=run.kept)
+        if stock is not None and shared:
+            await in_thread(stock.keep, run.submitter, where, shared)
 
     async def _give_room(self, run: Run) -> None:
         """Remove inputs that are half there: they would keep the room from everybody for long.

@@ -96,13 +96,14 @@ class Mailbox(Protocol):
 class EarlyLine(Protocol):
     """A lane that lets inputs be fetched before their job is offered."""
 
-    async def fetch(self, coming: Coming, ref: TreeRef, allow: Callable[[Tree], None]) -> None:
+    async def fetch(self, coming: Coming, ref: TreeRef, allow: Callable[[Tree], Tree]) -> None:
         """Fetch what arrives until all is here, and hold it for `Mailbox.fetch` of this job.
 
-        ``allow`` raises for a tree that is not to be fetched. May be repeated, and goes on where
-        it was. Cancellation is heard soon. Raise InvalidTransition or NotFound for what no longer
-        waits, Conflict(`early.silent`) when nothing has come for long, StorageFull before it would
-        take room that jobs may need, Unavailable.
+        ``allow`` raises for a tree that is not to be fetched, and returns the part of it that is.
+        May be repeated, and goes on where it was. Cancellation is heard soon. Raise
+        InvalidTransition or NotFound for what no longer waits, Conflict(`early.silent`) when
+        nothing has come for long, StorageFull before it would take room that jobs may need,
+        Unavailable.
         """
         ...
 

@@ -46,7 +46,7 @@ def sync_files(folder: int, names: Sequence[str]) -> None:
 
 def at_once(fd: int, count: int) -> bool:
     """Say whether `flush` of the file system of ``fd`` may stand for ``count`` syncs there."""
-    return count >= _MANY and _tells() and _kind(os.fstat(fd).st_dev) in _SURE
+    return count >= _MANY and _tells() and kind_of(fd) in _SURE
 
 
 def flush(fd: int) -> None:
@@ -56,8 +56,9 @@ def flush(fd: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def _kind(device: int) -> str:
-    """Return the kind of the file system ``device``, as far as it is mounted under that number."""
+def kind_of(fd: int) -> str:
+    """Return the kind of the file system of ``fd``, as far as it is mounted under its number."""
+    device = os.fstat(fd).st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
     for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
         mount, _, system = line.partition(" - ")

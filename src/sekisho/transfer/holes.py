@@ -39,11 +39,20 @@ def spares(taken: int, size: int) -> bool:
 
 def empty(fd: int, start: int, size: int) -> None:
     """See that ``size`` bytes of a file from ``start`` are zeros; what is not is overwritten."""
-    end = start + size
+    for place, length in _other_than_zeros(fd, start, start + size):
+        os.pwrite(fd, bytes(length), place)
+
+
+def vacant(fd: int, start: int, size: int) -> bool:
+    """Say whether ``size`` bytes of a file from ``start`` are zeros."""
+    return next(_other_than_zeros(fd, start, start + size), None) is None
+
+
+def _other_than_zeros(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
     while (start := _data(fd, start, end)) < end:
         length = min(_PIECE_BYTES, end - start)
         if any(os.pread(fd, length, start)):
-            os.pwrite(fd, bytes(length), start)
+            yield start, length
         start += length
 
 

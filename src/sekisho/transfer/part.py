@@ -10,24 +10,23 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from sekisho.domain.errors import Conflict, SyncFailed
 from sekisho.domain.files import RelPath
+from sekisho.transfer.content import damaged, holes, offsets
 from sekisho.transfer.earlier import NOTHING_EARLIER, Earlier, folder_of
 from sekisho.transfer.flush import at_once, flush, sync_files
 from sekisho.transfer.holes import empty
-from sekisho.transfer.pipeline import mapped
 from sekisho.transfer.place import locked, no_room, rename, translated, walked
 from sekisho.transfer.port import Given
 from sekisho.transfer.tree import Tree, TreeFile
 from sekisho.wire.frames import Chunk, digest_of
 
 _FILE: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_WORTH_THREADS: Final = 16
 #: The disk begins with pieces of this size at once: less is left to do when all has come.
 _WORTH_BEGINNING: Final = 64 << 10
 
@@ -65,7 +64,7 @@ class Part:
         self._names: dict[tuple[str, ...], frozenset[str]] = {}
         self._spans: dict[Chunk, list[_Span]] = {}
         for number, file in enumerate(tree.files):
-            for chunk, offset in _offsets(file):
+            for chunk, offset in offsets(file):
                 span = _Span(number, offset, file.offset, min(chunk.size, file.size))
                 self._spans.setdefault(chunk, []).append(span)
 
@@ -121,7 +120,7 @@ class Part:
         if number not in mine:
             return self._wrong(number)
         sound = self._earlier.chunks
-        return (chunk for chunk, _ in _offsets(self._files[number]) if chunk not in sound)
+        return (chunk for chunk, _ in offsets(self._files[number]) if chunk not in sound)
 
     def bytes_of(self, chunks: Iterable[Chunk]) -> int:
         """Return how many bytes of files ``chunks`` make up."""
@@ -237,7 +236,7 @@ class Part:
                 case Given.UNSEEN:
                     return self._wrong(number)
             os.close(self._opened(number))
-            return [chunk for chunk, _ in _offsets(file)]
+            return [chunk for chunk, _ in offsets(file)]
         try:
             os.ftruncate(fd, file.size)
             return _damaged(fd, file)
@@ -325,34 +324,11 @@ class Part:
         return self._names[parts]
 
 
-def _offsets(file: TreeFile) -> Iterator[tuple[Chunk, int]]:
-    """Return the chunks of a file, and where in it they begin; not its holes."""
-    offset = 0
-    for chunk in file.chunks:
-        if not chunk.hole:
-            yield chunk, offset
-        offset += chunk.size
-
-
 def _damaged(fd: int, file: TreeFile) -> list[Chunk]:
     """Return the chunks that ``fd`` does not hold where it should; see that holes are empty."""
-
-    def wrong(place: tuple[Chunk, int]) -> Chunk | None:
-        chunk, offset = place
-        return None if digest_of(os.pread(fd, chunk.size, offset)) == chunk.digest else chunk
-
-    places = _offsets(file)
-    looks = (
-        map(wrong, places)
-        if len(file.chunks) < _WORTH_THREADS
-        else mapped(wrong, places, settle=True)
-    )
-    found = [chunk for chunk in looks if chunk is not None]
-    offset = 0
-    for chunk in file.chunks:
-        if chunk.hole:
-            empty(fd, offset, chunk.size)
-        offset += chunk.size
+    found = damaged(fd, file)
+    for offset, size in holes(file):
+        empty(fd, offset, size)
     return found
 
 
