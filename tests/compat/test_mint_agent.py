@@ -279,10 +279,24 @@ def test_our_workflow_line_and_our_agent_meet_at_an_old_broker(
     broker.inside = inside
     (tmp_path / "wf").mkdir()
     (tmp_path / "wf" / "in.txt").write_text("入力")
-    words = (broker.url, "company", f"file:{home}/token", COMMAND, "in.txt", "out.txt")
+    ins = "in.txt:gone.txt"
+    words = (broker.url, "company", f"file:{home}/token", COMMAND, ins, "out.txt", "a b")
     with ThreadPoolExecutor(1) as pool:
         ended = pool.submit(run, "workflow", *words, cwd=tmp_path / "wf")
         until(lambda: "allow-wait-calc" in broker.calls)
+        (info,) = (calc["info"] for calc in broker.calcs.values())
+        sent = base64.b64encode("入力".encode()).decode()
+        nothing = {"content": "", "mimetype1": "", "mimetype2": ""}
+        assert info == {
+            "command": COMMAND,
+            "remote-site": "company",
+            "parameters": "a b",
+            "parameter_files": {
+                "in.txt": [sent, "text/plain;", "charset=utf-8"],
+                "gone.txt": ["", "", ""],
+            },
+            "result_files": dict.fromkeys(("out.txt", STDOUT, STDERR), nothing),
+        }
         serve(home, broker)
         status, out, err = ended.result(120)
     assert status == 0, err

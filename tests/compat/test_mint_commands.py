@@ -53,7 +53,9 @@ def working(house: House, base: Path, program: str) -> threading.Thread:
 def test_the_workflows_command_line_runs_a_calculation(house: House, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("42")
     thread = working(
-        house, tmp_path / "calc", "cp in.txt out.txt; test -e gone.txt -a ! -s gone.txt; echo done"
+        house,
+        tmp_path / "calc",
+        "cp in.txt out.txt; test -e gone.txt -a ! -s gone.txt && echo done",
     )
     token = house.token("tanaka")
     words = (house.url, "old-site", token, LISTED, "in.txt:gone.txt", "out.txt:no.txt", "a b")
@@ -151,9 +153,9 @@ def test_a_token_is_gone_from_the_arguments_before_anything_else_is_done(
     assert shown == {"a-secret-token-123": False, "file:/no/such/token": True}
 
 
-def at_terminal(words: list[str], cwd: Path, typed: str) -> tuple[int, str]:
+def at_terminal(words: list[str], cwd: Path, typed: str, **more: str) -> tuple[int, str]:
     """Run a command line at a terminal, typing when asked; return its status and the screen."""
-    environ = clean_environ(cwd)
+    environ = clean_environ(cwd) | more
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(cwd)
@@ -187,6 +189,18 @@ def test_login_asks_for_the_token_and_does_not_show_it(house: House, tmp_path: P
     status, screen = at_terminal(argv("workflow", *words), tmp_path, "a-wrong-token")
     assert status == 1
     assert "auth.required" in screen
+
+
+def test_the_agents_login_asks_for_the_token_too(broker: OldBroker, tmp_path: Path) -> None:
+    """With another site's manifest it ends there, after its question."""
+    home = tmp_path / "site"
+    words = ("--site", "company", "--user", "tanaka", "--broker", broker.url)
+    sekisho("site", "init", "--dir", home, *words)
+    line = argv("remote", "other", broker.url, "login")
+    status, screen = at_terminal(line, tmp_path, TOKEN, SEKISHO_SITE_DIR=str(home))
+    assert (status, "mint.other_site" in screen) == (1, True), screen
+    assert "oken: " in screen
+    assert TOKEN not in screen
 
 
 def test_plain_no_auth_is_refused_with_the_other_form(house: House, tmp_path: Path) -> None:
