@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
+
+from tests.integration.http_process import Certificates
 
 TOKEN: Final = "an-old-token-0123"
 _ASKED: Final = ("calc-status", "calc-progress", "get-calc-result")
@@ -112,8 +115,8 @@ def _entry(code: int | str, **more: str) -> dict[str, Any]:
 
 
 @contextmanager
-def old_broker() -> Iterator[OldBroker]:
-    """Run an old broker until the end of the block."""
+def old_broker(shown: Certificates | None = None) -> Iterator[OldBroker]:
+    """Run an old broker until the end of the block, behind TLS if it has a certificate to show."""
     broker = OldBroker()
 
     class Handler(BaseHTTPRequestHandler):
@@ -146,7 +149,14 @@ def old_broker() -> Iterator[OldBroker]:
             """Say nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    broker.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if shown is not None:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(shown.cert, shown.key)
+        server.socket = tls.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+    scheme = "http" if shown is None else "https"
+    broker.url = f"{scheme}://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
