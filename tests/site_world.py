@@ -184,6 +184,7 @@ class World:
         self.workplace: Any = LocalWorkplace(self.base, spare_bytes=0)
         self.scheduler = MemoryScheduler(self.clock, self._cast)
         self.sandbox = MemorySandbox()
+        self.stock: Any = None
         self.make_slots: Callable[[], Slots] = MemorySlots
         self.broker = self._make_broker()
         self.lane: Any = MemoryMailbox(self.broker, SITE, INSTANCE)
@@ -220,6 +221,7 @@ class World:
             workplaces=lambda _: watched("workplace", self.workplace),
             sandbox=self.sandbox,
             slots=self.make_slots(),
+            stock=None if self.stock is None else watched("stock", self.stock),
             clock=self.clock,
             word=lambda: Word(self.manifest, self.wishes.denied),
             roll=lambda: 0.5,

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,12 @@ from sekisho.domain.errors import (
     StorageFull,
     Unreachable,
 )
+from sekisho.domain.files import Pattern, RelPath
 from sekisho.domain.limits import EARLY_BYTES, MIB
+from sekisho.domain.manifest import InputRule
 from sekisho.site.agent import Agent
 from sekisho.transfer.send import send_tree
-from sekisho.transfer.tree import Tree
+from sekisho.transfer.tree import Tree, TreeFile
 from sekisho.wire.envelope import Request, TreeRef, seal
 from sekisho.wire.frames import Chunk, digest_of
 from sekisho.wire.v1 import Coming, SubmitJob
@@ -54,6 +56,7 @@ class MemoryEarly:
     allowed: list[str] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     dropped: list[str | None] = field(default_factory=list)
+    wanted: list[list[str]] = field(default_factory=list)
     most: int = 0
 
     async def fetch(self, coming: Coming, ref: TreeRef, allow: Callable[[Tree], Tree]) -> None:
@@ -61,7 +64,7 @@ class MemoryEarly:
         self.begun.append(coming.job)
         if self.errors:
             raise self.errors.pop(0)
-        allow(self.tree)
+        self.wanted.append([str(file.path) for file in allow(self.tree).files])
         self.allowed.append(coming.job)
         self.most = max(self.most, len(self.allowed) - len(self.stopped))
         try:
@@ -124,6 +127,24 @@ class EarlyWorld:
 @pytest.fixture
 def early(tmp_path: Path) -> EarlyWorld:
     return EarlyWorld(World(tmp_path, a_manifest(a_command(max_running=9), max_running=2)))
+
+
+@dataclass(frozen=True)
+class FullStock:
+    """Seems to have whatever it is asked for."""
+
+    def has(self, _: str, files: Sequence[TreeFile]) -> set[RelPath]:
+        return {file.path for file in files}
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_what_will_be_lent_is_not_fetched_early(early: EarlyWorld, *, read_only: bool) -> None:
+    rule = InputRule(path=Pattern("*.dat"), max_bytes=1000, read_only=read_only)
+    early.world.edit(inputs=(rule,))
+    early.world.stock = FullStock()
+    early.draft()
+    early.play()
+    assert early.line.wanted == [[] if read_only else ["mesh.dat"]]
 
 
 # --- what is fetched --------------------------------------------------------------------------

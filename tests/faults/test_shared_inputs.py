@@ -136,6 +136,15 @@ def test_a_command_that_takes_the_right_and_writes_harms_no_later_job(
     assert placed(trio, second.job).st_ino != placed(trio, first.job).st_ino
 
 
+def test_a_command_in_a_sandbox_reads_what_is_shared(trio: Trio, mesh: Path) -> None:
+    serve(trio, "mkdir out && cp in/given out/copy")
+    manifest = trio.site / "manifest.toml"
+    manifest.write_text(manifest.read_text() + "[command.sandbox]\n")
+    first, second = (run(trio, mesh, key, "wrong") for key in "ab")
+    assert placed(trio, second.job).st_ino == placed(trio, first.job).st_ino
+    assert (trio.home / "got-b" / "out/copy").read_bytes() == mesh.read_bytes()
+
+
 def test_a_stock_that_is_damaged_while_no_agent_runs_reaches_no_job(trio: Trio, mesh: Path) -> None:
     serve(trio)
     right(trio, mesh, "a")

@@ -1,0 +1,163 @@
+"""Inputs that a command only reads: asked of the stock first, and kept there; fetched otherwise."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sekisho.adapters.scheduler_memory import Play
+from sekisho.adapters.stock_linked import LinkedStock
+from sekisho.domain.files import Pattern, RelPath
+from sekisho.domain.manifest import InputRule
+from sekisho.domain.resources import Venue
+from sekisho.site.stock import lendable
+from sekisho.site.workplace import Place
+from sekisho.transfer.tree import Tree, TreeFile
+from tests.modes import obeyed
+from tests.site_world import USER, Crash, Effects, World, a_command, a_manifest, a_tree
+from tests.virtual_time import simulate
+
+MESH = os.urandom(200_000)
+RULES = (
+    InputRule(path=Pattern("mesh"), max_bytes=1 << 20, read_only=True),
+    InputRule(path=Pattern("*.dat"), max_bytes=1000, required=False),
+)
+COMMAND = a_command(inputs=RULES, max_running=9)
+INPUTS = {"mesh": MESH, "a.dat": b"1"}
+
+
+@dataclass
+class MemoryStock:
+    """Lends what was kept; remembers what it was asked."""
+
+    kept: dict[str, bytes] = field(default_factory=dict)
+    asked: list[tuple[str, str, list[str], Any]] = field(default_factory=list)
+
+    def has(self, submitter: str, files: Sequence[TreeFile]) -> set[RelPath]:
+        del submitter
+        return {file.path for file in files if str(file.path) in self.kept}
+
+    def lend(
+        self, submitter: str, place: Place, files: Sequence[TreeFile], *, lasting: bool
+    ) -> set[RelPath]:
+        self.asked.append(("lend", submitter, [str(file.path) for file in files], lasting))
+        lent = self.has(submitter, files)
+        for path in lent:
+            Path(place.input_dir, str(path)).write_bytes(self.kept[str(path)])
+        return lent
+
+    def keep(self, submitter: str, place: Place, files: Sequence[TreeFile]) -> None:
+        self.asked.append(("keep", submitter, [str(file.path) for file in files], None))
+        for file in files:
+            self.kept[str(file.path)] = Path(place.input_dir, str(file.path)).read_bytes()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path, a_manifest(COMMAND, max_running=9))
+    world.stock = MemoryStock()
+    return world
+
+
+@pytest.fixture
+def _ordinary() -> Iterator[None]:
+    with obeyed():
+        yield
+
+
+def carried(world: World, job: str) -> str:
+    async def story() -> str:
+        async with world.serving():
+            return await world.ended(job)
+
+    return simulate(world.clock, story)
+
+
+def submitted(world: World, seen: list[dict[str, bytes]] | None = None) -> str:
+    """Submit a job whose command tells what it was given."""
+    if seen is not None:
+
+        def look(work: Path) -> None:
+            seen.append({p.name: p.read_bytes() for p in work.iterdir()})
+
+        world.plays["solve"] = [Play(leave=look)]
+    return world.submit(inputs=INPUTS, outputs=[])
+
+
+def test_what_is_fetched_is_kept_and_what_is_lent_is_not_fetched(world: World) -> None:
+    seen: list[dict[str, bytes]] = []
+    for _ in range(2):
+        assert carried(world, submitted(world, seen)) == "succeeded"
+    assert seen == [INPUTS, INPUTS]
+    lend = ("lend", USER, ["mesh"], False)
+    assert world.stock.asked == [lend, ("keep", USER, ["mesh"], None), lend]
+
+
+def test_with_all_of_them_lent_the_line_is_not_asked(world: World) -> None:
+    world.stock.kept["mesh"] = MESH
+    job = world.submit(inputs={"mesh": MESH}, outputs=[])
+    assert carried(world, job) == "succeeded"
+    assert "mailbox.fetch" not in world.effects.calls
+
+
+def test_what_a_batch_system_starts_later_is_lent_for_longer_than_a_power_cut(
+    world: World,
+) -> None:
+    world.edit(venue=Venue(scheduler="slurm"))
+    assert carried(world, submitted(world)) == "succeeded"
+    assert world.stock.asked[0] == ("lend", USER, ["mesh"], True)
+
+
+def test_shared_is_only_what_is_read_only_and_read_where_it_is_fetched() -> None:
+    tree = Tree(a_tree(INPUTS)[0].files)
+    assert [str(file.path) for file in lendable(COMMAND, tree)] == ["mesh"]
+    assert lendable(None, tree) == []
+    assert lendable(replace(COMMAND, venue=Venue(host="ssh:hpc")), tree) == []
+    writes = replace(COMMAND, inputs=(replace(RULES[0], read_only=False), RULES[1]))
+    assert lendable(writes, tree) == []
+
+
+@pytest.mark.usefixtures("_ordinary")
+@pytest.mark.parametrize("known", [False, True])
+def test_wherever_the_agent_dies_a_job_starts_once_at_most_with_what_was_sent(
+    tmp_path: Path, *, known: bool
+) -> None:
+    """With the real stock, while it gets the file and while it lends it."""
+
+    def life(world: World, job: str) -> None:
+        async def story() -> None:
+            async with world.serving():
+                await world.until(lambda: (run := world.run(job)) is not None and run.settled)
+
+        simulate(world.clock, story)
+
+    for number, when in ((n, w) for n in itertools.count(1) for w in ("before", "after")):
+        world = World(tmp_path / f"{number}-{when}", a_manifest(COMMAND, max_running=9))
+        world.base.parent.mkdir()
+        world.stock = LinkedStock(world.base, 1 << 30, spare_bytes=0)
+        seen: list[dict[str, bytes]] = []
+        if known:
+            assert carried(world, submitted(world, seen)) == "succeeded"
+        job = submitted(world, seen)
+        world.effects = Effects(crash_at=(number, when))
+        try:
+            life(world, job)
+            if number > len(world.effects.calls):
+                break
+        except Crash:
+            world.effects = Effects()
+            world.stock.close()
+            world.stock = LinkedStock(world.base, 1 << 30, spare_bytes=0)
+            life(world, job)
+        assert world.state(job) in {"succeeded", "lost"}, number
+        assert all(given == INPUTS for given in seen), number
+        assert len(world.scheduler.started) <= 1 + known, number
+        world.stock.close()
+    assert world.state(job) == "succeeded"
+    assert {"stock.lend", "scheduler.submit"} <= set(world.effects.calls), world.effects.calls
