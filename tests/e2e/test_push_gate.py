@@ -18,7 +18,8 @@ from sekisho.client.client import Client, new_job_id
 from sekisho.client.errors import JobExpired, JobRefused
 from sekisho.client.spec import JobSpec
 from sekisho.domain.errors import NotFound
-from tests.gated import GatedHouse, gate_client, gated_house
+from tests.gated import GatedHouse, gate_client, gate_line, gated_house
+from tests.modes import ORDINARY
 from tests.waiting import until
 
 
@@ -46,6 +47,27 @@ def test_files_go_in_and_only_permitted_ones_come_back(client: Client, tmp_path:
     assert [f.name for f in result.files] == ["out.txt"]
     sent = (tmp_path / "in.txt").read_bytes()
     assert (tmp_path / "back" / "out.txt").read_bytes() == sent + sent
+
+
+@pytest.mark.parametrize("word", ["", "\nread_only = true"])
+def test_jobs_share_an_input_if_the_manifest_says_so(
+    house: GatedHouse, tmp_path: Path, word: str
+) -> None:
+    """In the carrier of an ordinary account: modes hold it back."""
+    line = gate_line(house.site, house.key.with_suffix(".pub").read_text())
+    house.server.authorize(line.replace('command="', f'command="{" ".join(ORDINARY)} '))
+    manifest = house.site.home / "manifest.toml"
+    manifest.write_text(manifest.read_text().replace('path = "in.txt"', f'path = "in.txt"{word}'))
+    inodes = set()
+    with gate_client(house, tmp_path) as client:
+        for number in range(2):
+            back = tmp_path / f"back-{number}"
+            result = client.submit(a_double(tmp_path, 3_000_000)).result(back)
+            sent = (tmp_path / "in.txt").read_bytes()
+            assert (back / "out.txt").read_bytes() == sent + sent
+            placed = house.site.home / "work" / "push" / result.job / "1" / "work" / "in.txt"
+            inodes.add(placed.stat().st_ino)
+    assert len(inodes) == (1 if word else 2)
 
 
 def test_a_result_is_the_same_however_often_it_is_fetched(client: Client, tmp_path: Path) -> None:
