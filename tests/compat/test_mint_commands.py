@@ -23,7 +23,8 @@ from tests.compat.old_programs import LISTED, STDOUT, House, OldAgent, a_house, 
 from tests.compat.test_mint_agent import MANIFEST, calc
 from tests.faults.program import clean_environ
 from tests.faults.trio import private
-from tests.integration.http_process import sekisho
+from tests.integration.http_process import SEKISHO, sekisho
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -272,6 +273,37 @@ def test_the_agents_command_line_serves_an_old_broker(broker: OldBroker, tmp_pat
         assert process.wait(SECONDS) == 0
     assert broker.calcs[accept_id]["status"] == "completed"
     assert list((tmp_path / "base").iterdir())
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_an_agent_takes_up_the_token_that_replaces_an_old_one(
+    broker: OldBroker, tmp_path: Path, *, own: bool
+) -> None:
+    """Kills: polling in vain, until somebody starts it anew, after a token has come to its end."""
+    home = tmp_path / "site"
+    words = ("--site", "company", "--user", "tanaka", "--broker", broker.url)
+    sekisho("site", "init", "--dir", home, *words)
+    (home / "manifest.toml").write_text(MANIFEST.format(place=tmp_path))
+    (tmp_path / "solve.sh").write_text("cat in.txt > out.txt\n")
+    token = private(home / "token" if own else tmp_path / "another", "a-token-of-yesterday")
+    ours = [*SEKISHO, "agent", "--mint", broker.url]
+    with subprocess.Popen(
+        ours if own else argv("remote", "company", broker.url, f"file:{token}"),
+        cwd=tmp_path,
+        env=clean_environ(tmp_path) | {"SEKISHO_SITE_DIR": str(home)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        assert any('"code":"auth.required"' in line for line in process.stderr)
+        private(token, TOKEN)
+        accept_id = broker.add(calc())
+        try:
+            until(lambda: broker.calcs[accept_id]["progress"] == "got return")
+        finally:
+            process.kill()
+    assert broker.calcs[accept_id]["status"] == "completed"
 
 
 def test_ctrl_c_finishes_the_work_in_hand_and_takes_no_more(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
-from sekisho.domain.errors import ConfigError, Unauthenticated
+from sekisho.domain.errors import ConfigError, Refused, Unauthenticated
 from sekisho.domain.token import Secret
+
+#: An old broker, and a gateway, may answer 403 to a token that has come to its end.
+_REFUSALS: Final = (Unauthenticated.http_status, Refused.http_status)
 
 
 class Bearer:
@@ -32,5 +36,5 @@ class Bearer:
 
     def heed(self, status: int) -> None:
         """Take notice of the ``status`` of an answer."""
-        if status == Unauthenticated.http_status:
+        if status in _REFUSALS:
             self._refused = True

@@ -80,10 +80,15 @@ def old_token(session: Session, word: str) -> Secret:
     """Return the token that ``word`` is, or that it leads to: `login`, or `file:/path`."""
     if word == "login":
         return Secret(getpass.getpass(session.say("mint_login"), sys.stderr).strip())
-    if word.startswith(_FILE):
-        return read_token(Path(word.removeprefix(_FILE)), foreign=True)
+    if (file := token_file(word)) is not None:
+        return read_token(file, foreign=True)
     output.note(session, session.say("mint_token"))
     return Secret(word)
+
+
+def token_file(word: str) -> Path | None:
+    """Return the file that ``word`` names as the place of a token; None when it names none."""
+    return Path(word.removeprefix(_FILE)) if word.startswith(_FILE) else None
 
 
 def first_lines(session: Session, site: str, url: str) -> None:

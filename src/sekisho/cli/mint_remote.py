@@ -11,7 +11,15 @@ from pathlib import Path
 
 from sekisho.cli import output
 from sekisho.cli.agent import run_agent
-from sekisho.cli.mint import environ_with, first_lines, need, old_token, old_url, old_words
+from sekisho.cli.mint import (
+    environ_with,
+    first_lines,
+    need,
+    old_token,
+    old_url,
+    old_words,
+    token_file,
+)
 from sekisho.cli.session import Session
 from sekisho.compose.site import MintWay
 from sekisho.config.manifest import load_manifest
@@ -23,7 +31,7 @@ from sekisho.domain.errors import ConfigError
 def remote(session: Session, given: list[str]) -> int:
     """Serve until told to end; return the exit status."""
     need(session, given, 3, "mint_remote_help")
-    token = old_token(session, given[2])
+    token, file = old_token(session, given[2]), token_file(given[2])
     site, words = given[0], old_words(given[3:])
     url = old_url(given[1], words.port)
     home = os.environ.get("SEKISHO_SITE_DIR") or "~/.config/sekisho/site"
@@ -35,7 +43,8 @@ def remote(session: Session, given: list[str]) -> int:
         url=url,
         site=site,
         submitter=words.user,
-        token=token,
+        token=None if file else token,
+        token_file=file,
         heard=lambda line: output.result(session, line),
     )
     return run_agent(session, files, once=False, way=way)

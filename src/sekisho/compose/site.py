@@ -8,6 +8,8 @@ import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Final
 
 from sekisho.adapters.chunk_cache import ChunkCache
@@ -76,7 +78,8 @@ class MintWay:
 
     url: str
     submitter: str | None = None  #: None: the only one that the manifest lists
-    token: Secret | None = None  #: None: in the site's own file
+    token: Secret | None = None  #: None: what is in ``token_file``
+    token_file: Path | None = None  #: None: the site's own; read anew when the broker refuses it
     interval_s: float = POLL_SECONDS
     heard: Callable[[str], None] = lambda _: None  #: told of each call
     site: str | None = None  #: what the old broker calls this site, if that is another name
@@ -99,10 +102,19 @@ def _mailbox(
         submitter=way.submitter or listed[0],
         interval_s=way.interval_s,
     )
-    broker, token = files.settings.broker, way.token or read_token(files.token, foreign=True)
-    where = Address(url=way.url, token=token, ca_file=files.ca, proxy=broker.proxy)
-    line = MintLine(where, way.heard)
+    line = MintLine(_mint_address(files, way), way.heard)
     return MintMailbox(line, place, MintShelf(files.state / "mint"), SystemClock())
+
+
+def _mint_address(files: SiteFiles, way: MintWay) -> Address:
+    read = partial(read_token, way.token_file or files.token, foreign=True)
+    return Address(
+        url=way.url,
+        token=way.token or read(),
+        token_again=None if way.token else read,
+        ca_file=files.ca,
+        proxy=files.settings.broker.proxy,
+    )
 
 
 @asynccontextmanager
