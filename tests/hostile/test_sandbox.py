@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import secrets
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -191,6 +193,147 @@ def test_no_connection_is_made_without_a_grant(yard: Yard, sentinel: Sentinel) -
     assert "PermissionError" in yard.run(CALL.format(port=sentinel.port), Sandbox())
     assert sentinel.seen == []
     assert "in\n" in yard.run(CALL.format(port=sentinel.port), None)  # the control
+
+
+#: Ways to a TCP port past what Landlock sees of a connection.
+DETOURS = {
+    "MPTCP, which falls back to TCP": "s=socket(2, 1, 262); s.connect(at); s.send(b'in')",
+    "TCP Fast Open": "s=socket(2, 1); s.sendto(b'in', 0x20000000, at)",
+    "TCP Fast Open by sendmsg": "s=socket(2, 1); s.sendmsg([b'in'], [], 0x20000000, at)",
+}
+DETOUR = "PYTHON -c \"from socket import socket; at=('127.0.0.1', {port}); {way}; print('went')\""
+
+
+@pytest.mark.parametrize("way", DETOURS)
+def test_there_is_no_way_around_the_rules_of_ports(
+    yard: Yard, sentinel: Sentinel, way: str
+) -> None:
+    line = DETOUR.format(port=sentinel.port, way=DETOURS[way])
+    assert "PermissionError" in yard.run(line, Sandbox())
+    other = sentinel.port + 1 if sentinel.port < 65_535 else 1
+    assert "PermissionError" in yard.run(line, Sandbox(connect=(other,)))
+    assert sentinel.seen == []
+    assert "went\n" in yard.run(line, None)  # the control
+
+
+SOCKETS = ["17, 3", "16, 3", "2, 2", "10, 2", "2, 3, 1", "1, 1", "1, 2", "40, 1", "2, 1, 132"]
+
+
+@pytest.mark.parametrize("kind", SOCKETS)
+def test_no_other_kind_of_socket_is_made(yard: Yard, kind: str) -> None:
+    """Datagrams, raw packets, netlink, those of this machine, other protocols."""
+    line = f"PYTHON -c 'import socket; socket.socket({kind})'"
+    assert "PermissionError" in yard.run(line, Sandbox(connect=(80,)))
+    assert "PermissionError" not in yard.run(line, Sandbox(network=True)) or os.geteuid() != 0
+
+
+@pytest.mark.parametrize("name", ["DIR/socket", "\\0sekisho-{any}"])
+def test_programs_of_this_machine_are_not_talked_to(yard: Yard, name: str) -> None:
+    """A message bus or a container engine would start anything, outside."""
+    name = name.format(any=secrets.token_hex(8))
+    line = f"PYTHON -c \"from socket import socket; socket(1).connect('{name}'); print('in')\""
+    place = name.replace("DIR", str(yard.secret.parent)).replace("\\0", "\0")
+    with socket.socket(socket.AF_UNIX) as bus:
+        bus.bind(place)
+        bus.listen()
+        assert "PermissionError" in yard.run(line, Sandbox())
+        assert "in\n" in yard.run(line, None)  # the control
+
+
+def test_a_pair_of_sockets_is_still_to_be_had(yard: Yard) -> None:
+    """It leads to nobody but the command's own processes; event loops need it."""
+    assert "Error" not in yard.run(
+        "PYTHON -c 'import asyncio; asyncio.run(asyncio.sleep(0))'", Sandbox()
+    )
+
+
+def test_names_can_be_asked_for_where_that_is_granted(yard: Yard) -> None:
+    line = "PYTHON -c 'import socket; socket.socket(2, 2); print(1)'"
+    assert "1\n" in yard.run(line, Sandbox(connect=(53,)))
+    assert "PermissionError" in yard.run(line, Sandbox(connect=(443,)))
+
+
+KEYS = """
+import ctypes, sys
+call = ctypes.CDLL(None, use_errno=True).syscall
+def add(text):
+    return call({add}, b'user', b'sekisho-trial', text, len(text), ctypes.c_int(-4))
+def read(key):
+    told = ctypes.create_string_buffer(99)
+    call({control}, 11, key, told, 99)
+    return told.value.decode()
+"""
+KEY_CALLS = {"x86_64": (248, 250), "ppc64le": (269, 271)}.get(os.uname().machine, (217, 219))
+
+
+def test_the_accounts_keyrings_are_not_read(yard: Yard) -> None:
+    """Tickets of the account may be there."""
+    add, control = KEY_CALLS
+    text = KEYS.format(add=add, control=control)
+    kept: dict[str, Any] = {}
+    exec(text, kept)  # noqa: S102 (what the command runs, in this process)
+    key = kept["add"](yard.canary.encode())
+    assert kept["read"](key) == yard.canary
+    try:
+        (yard.work / "keys.py").write_text(f"{text}print(read({key}))\n")
+        assert yard.canary not in yard.run("PYTHON keys.py", Sandbox(network=True))
+        assert yard.canary not in yard.run("PYTHON keys.py", Sandbox())
+        assert yard.canary in yard.run("PYTHON keys.py", None)  # the control
+    finally:
+        kept["call"](control, 9, key, ctypes.c_int(-4))
+
+
+def test_no_ring_of_calls_is_made_that_no_filter_sees(yard: Yard) -> None:
+    ring = (
+        "PYTHON -c 'import ctypes; c=ctypes.CDLL(None, use_errno=True); "
+        "print(c.syscall(425, 8, ctypes.create_string_buffer(200)), ctypes.get_errno())'"
+    )
+    assert "-1 38\n" in yard.run(ring, Sandbox())
+
+
+MEMORY = """
+import ctypes, sys
+libc, pid, size = ctypes.CDLL(None, use_errno=True), int(sys.argv[1]), 4096
+class Piece(ctypes.Structure):
+    _fields_ = [("base", ctypes.c_void_p), ("size", ctypes.c_size_t)]
+for line in open(f"/proc/{pid}/maps") if len(sys.argv) < 3 else [sys.argv[2]]:
+    first, _, last = line.split()[0].partition("-")
+    size = int(last, 16) - int(first, 16)
+    told = ctypes.create_string_buffer(size)
+    here, there = Piece(ctypes.addressof(told), size), Piece(int(first, 16), size)
+    if libc.process_vm_readv(pid, ctypes.byref(here), 1, ctypes.byref(there), 1, 0) > 0:
+        sys.stdout.buffer.write(told.raw)
+print(libc.ptrace(16, pid, 0, 0))
+"""
+
+
+def test_the_memory_and_the_files_of_others_are_not_read(yard: Yard) -> None:
+    """The agent's own, say, which holds its token: where its memory is would be known."""
+    holds = (
+        f"import sys; kept = bytes.fromhex({yard.canary.encode().hex()!r}); "
+        f"opened = open({str(yard.secret)!r}); print(1, flush=True); sys.stdin.read()"
+    )
+    pipe, argv = subprocess.PIPE, [sys.executable, "-c", holds]
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True, env={}) as other:
+        assert other.stdin
+        assert other.stdout
+        assert other.stdout.readline()
+        maps = Path(f"/proc/{other.pid}/maps").read_text().splitlines()
+        (heap,) = [line.split()[0] for line in maps if line.endswith("[heap]")]
+        (yard.work / "memory.py").write_text(MEMORY)
+        tries = [
+            f"PYTHON memory.py {other.pid} {heap}",
+            f"PYTHON memory.py {other.pid}",
+            f"cat /proc/{other.pid}/fd/3",
+            f"cat /proc/{other.pid}/root/{yard.secret}",
+            f"cat /proc/{other.pid}/cwd/{yard.secret}",
+        ]
+        for line in tries:
+            assert yard.canary not in yard.run(line, Sandbox(network=True)), line
+        assert "0\n" not in yard.run(tries[0], Sandbox())  # nor is it traced
+        for line in tries[1:4]:
+            assert yard.canary in yard.run(line, None), line  # the control
+        other.kill()
 
 
 def test_a_granted_port_can_be_reached_and_no_other(yard: Yard, sentinel: Sentinel) -> None:

@@ -2,10 +2,13 @@
 
     python -I -S confine.py GRANTS_JSON -- ARGV...
 
-Landlock (Linux 5.13; TCP from 6.7, signals from 6.12): the rules hold for this process and all that
-it starts, cannot be taken back, and need no privilege. The environment passes through untouched.
+Landlock (Linux 5.13; TCP from 6.7, signals from 6.12) holds files and TCP. A filter of system calls
+(seccomp) closes the ways past it: sockets of other kinds (UDP, those of this machine, MPTCP, which
+ends as TCP), connecting by the first bytes sent (TCP Fast Open), rings of calls (io_uring), and
+the account's keyrings. Both hold for this process and all that it starts, cannot be taken back, and
+need no privilege. The environment passes through untouched.
 Exit status 126: the rules could not be set, and nothing was run. Standard library only.
-Facts: the kernel's documentation, `userspace-api/landlock`.
+Facts: the kernel's documentation, `userspace-api/landlock` and `userspace-api/seccomp_filter`.
 """
 
 from __future__ import annotations
@@ -34,6 +37,57 @@ SYSTEM = (
 )
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _libc = ctypes.CDLL(None, use_errno=True)
+
+SET_SECCOMP, FILTER = 22, 2
+LOAD, AND, EQUAL, AT_LEAST, ANY_BIT, RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
+ALLOW, ERROR = 0x7FFF_0000, 0x0005_0000
+NOT_PERMITTED, DENIED, NO_SUCH_CALL = 1, 13, 38
+NUMBER, ARCHITECTURE, ARGUMENTS = 0, 4, 16  # where they are in what a filter sees
+FAST_OPEN = 0x2000_0000
+IPV4_6, STREAM, DATAGRAM = (2, 10), 1, 2
+TCP, UDP = (0, 6), (0, 17)
+NAMES_PORT = 53
+IO_URING = 425  # the same on every architecture
+X32 = 0x4000_0000  # from here on, calls of an ABI that shares its architecture with x86-64
+
+
+class Calls:
+    """The numbers of calls on one architecture.
+
+    ``keys``: of keyrings. ``sends``: with the argument that holds the flags. ``never``: socketcall,
+    whose arguments no filter sees.
+    """
+
+    def __init__(
+        self,
+        architecture: int,
+        socket: int,
+        keys: tuple[int, int, int],
+        sends: tuple[tuple[int, int], ...],
+        never: tuple[int, ...] = (),
+    ) -> None:
+        self.architecture, self.socket = architecture, socket
+        self.keys, self.sends, self.never = keys, sends, never
+
+
+_X86_64 = Calls(0xC000003E, 41, (248, 249, 250), ((44, 3), (46, 2), (307, 3)))
+_I386 = Calls(0x40000003, 359, (286, 287, 288), ((369, 3), (370, 2), (345, 3)), (102,))
+_GENERIC = (198, (217, 218, 219), ((206, 3), (211, 2), (269, 3)))
+_AARCH64, _RISCV64 = Calls(0xC00000B7, *_GENERIC), Calls(0xC00000F3, *_GENERIC)
+_PPC64LE = Calls(0xC0000015, 326, (269, 270, 271), ((335, 3), (341, 2), (349, 3)), (102,))
+#: By machine: what its kernel runs.
+KNOWN = {
+    "x86_64": (_X86_64, _I386),
+    "aarch64": (_AARCH64,),
+    "riscv64": (_RISCV64,),
+    "ppc64le": (_PPC64LE,),
+}
+Step = tuple[int, int, int, int]
+
+
+def can_filter() -> bool:
+    """Say whether this kernel has filters, on a machine whose calls are known here."""
+    return os.uname().machine in KNOWN and os.path.exists("/proc/sys/kernel/seccomp")
 
 
 def abi() -> int:
@@ -65,6 +119,70 @@ def confine(read: list[str], write: list[str], *, network: bool, connect: list[i
         raise OSError(ctypes.get_errno(), "prctl")
     _call(RESTRICT, ruleset, 0)
     os.close(ruleset)
+
+
+def close_ways(*, network: bool, names: bool) -> None:
+    """Hold this process to files and TCP, as Landlock sees them; raise OSError if it cannot be.
+
+    With ``network`` every socket is free; with ``names``, UDP is, which asks name servers.
+    """
+    if not can_filter():
+        raise OSError(95, "seccomp")
+    steps = [
+        step
+        for calls in KNOWN[os.uname().machine]
+        for step in _rules(calls, network=network, names=names)
+    ]
+    steps.append(_refuse(NOT_PERMITTED))
+    packed = b"".join(struct.pack("HBBI", *step) for step in steps)
+    text = ctypes.create_string_buffer(packed)
+    program = struct.pack("HxxxxxxP", len(steps), ctypes.addressof(text))
+    if _libc.prctl(SET_SECCOMP, FILTER, program, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "seccomp")
+
+
+def _rules(calls: Calls, *, network: bool, names: bool) -> list[Step]:
+    """Return what decides on a call of this architecture, and passes over one of another."""
+    steps = [(LOAD, 0, 0, NUMBER)]
+    if calls is _X86_64:
+        steps += [(AT_LEAST, 0, 1, X32), _refuse(NOT_PERMITTED)]
+    for number in calls.keys if network else (*calls.keys, IO_URING, *calls.never):
+        steps += _when(number, [_refuse(NO_SUCH_CALL)])
+    if not network:
+        for number, flags in calls.sends:
+            fast = [_argument(flags), (ANY_BIT, 0, 1, FAST_OPEN), _refuse(DENIED)]
+            steps += _when(number, [*fast, (RETURN, 0, 0, ALLOW)])
+        steps += _when(calls.socket, _sockets(names=names))
+    steps.append((RETURN, 0, 0, ALLOW))
+    return [(LOAD, 0, 0, ARCHITECTURE), *_when(calls.architecture, steps)]
+
+
+def _sockets(*, names: bool) -> list[Step]:
+    kinds = [_argument(1), (AND, 0, 0, 0xF), *_when(STREAM, _only(2, TCP))]
+    if names:
+        kinds += _when(DATAGRAM, _only(2, UDP))
+    domain = [_argument(0), (EQUAL, 2, 0, IPV4_6[0]), (EQUAL, 1, 0, IPV4_6[1]), _refuse(DENIED)]
+    return [*domain, *kinds, _refuse(DENIED)]
+
+
+def _only(argument: int, values: tuple[int, int]) -> list[Step]:
+    one, other = values
+    ends = [_refuse(DENIED), (RETURN, 0, 0, ALLOW)]
+    return [_argument(argument), (EQUAL, 2, 0, one), (EQUAL, 1, 0, other), *ends]
+
+
+def _when(value: int, steps: list[Step]) -> list[Step]:
+    """Return ``steps``, passed over unless ``value`` is what was loaded last."""
+    return [(EQUAL, 0, len(steps), value), *steps]
+
+
+def _argument(number: int) -> Step:
+    """Return what loads the lower half of an argument: all of these are C's int, little-endian."""
+    return (LOAD, 0, 0, ARGUMENTS + 8 * number)
+
+
+def _refuse(code: int) -> Step:
+    return (RETURN, 0, 0, ERROR | code)
 
 
 def given_environment() -> dict[bytes, bytes]:
@@ -99,7 +217,9 @@ def main(argv: list[str]) -> None:
     """Confine this process and become ``argv``; return only when that failed."""
     grants, command = json.loads(argv[0]), argv[2:]
     environment = given_environment()
-    confine(grants["read"], grants["write"], network=grants["network"], connect=grants["connect"])
+    network, connect = grants["network"], grants["connect"]
+    confine(grants["read"], grants["write"], network=network, connect=connect)
+    close_ways(network=network, names=NAMES_PORT in connect)
     os.execve(command[0], command, environment)  # noqa: S606 (no shell: that is the point)
 
 

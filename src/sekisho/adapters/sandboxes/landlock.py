@@ -1,7 +1,7 @@
 """Sandbox by Landlock: the kernel holds the command, without privileges and without a container.
 
-It covers files, TCP and signals. It does not cover UDP, so a network namespace or a firewall is
-needed where a name server could carry secrets out.
+It covers files, sockets, signals and keyrings. It does not cover what may be learned or done about
+a file without opening it: its size and times, its mode for whoever owns it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class LandlockSandbox:
 
     def faults(self, grants: Grants) -> list[Fault]:
         version = confine.abi()
-        if version < 1:
+        if version < 1 or not confine.can_filter():
             return [Fault("sandbox.unavailable")]
         if version < _TCP_VERSION and not grants.network:
             return [Fault("sandbox.no_network_rules")]
