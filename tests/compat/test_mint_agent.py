@@ -280,7 +280,16 @@ def test_our_workflow_line_and_our_agent_meet_at_an_old_broker(
     (tmp_path / "wf").mkdir()
     (tmp_path / "wf" / "in.txt").write_text("入力")
     ins = "in.txt:gone.txt"
-    words = (broker.url, "company", f"file:{home}/token", COMMAND, ins, "out.txt", "a b")
+    words = (
+        broker.url,
+        "company",
+        f"file:{home}/token",
+        COMMAND,
+        ins,
+        "out.txt",
+        "debug=2 b",
+        "debug",
+    )
     with ThreadPoolExecutor(1) as pool:
         ended = pool.submit(run, "workflow", *words, cwd=tmp_path / "wf")
         until(lambda: "allow-wait-calc" in broker.calls)
@@ -290,7 +299,7 @@ def test_our_workflow_line_and_our_agent_meet_at_an_old_broker(
         assert info == {
             "command": COMMAND,
             "remote-site": "company",
-            "parameters": "a b",
+            "parameters": "debug=2 b",
             "parameter_files": {
                 "in.txt": [sent, "text/plain;", "charset=utf-8"],
                 "gone.txt": ["", "", ""],

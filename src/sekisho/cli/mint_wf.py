@@ -19,7 +19,8 @@ from sekisho.cli.mint import FAILED, first_lines, need, old_token, old_url, old_
 from sekisho.cli.session import Session
 from sekisho.domain.errors import SekishoError
 
-_WORDS: Final = ("port:", "retry:", "no_auth", "debug")
+#: How words begin that are not the calculation's own parameters.
+_WORDS: Final = ("port:", "retry:", "no_auth")
 
 
 def workflow(session: Session, given: list[str]) -> int:
@@ -27,15 +28,15 @@ def workflow(session: Session, given: list[str]) -> int:
     need(session, given, 6, "mint_wf_help")
     token = old_token(session, given[2])
     rest = given[6:]
-    free = [word for word in rest if not word.startswith(_WORDS)]
-    words = old_words([word for word in rest if word.startswith(_WORDS)])
+    ours = [word for word in rest if word == "debug" or word.startswith(_WORDS)]
+    words = old_words(ours)
     url = old_url(given[0], words.port)
     wish = Calculation(
         site=given[1],
         command=given[3],
         inputs=[Path(name) for name in given[4].split(":") if name],
         results=[name for name in given[5].split(":") if name],
-        parameters=" ".join(free),
+        parameters=" ".join(word for word in rest if word not in ours),
     )
     first_lines(session, wish.site, url)
     for file in wish.inputs:
