@@ -319,6 +319,11 @@ def test_the_token_is_in_no_argument_and_no_environment(house: House, tmp_path: 
         (("run", SITE, "copy", "-i", "absent"), 64),
         (("run", SITE, "copy", "-o", "../up"), 64),
         (("run", SITE, "copy", "--timeout", "soon"), 64),
+        (("run", SITE, "copy", "-i", ""), 64),
+        (("run", SITE, "copy", "-i", "in="), 64),
+        (("submit", SITE, "copy", "--queue-limit", "999999999.999d"), 64),
+        (("submit", SITE, "copy", "--queue-limit", "0"), 64),
+        (("run", SITE, "copy", "--into", "/dev/null/below"), 73),
         (("wait", "not-an-id"), 64),
         (("wait", "job_" + "0" * 26), 66),
         (("nosuch",), 64),
@@ -331,6 +336,22 @@ def test_what_is_asked_wrongly_is_told_with_a_code(
     assert done.status == status
     assert "error[" in done.err
     assert "Traceback" not in done.err
+
+
+def test_an_empty_file_for_an_id_gets_one_and_keeps_it(house: House, tmp_path: Path) -> None:
+    """Kills: another job at each call, after a call that ended between making and writing it."""
+    kept = tmp_path / "id"
+    kept.touch()
+    first, again = (house.call("submit", SITE, "say", "--id-file", kept).out for _ in range(2))
+    assert first == again == kept.read_text()
+
+
+def test_a_place_for_outputs_that_cannot_be_is_told_before_anything_is_submitted(
+    house: House,
+) -> None:
+    before = len(house.call("jobs", "--json", "--limit", "10000").json)
+    assert "error[fetch.into]" in house.call("run", SITE, "say", "--into", "/dev/null/x").err
+    assert len(house.call("jobs", "--json", "--limit", "10000").json) == before
 
 
 def test_errors_are_json_when_json_is_asked_for(house: House) -> None:

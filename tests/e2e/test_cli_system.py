@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -67,3 +68,58 @@ def test_a_full_disk_behind_the_output_is_told() -> None:
     assert done.stderr.startswith("error[system.refused]: ")
     assert "Traceback" not in done.stderr
     assert "ignored" not in done.stderr
+
+
+def piped(words: str, tail: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Call the command line from a shell; the status is its own, whatever reads it."""
+    command = f"set -o pipefail; {' '.join(map(shlex.quote, SEKISHO))} {words} {tail}"
+    return subprocess.run(
+        ["bash", "-c", command],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LC_ALL": "C.UTF-8", **environ},
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize("words", ["completion bash", "--help", "run --help"])
+@pytest.mark.parametrize("tail", ["| true", ">&-", ">&- 2>&-", "<&- | true"])
+def test_who_has_read_enough_is_not_told_of_an_error(words: str, tail: str) -> None:
+    """Kills: a traceback about a stream that is closed, a status of failure."""
+    done = piped(words, tail)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_file_that_is_opened_never_takes_the_place_of_a_closed_stream(tmp_path: Path) -> None:
+    """Kills: what is printed in a file that happened to get the number of stdout."""
+    done = piped(f"broker init {tmp_path / 'b'}", ">&- 2>&-")
+    assert done.returncode == 0
+    texts = [f.read_bytes() for f in (tmp_path / "b").rglob("*") if f.is_file()]
+    assert texts
+    assert not any(b"broker site add NAME" in text for text in texts)
+
+
+def test_an_error_that_has_no_room_as_json_is_told_on_stderr() -> None:
+    done = piped("sites --json", ">/dev/full", SEKISHO_CONFIG="/nowhere/client.toml")
+    assert done.returncode == 78
+    assert done.stderr.startswith("error[client.not_set_up]: ")
+
+
+@pytest.mark.parametrize("lang", ["en", "ja"])
+def test_a_terminal_without_our_letters_gets_their_numbers(lang: str) -> None:
+    ascii_only = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = piped(f"--lang {lang} --help", "", **ascii_only)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
+
+
+def test_a_name_that_the_locale_cannot_write_is_told_with_a_way_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unwritable(*_words: object) -> None:
+        "計算".encode("latin-1")
+
+    monkeypatch.setattr("sekisho.cli.completion.get_completion_class", unwritable)
+    assert run(["--lang", "en", "completion", "bash"]) == 73
+    assert "error[system.encoding]" in capsys.readouterr().err

@@ -40,6 +40,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     extra: Output | None = None
 
 
+class Lanes(msgspec.Struct, frozen=True, kw_only=True):
+    lane: dict[Annotated[str, msgspec.Meta(pattern="^[a-z]$")], Output] = {}
+
+
 def faults(text: str, environ: dict[str, str] | None = None) -> set[tuple[str, ...]]:
     with pytest.raises(ConfigError) as caught:
         parse(text, "site.toml", Settings, environ=environ)
@@ -115,5 +119,19 @@ def test_a_file_that_cannot_be_read_is_a_fault_of_the_configuration(tmp_path: Pa
     with pytest.raises(ConfigError, match="unreadable"):
         load(tmp_path / "absent.toml", Settings)
     (tmp_path / "bad.toml").write_bytes(b'site = "\xff"')
-    with pytest.raises(ConfigError, match="unreadable"):
+    with pytest.raises(ConfigError, match=r"config\.encoding"):
         load(tmp_path / "bad.toml", Settings)
+
+
+def test_a_file_that_an_editor_marked_as_utf_8_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "marked.toml"
+    file.write_bytes(b'\xef\xbb\xbfsite = "two"\r\n')
+    assert load(file, Settings).site == "two"
+
+
+@pytest.mark.parametrize("name", ["B", "a b", ""])
+def test_a_table_of_a_name_that_cannot_be_is_a_fault_with_its_line(name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(f'[lane.a]\npath = "x"\n[lane."{name}"]\npath = "x"\n', "f", Lanes)
+    found: Any = caught.value.params["faults"]
+    assert [(fault.line, fault.code) for fault in found] == [(3, "setting.form")]

@@ -34,6 +34,8 @@ CLIENT = (
     "broker = 1\nsite = 2\n",
     '[site.a]\nmode = "smtp"\nhost = ""\npersist_s = 99999999\nbase = "; rm"\nbefore = [1]\n',
     '[site."A B"]\nmode = "ssh"\n[site.b]\nmode = "ssh"\nkind = "naked"\nprogram = { x = "y" }\n',
+    '[site.X]\nmode = "ssh"\n',
+    '[site.x]\nmode = "ssh"\n[site.x.program]\n"a b" = ["/x"]\n',
     "x = = 3\n",
     "[broker\n",
     'x = "\n',
@@ -42,10 +44,12 @@ AGENT = (
     '[broker]\nurl = true\n[site]\nwork_base = 1\ncache_bytes = -3\n[log]\nlevel = "loud"\n',
     '[broker]\nurl = "https://b"\n[host."-x"]\nbase = "/a/b"\n[host.y]\nbase = "tmp"\n',
     "[host.y]\n[sites]\n",
+    '[broker]\nurl = "https://b"\n[host."-x"]\nbase = "/a/b"\n',
 )
 BROKER = (
     '[http]\nport = 70000\nhots = 1\nprefix = "x/"\ntrusted_proxies = [3]\n',
     '[mint.site.a.commands]\nx = ""\n[quota]\nsite_jobs = 1.5\n[retention]\nreceived_days = 0\n',
+    "[mint.site.A]\nunguarded = true\n",
     "http = [1]\nlog = 2020-01-01\nmint = 12:00:00\nquota = 2020-01-01T00:00:00Z\n",
 )
 MANIFEST = (
@@ -75,6 +79,8 @@ MANIFEST = (
     BATCH.replace("max = 32 }", "maximum = 32 }"),
     BATCH.replace("[scheduler.cluster]", '[scheduler.local]\ndialect = "sge"\n[scheduler.cluster]'),
     BATCH.replace('{ PBS_SERVER = "pbs01" }', '{ BASH_ENV = "x" }'),
+    SMALL + '[scheduler."x y"]\ndialect = "pbs"\n',
+    SMALL + '[command.parameters.X]\ntype = "boolean"\n',
     'host = "ssh:a"\n' + SMALL + "[command.sandbox]\n",
     "[[[",
     "",

@@ -31,7 +31,11 @@ if TYPE_CHECKING:  # importing these costs more than a whole `sekisho --version`
 USER_AGENT: Final = f"sekisho/{__version__}"
 #: Shorter than any server keeps a connection: equal values race.
 KEEPALIVE_SECONDS: Final = 20.0
-_LOOPBACK: Final = re.compile(r"http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/.*)?")
+#: A host, a port and a path; a query, a fragment or a login would be lost on the way.
+_ADDRESS: Final = re.compile(
+    r"(https://([^\s/?#@:\[\]]+|\[[0-9A-Fa-f:.]+\])|http://(127\.0\.0\.1|localhost|\[::1\]))"
+    r"(:\d{1,5})?(/[^\s?#]*)?"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +129,7 @@ def _proxy(proxy: Proxy | None) -> httpcore2.Proxy | None:
 
 def base_url(url: str) -> str:
     """Return ``url`` with one slash at its end; plain HTTP is for this very machine only."""
-    if not url.startswith("https://") and _LOOPBACK.fullmatch(url) is None:
+    if _ADDRESS.fullmatch(url) is None:
         raise ConfigError("broker.url", url=url[:200])
     return url.rstrip("/") + "/"
 

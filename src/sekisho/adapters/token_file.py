@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from pathlib import Path
@@ -34,9 +35,10 @@ def read_token(file: Path, *, foreign: bool = False) -> Secret:
             raise ConfigError("token.file_missing", file=str(file))
         if seen.st_mode & 0o077 and not _handed_over(file):
             raise ConfigError("token.file_open", file=str(file), mode=f"{seen.st_mode & 0o777:o}")
-        text = os.read(fd, _MAX_BYTES).decode("ascii", "replace").strip()
+        said = os.read(fd, _MAX_BYTES).removeprefix(codecs.BOM_UTF8)
     finally:
         os.close(fd)
+    text = said.decode("ascii", "replace").strip()
     if not text or not (foreign or is_token(text)):
         raise ConfigError("token.malformed", file=str(file))
     return Secret(text)

@@ -13,7 +13,8 @@ import click
 from sekisho.cli import output
 from sekisho.cli.session import Session
 from sekisho.cli.words import Command, Group, json_option
-from sekisho.domain.errors import Conflict, UsageError
+from sekisho.domain.errors import ConfigError, Conflict, UsageError
+from sekisho.domain.token import is_token
 
 #: More than this and tokens, queue limits and logs of the two sides no longer agree.
 MAX_CLOCK_DIFFERENCE_SECONDS: Final = 60.0
@@ -52,7 +53,10 @@ def init(  # noqa: PLR0913 (one for each option)
         raise Conflict("client.exists", file=str(file))
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if token_file == "-":  # noqa: S105 (stdin)
-        _write(file.parent / TOKEN_FILE, sys.stdin.readline().strip() + "\n")
+        given = sys.stdin.readline().strip()
+        if not is_token(given):
+            raise ConfigError("token.malformed", file="stdin")
+        _write(file.parent / TOKEN_FILE, given + "\n")
         token_file = TOKEN_FILE
     else:
         token_file = str(Path(token_file).absolute())

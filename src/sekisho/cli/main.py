@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -115,11 +116,11 @@ def run(argv: Sequence[str] | None = None) -> int:
         return statuses.SIGNAL_BASE + stop.signum
     except click.Abort:
         return statuses.SIGNAL_BASE + 2
-    except (SekishoError, OSError) as error:
+    except (SekishoError, OSError, UnicodeEncodeError) as error:
         if session.debug or isinstance(error, BrokenPipeError):
             raise
         told = error if isinstance(error, SekishoError) else _refused(error)
-        output.error(session, told)
+        _tell(session, told)
         return told.exit_status
     return status if isinstance(status, int) else statuses.DONE
 
@@ -131,8 +132,21 @@ def _click_error(session: Session, error: click.ClickException) -> None:
     output.error(session, UsageError("usage.arguments", why=error.format_message()))
 
 
-def _refused(error: OSError) -> SekishoError:
+def _tell(session: Session, error: SekishoError) -> None:
+    """Print ``error``; on stderr when there is no room for it on stdout, where JSON goes."""
+    try:
+        output.error(session, error)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        session.json = False
+        output.error(session, error)
+
+
+def _refused(error: OSError | UnicodeEncodeError) -> SekishoError:
     """Return what the system refused, as an error of ours: a path that was typed, a full disk."""
+    if isinstance(error, UnicodeEncodeError):
+        return Conflict("system.encoding", encoding=error.encoding)
     place = "" if error.filename is None else os.fsdecode(error.filename)
     return Conflict("system.refused", why=error.strerror or str(error), file=place)
 
@@ -140,10 +154,15 @@ def _refused(error: OSError) -> SekishoError:
 def main() -> NoReturn:
     """Run the command line of this process."""
     core_dump.forbid()
+    _have_streams()
     hear_children()
     try:
         status = run()
         sys.stdout.flush()
+    except SystemExit:  # click's way to end when nobody reads stdout any more
+        if isinstance(sys.stdout, io.TextIOBase):
+            raise
+        status = statuses.DONE
     except KeyboardInterrupt:
         status = statuses.SIGNAL_BASE + 2
     except BrokenPipeError:  # the reader of our output is gone: nobody is left to be told
@@ -153,6 +172,19 @@ def main() -> NoReturn:
         _give_up_stdout()
         status = Conflict.exit_status
     sys.exit(status)
+
+
+def _have_streams() -> None:
+    """Let nothing that is opened later take the place of a stream that the caller closed.
+
+    What a terminal's encoding does not know is shown by its number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _give_up_stdout() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -48,7 +49,8 @@ def result(session: Session, text: str) -> None:
 def note(session: Session, text: str) -> None:
     """Tell the user something that is not the result."""
     if not session.silent:
-        print(safe_lines(text), file=session.err, flush=True)
+        with suppress(OSError):  # nobody reads it, or there is no room: the work goes on
+            print(safe_lines(text), file=session.err, flush=True)
 
 
 def result_json(session: Session, value: object) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -18,12 +20,13 @@ from sekisho.cli.progress import Reporter, reporter
 from sekisho.cli.session import Session
 from sekisho.cli.site_names import site_names
 from sekisho.cli.words import Command, JobCommand, json_option, quiet_option
-from sekisho.domain.errors import NotFound, SekishoError, UsageError
+from sekisho.domain.errors import Conflict, NotFound, SekishoError, UsageError
 from sekisho.domain.job import JobState
 
 C = TypeVar("C", bound=Callable[..., Any])
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd]?)")
 _WITHDRAW_SECONDS: Final = 2.0
+_LONGEST_SECONDS: Final = timedelta.max.total_seconds() // 2
 _SECONDS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -38,7 +41,7 @@ class Duration(click.ParamType[timedelta]):
         found = _DURATION.fullmatch(str(value))
         if found is None:
             self.fail(f"{value!r}: 90s, 30m, 2h, 7d", param, ctx)
-        return timedelta(seconds=float(found[1]) * _SECONDS[found[2]])
+        return timedelta(seconds=min(float(found[1]) * _SECONDS[found[2]], _LONGEST_SECONDS))
 
 
 DURATION: Final = Duration()
@@ -77,6 +80,7 @@ def run(session: Session, /, **words: Any) -> int:
     """Run a command at a site, wait for it, and fetch what the site lets go."""
     from sekisho.cli.follow import follow, following  # noqa: PLC0415
 
+    _check_into(words["into"])
     with reporter(session) as show, session.client(show) as client:
         job = _submitted(session, show, client, words)
         return follow(session, show, job, following(words, client))
@@ -141,6 +145,17 @@ def _withdraw(session: Session, client: Any, job_id: str) -> None:
         output.note(session, session.say("withdrawn" if withdrawn else "detached", job=job_id))
 
 
+def _check_into(into: Path) -> None:
+    """Raise Conflict for a place where no file could be put: before a job runs in vain."""
+    here = into.absolute()
+    while not os.path.lexists(here):
+        here = here.parent
+    if not here.is_dir():
+        raise Conflict("fetch.into", directory=str(into), why=os.strerror(errno.ENOTDIR))
+    if not os.access(here, os.W_OK | os.X_OK):
+        raise Conflict("fetch.into", directory=str(into), why=os.strerror(errno.EACCES))
+
+
 def _job_id(given: str | None, file: Path | None, make: Callable[[], str]) -> str:
     """Return the id to use: as given, or that kept in ``file`` from an earlier call, or a new one.
 
@@ -149,12 +164,12 @@ def _job_id(given: str | None, file: Path | None, make: Callable[[], str]) -> st
     """
     if file is None or given is not None:
         return given or make()
-    try:
-        fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    except FileExistsError:
-        return file.read_text("ascii", "replace").strip()
-    job_id = make()
-    with os.fdopen(fd, "w", encoding="ascii") as stream:
+    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    with os.fdopen(fd, "r+", encoding="ascii", errors="replace") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)  # of two calls at once, one makes the id
+        if kept := stream.read().strip():
+            return kept
+        job_id = make()
         stream.write(job_id + "\n")
         stream.flush()
         os.fsync(stream.fileno())
@@ -175,6 +190,8 @@ def _inputs(texts: Sequence[str]) -> dict[str, str]:
         name, mark, place = text.partition("=")
         if not mark:
             name, place = Path(text).absolute().name, text
+        if not place:  # it would be this very directory
+            raise UsageError("input.empty", input=text)
         if name in inputs:
             raise UsageError("input.named_twice", input=name)
         inputs[name] = place

@@ -109,8 +109,9 @@ def load_client(file: Path | None = None, environ: Mapping[str, str] | None = No
     broker, base = settings.broker, file.parent
     if broker is None:
         return ClientFiles(settings=settings, file=file, token=None, ca=None)
-    ca = None if broker.ca_file is None else base / broker.ca_file
-    return ClientFiles(settings=settings, file=file, token=base / broker.token_file, ca=ca)
+    ca = None if broker.ca_file is None else base / Path(broker.ca_file).expanduser()
+    token = base / Path(broker.token_file).expanduser()
+    return ClientFiles(settings=settings, file=file, token=token, ca=ca)
 
 
 def settings_text(*, url: str, token_file: str, ca_file: str | None, proxy: str | None) -> str:

@@ -35,7 +35,7 @@ def complaint(error: msgspec.ValidationError, kind: Any) -> tuple[str, UsageErro
     said = str(error)
     place = _PLACE.search(said)
     where = place["where"] if place else ""
-    said = said[: place.start()] if place else said
+    said = (said[: place.start()] if place else said).replace(" | null", "")  # none in TOML
     if said.startswith("Invalid enum value "):
         value = said.removeprefix("Invalid enum value ").strip("'")
         return where, UsageError("setting.choice", value=value, choices=", ".join(_choices(kind)))

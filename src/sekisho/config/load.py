@@ -54,14 +54,14 @@ def table_faults(
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a configuration file; raise ConfigError(`config.unreadable`)."""
+    """Return the text of a configuration file, whatever editor wrote it; raise ConfigError."""
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise ConfigError("config.unreadable", file=str(path), why=why) from error
     except UnicodeDecodeError as error:
-        raise ConfigError("config.unreadable", file=str(path), why="UTF-8") from error
+        raise ConfigError("config.encoding", file=str(path)) from error
 
 
 def load(path: Path, kind: type[T], *, environ: Mapping[str, str] | None = None) -> T:
@@ -153,6 +153,8 @@ def _faults_of_field(value: Any, kind: Any, at: KeyPath) -> Faults:
     for container, table in _shapes(kind):
         items = _items(container, value)
         if items is not None:
+            if container is dict:
+                yield from _key_faults(value, kind, at)
             for step, item in items:
                 yield from _faults(item, table, (*at, *step))
             return
@@ -161,6 +163,17 @@ def _faults_of_field(value: Any, kind: Any, at: KeyPath) -> Faults:
     except msgspec.ValidationError as error:
         below, wrong = complaint(error, kind)
         yield (*at, *_steps(below)), wrong
+
+
+def _key_faults(tables: dict[str, Any], kind: Any, at: KeyPath) -> Faults:
+    """Check what the tables of a table are called."""
+    union = kind.__args__ if isinstance(kind, UnionType) else (kind,)
+    form = next(get_args(each)[0] for each in union if get_origin(each) is dict)
+    for name in tables:
+        try:
+            msgspec.convert(name, form)
+        except msgspec.ValidationError as error:
+            yield (*at, name), complaint(error, form)[1]
 
 
 def _items(container: Any, value: Any) -> list[tuple[KeyPath, dict[str, Any]]] | None:

@@ -53,7 +53,10 @@ def _table(header: re.Match[str], counts: dict[KeyPath, int]) -> KeyPath:
 
 
 def _keys(dotted: str) -> tuple[str, ...]:
-    return tuple(m[1] or m[2] or m[0] for m in _PART.finditer(dotted))
+    return tuple(
+        next(text for text in (m[1], m[2], m[0]) if text is not None)
+        for m in _PART.finditer(dotted)
+    )
 
 
 def _resolve(keys: tuple[str, ...], counts: dict[KeyPath, int]) -> KeyPath:

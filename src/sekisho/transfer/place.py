@@ -73,4 +73,4 @@ def translated() -> Iterator[None]:
     except OSError as error:
         if no_room(error):
             raise StorageFull("fetch.disk_full") from error
-        raise Unavailable("fetch.io", why=errno.errorcode.get(error.errno or 0, "")) from error
+        raise Unavailable("fetch.io", why=os.strerror(error.errno or 0)) from error
