@@ -108,10 +108,12 @@ def test_an_error_that_has_no_room_as_json_is_told_on_stderr() -> None:
 
 @pytest.mark.parametrize("lang", ["en", "ja"])
 def test_a_terminal_without_our_letters_gets_their_numbers(lang: str) -> None:
-    ascii_only = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    done = piped(f"--lang {lang} --help", "", **ascii_only)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.isascii()
+    ascii_only = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+    config = "/nowhere/計算.toml"
+    done = piped(f"--lang {lang} sites --json", "", SEKISHO_CONFIG=config, **ascii_only)
+    assert done.returncode == 78
+    assert (done.stdout.isascii(), done.stderr) == (True, "")
+    assert "client.not_set_up" in done.stdout
 
 
 def test_a_name_that_the_locale_cannot_write_is_told_with_a_way_out(
