@@ -212,7 +212,7 @@ class Page:
             yield ""
 
     def cleared_params(self) -> Iterator[str]:
-        yield ", ".join(f"`{name}`" for name in sorted(egress._CLEARED_PARAMS))  # noqa: SLF001
+        yield ", ".join(f"`{name}`" for name in sorted(egress.REASON_PARAMS))
 
 
 class _Nobody:

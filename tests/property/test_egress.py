@@ -303,3 +303,10 @@ def test_no_parameter_leaves_that_is_not_on_the_list(params: dict[str, object]) 
     error.params = params
     kept = dict(clear_reason(error).params)
     assert kept == {k: v for k, v in params.items() if k in egress._CLEARED_PARAMS}  # noqa: SLF001
+
+
+def test_a_reason_that_would_name_something_of_the_site_cannot_be_made() -> None:
+    """Kills: a parameter of a reason that the page of all that can be observed does not list."""
+    with pytest.raises(ValueError, match="path"):
+        Fault("output.missing", (("path", "/secret/model"),))
+    assert Fault("array.failed", (("count", 9), ("elements", "3,5-7"))).params

@@ -57,7 +57,10 @@ def result_json(session: Session, value: object) -> None:
     """Print one JSON value on one line."""
     import msgspec  # noqa: PLC0415
 
-    encoded = msgspec.json.encode(value, enc_hook=_encoded).decode()
+    try:
+        encoded = msgspec.json.encode(value, enc_hook=_encoded).decode()
+    except UnicodeEncodeError:  # a file's name is bytes; those that are no UTF-8 stay as they are
+        encoded = json.dumps(msgspec.to_builtins(value, enc_hook=_encoded))
     print(encoded, file=session.out, flush=True)
 
 

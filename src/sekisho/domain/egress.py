@@ -118,12 +118,24 @@ class Withheld:
     why: str
 
 
+#: Parameters of a refusal that may leave: the submitter's own words, or numbers of the manifest.
+_CLEARED_PARAMS: Final = frozenset(
+    {"command", "parameter", "input", "output", "submitter", "why", "limit"}
+)
+#: All that a reason may name: also elements of an array, a step of the site and how it ended.
+REASON_PARAMS: Final = _CLEARED_PARAMS | {"count", "elements", "step", "exit_code"}
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """Why a job that ended well has failed all the same; by its form, no site data is in it."""
 
     code: str
     params: tuple[tuple[str, str | int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if strange := {name for name, _ in self.params} - REASON_PARAMS:
+            raise ValueError(f"{self.code} would tell {min(strange)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,12 +220,6 @@ def _missing(
 
 def _permitted(rules: Sequence[OutputRule], path: RelPath) -> bool:
     return any(rule.path.matches(path) for rule in rules)
-
-
-#: Parameters of a reason that may leave: the submitter's own words, or numbers of the manifest.
-_CLEARED_PARAMS: Final = frozenset(
-    {"command", "parameter", "input", "output", "submitter", "why", "limit"}
-)
 
 
 def clear_reason(error: SekishoError) -> Fault:

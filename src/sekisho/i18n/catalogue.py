@@ -14,7 +14,7 @@ from sekisho.domain.setting import SettingFault
 LANGUAGES: Final = ("en", "ja")
 DEFAULT_LANGUAGE: Final = "en"
 #: Tables of the catalogue that are not error codes.
-TABLES: Final = ("help", "say", "state", "column", "exit", "mint", "type", "why")
+TABLES: Final = ("help", "say", "state", "column", "exit", "mint", "type", "why", "kind")
 _VARIABLES: Final = ("LC_ALL", "LC_MESSAGES", "LANG")
 
 
@@ -78,7 +78,7 @@ def _shown(name: str, value: object, lang: str) -> str:
             return f"{value.place}: {value.key}: {what}"
         case str() if name.endswith("_type"):
             return " | ".join(text("type", part, lang) for part in value.split(" | "))
-        case str() if name == "why":  # what the system said, or a word of ours
-            return text("why", value, lang)
+        case str() if name in ("why", "kind"):  # what the system said, or a word of ours
+            return text(name, value, lang)
         case _:
             return str(value)
