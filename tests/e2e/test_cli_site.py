@@ -192,7 +192,7 @@ def test_the_diagnosis_is_one_json_object(hall: Hall) -> None:
 
 
 @pytest.mark.parametrize(
-    ("lang", "ask"), [("en", "the broker's operator"), ("ja", "中継サーバーの運用者")]
+    ("lang", "ask"), [("en", "the broker's operator"), ("ja", "中継サーバーの管理者")]
 )
 def test_a_fault_has_a_code_a_meaning_and_somebody_to_ask(hall: Hall, lang: str, ask: str) -> None:
     place = hall.joined()
