@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,28 @@ def test_the_next_job_gets_the_same_file_and_nobody_reads_it(yard: Yard, reads: 
     assert first.inode == second.inode == third.inode
     assert third.mesh.read_bytes() == DATA
     assert reads == []
+
+
+def test_many_jobs_at_once_share_one_file_or_have_their_own(yard: Yard) -> None:
+    """Kills: a descriptor that one closes while another links through it."""
+    trees = [yard.tree(os.urandom(len(DATA))) for _ in range(3)]
+    mesh = yard.tree(DATA)
+    first = yard.job(DATA)
+    places = [yard.place() for _ in range(40)]
+    start = threading.Barrier(8)
+
+    def stage(number: int) -> None:
+        if number < 8:
+            start.wait(30)
+        assert yard.stock.lend("alice", places[number], mesh.files, lasting=False) == {MESH}
+        yard.stock.lend("alice", places[number], trees[number % 3].files, lasting=False)
+        if number % 5 == 0:
+            yard.stock.close()  # as when too many others are held
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(stage, range(40)))
+    meshes = [Path(place.input_dir, "in", "mesh") for place in places]
+    assert {file.stat().st_ino for file in meshes} == {first.inode}
 
 
 @pytest.mark.parametrize("executable", [False, True])
