@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sekisho.domain.egress import STDOUT_NAME
-from tests.engines import SECONDS, Batch
+from tests.engines import SECONDS, SLURM, Batch, a_batch
 from tests.faults.program import call
 from tests.faults.trio import Trio
 from tests.waiting import until
@@ -180,3 +180,22 @@ def kill_the_wrapper(control: Path) -> None:
     found = re.match(r"start \S+ (\d+) ", (control / "latch/start").read_text())
     assert found is not None
     os.kill(int(found[1]), signal.SIGKILL)
+
+
+def test_an_array_that_the_batch_system_never_takes_is_refused_before_anything_runs(
+    still: Trio,
+) -> None:
+    """More elements than its MaxArraySize: waiting would not help. A smaller one runs at once."""
+    with a_batch(SLURM, ("MaxArraySize=5",)) as batch:
+        site = a_sweep(still, batch, 6, 2)
+        opened(site)
+        with site.connect() as client:
+            large = client.submit(site.spec("large", "gate")).wait(timeout=SECONDS)
+            assert (large.state, large.code) == ("failed", "scheduler.refused")
+            assert (site.starts(), batch.queue()) == ({}, {})
+            manifest = site.site / "manifest.toml"
+            manifest.write_text(manifest.read_text().replace("elements = 6", "elements = 5"))
+            assert (
+                client.submit(site.spec("small", "gate")).wait(timeout=SECONDS).state == "succeeded"
+            )
+    assert site.starts() == each_once("small", range(5))

@@ -11,7 +11,7 @@ import pytest
 
 from sekisho.adapters.desires_directory import DirectoryDesires
 from sekisho.config.manifest import load_manifest, parse_manifest
-from sekisho.config.site import BrokerTable, SiteFiles, SiteSettings
+from sekisho.config.site import BrokerTable, SiteFiles, SiteSettings, load_site
 from sekisho.config.size import size_of
 from sekisho.domain import parameter
 from sekisho.domain.access import Submitters
@@ -302,6 +302,36 @@ def test_what_others_could_have_written_is_not_the_sites_word(
     assert caught.value.params == {"file": str(tmp_path / name)}
     (tmp_path / name).chmod(before)
     assert load_manifest(file).site == "tohoku"
+
+
+def test_a_link_counts_for_what_it_leads_to(tmp_path: Path) -> None:
+    """Kills: a look at the folder of the link, and none at the folder in which others put files."""
+    shared, home = tmp_path / "shared", tmp_path / "home"
+    for folder in (shared, home):
+        folder.mkdir()
+    (shared / "ours.toml").write_text(SMALL)
+    (home / "manifest.toml").symlink_to(shared / "ours.toml")
+    assert load_manifest(home / "manifest.toml").site == "tohoku"
+    shared.chmod(0o777)
+    with pytest.raises(ConfigError) as caught:
+        load_manifest(home / "manifest.toml")
+    assert caught.value.params == {"file": str(shared)}
+
+
+@pytest.mark.parametrize("name", ["agent.toml", "."])
+@pytest.mark.parametrize("mode", [stat.S_IWGRP, stat.S_IWOTH])
+def test_settings_that_others_could_have_written_are_not_followed(
+    tmp_path: Path, name: str, mode: int
+) -> None:
+    """They say which manifest it is, and whom the token is shown."""
+    (tmp_path / "agent.toml").write_text('[broker]\nurl = "https://b"\n')
+    before = (tmp_path / name).stat().st_mode
+    (tmp_path / name).chmod(before | mode)
+    with pytest.raises(ConfigError) as caught:
+        load_site(tmp_path)
+    assert caught.value.params == {"file": str(tmp_path / name)}
+    (tmp_path / name).chmod(before)
+    assert load_site(tmp_path).settings.broker.url == "https://b"
 
 
 def test_a_change_that_others_could_have_made_does_not_hold_until_it_is_ours(

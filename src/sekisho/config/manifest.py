@@ -7,8 +7,6 @@ file and line. The digest names the text itself: what was in force can be shown 
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -30,6 +28,7 @@ from sekisho.config.batch import (
 )
 from sekisho.config.load import (
     Faults,
+    check_ours,
     examine,
     fault_at,
     invalid,
@@ -42,7 +41,7 @@ from sekisho.config.publish import PublishTable, publish_rule
 from sekisho.config.size import Seconds, Size, size_of
 from sekisho.domain.access import Submitters
 from sekisho.domain.egress import LogRule, OutputRule
-from sekisho.domain.errors import ConfigError, UsageError
+from sekisho.domain.errors import UsageError
 from sekisho.domain.files import Pattern
 from sekisho.domain.ids import COMMAND_PATTERN, SITE_PATTERN, USER_PATTERN
 from sekisho.domain.launch import LaunchLimits, Sandbox, check_variable
@@ -145,19 +144,8 @@ def load_manifest(path: Path) -> Manifest:
 
     What another user could have written is not the site's word.
     """
-    for place in (path, path.parent):
-        if _open_to_others(place):
-            raise ConfigError("manifest.open_to_others", file=str(place))
+    check_ours(path)
     return parse_manifest(read_text(path), path.name)
-
-
-def _open_to_others(place: Path) -> bool:
-    """Say whether somebody but its owner, who is we or root, may write there."""
-    try:
-        seen = place.stat()
-    except OSError:
-        return False  # it cannot be read either, and that is told
-    return seen.st_uid not in (0, os.geteuid()) or bool(stat.S_IMODE(seen.st_mode) & 0o022)
 
 
 def parse_manifest(text: str, file: str) -> Manifest:

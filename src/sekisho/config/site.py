@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from sekisho.config.load import load
+from sekisho.config.load import check_ours, load
 from sekisho.domain.errors import ConfigError
 
 SETTINGS_NAME: Final = "agent.toml"
@@ -130,4 +130,5 @@ def load_site(home: Path, environ: dict[str, str] | None = None) -> SiteFiles:
     """Return the site in the directory ``home``; raise ConfigError with every fault."""
     if not (home / SETTINGS_NAME).exists():
         raise ConfigError("site.not_set_up", directory=str(home))
+    check_ours(home / SETTINGS_NAME)
     return SiteFiles(home, load(home / SETTINGS_NAME, SiteSettings, environ=environ))
