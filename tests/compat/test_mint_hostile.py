@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sekisho.domain.errors import UsageError
+from sekisho.broker.ports import JobFilter
+from sekisho.domain.errors import StorageFull, UsageError
+from sekisho.domain.job import JobState
+from sekisho.wire.frames import Frame
 from sekisho.wire.mint import MAX_FILES, input_name, result_name
 from tests.compat.old_programs import STDOUT, OldAgent, OldWorkflow, a_calc, first, said
 from tests.compat.old_world import OldWorld, old_world
@@ -166,6 +169,26 @@ def test_what_no_disk_holds_is_refused_and_not_registered() -> None:
         policy.value = replace(policy.value, free_floor_bytes=0)
         for call in ("add-calcinfo", "send-results"):
             assert said(workflow.line.post(call, content=endless)) == (400, 400)
+        assert workflow.add()
+
+
+def test_what_could_not_be_stored_whole_is_not_registered() -> None:
+    """Kills: a draft that nobody knows of, which counts among the user's jobs until it expires."""
+    with old_world() as small:
+        workflow, blobs = small.workflow(), small.http.world.blobs
+        put, asked = blobs.put, []
+
+        def full(space: str, frames: Sequence[Frame]) -> None:
+            asked.append((space, len(frames)))
+            raise StorageFull
+
+        blobs.put = full  # type: ignore[method-assign]
+        assert said(workflow.line.post("add-calcinfo", json=a_calc())) == (507, 507)
+        assert asked
+        assert workflow.line.get("get-calcinfo").json() == {}
+        (left,) = small.http.world.desk.jobs.every(JobFilter(submitter="alice"))
+        assert left.state is JobState.CANCELLED
+        blobs.put = put  # type: ignore[method-assign]
         assert workflow.add()
 
 
