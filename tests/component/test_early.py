@@ -229,14 +229,21 @@ def test_inputs_that_the_manifest_would_refuse_are_never_fetched(
     assert early.line.dropped[-1] == early.line.begun[0]
 
 
-def test_a_command_that_is_disabled_meanwhile_is_fetched_no_more(early: EarlyWorld) -> None:
+@pytest.mark.parametrize("change", [disabled, unlisted, not_for_them, World.remove])
+def test_what_the_manifest_refuses_meanwhile_is_fetched_no_more_and_not_kept(
+    early: EarlyWorld, change: Callable[[World], None]
+) -> None:
+    """And its offer is refused. Kills: a right that was taken away, but not from what was begun."""
     jobs: list[str] = []
     early.play(
         lambda _: jobs.append(early.draft()),
-        lambda _: early.world.edit(enabled=False),
+        lambda _: change(early.world),
+        lambda _: early.finish(jobs[0]),
     )
     assert early.line.stopped == early.line.allowed == jobs
     assert early.line.dropped[-1] == jobs[0]
+    assert early.world.state(jobs[0]) == "refused"
+    assert early.world.scheduler.started == []
 
 
 # --- how much, and when -----------------------------------------------------------------------
