@@ -14,6 +14,7 @@ import pytest
 from sekisho.domain.egress import STDOUT_NAME
 from tests.e2e.far_site import FarSite, a_far_site, a_gate
 from tests.slurm import Slurm, a_slurm
+from tests.waiting import until
 
 SWEEP = """
 [[command]]
@@ -102,7 +103,8 @@ def test_a_cancel_reaches_the_queue(site: FarSite, slurm: Slurm) -> None:
         agent.event("run_moved", job=job, stage="running")
         site.place.hall.must("cancel", job)
         assert site.place.wait(job).json["state"] == "cancelled"
-    assert "RUNNING" not in slurm.told("squeue", "--noheader", "--format=%T", "--user", site.user)
+    listing = ("squeue", "--noheader", "--format=%T", "--user", site.user)
+    until(lambda: "RUNNING" not in slurm.told(*listing), "a queue where nothing runs")
 
 
 def test_the_check_tries_the_queue_behind_ssh_with_a_harmless_job(
