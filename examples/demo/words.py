@@ -10,12 +10,12 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
         "sekisho: one workflow, one site, one broker between them   ({place})",
         "関所 (sekisho): ワークフロー側と拠点、その間に立つ中継サーバー   ({place})",
     ),
-    "operator": ("operator", "運用者"),
+    "operator": ("operator", "管理者"),
     "engineer": ("engineer", "拠点"),
     "author": ("author", "依頼者"),
     "broker": (
         "The operator sets up a broker: TLS, one site, one submitter",
-        "運用者が中継サーバーを用意します (TLS、拠点 1 つ、依頼者 1 人)",
+        "管理者が中継サーバーを用意します (TLS、拠点 1 つ、依頼者 1 人)",
     ),
     "site": (
         "The site keeps a secret mesh and a secret material model, and writes its manifest",

@@ -525,3 +525,11 @@ def _bytes(file: Path) -> bytes:
         return file.read_bytes()
     except OSError:
         return b""
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"ins_short\n"])
+def test_an_agent_whose_own_name_is_damaged_says_so(hall: Hall, damage: bytes) -> None:
+    place = hall.joined()
+    (place.home / "state" / "instance").write_bytes(damage)
+    done = hall.call("agent", "--once", "--dir", place.home)
+    assert (done.status, "error[site.instance]" in done.err) == (78, True)

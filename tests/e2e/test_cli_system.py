@@ -125,3 +125,23 @@ def test_a_name_that_the_locale_cannot_write_is_told_with_a_way_out(
     monkeypatch.setattr("sekisho.cli.completion.get_completion_class", unwritable)
     assert run(["--lang", "en", "completion", "bash"]) == 73
     assert "error[system.encoding]" in capsys.readouterr().err
+
+
+def test_a_machine_without_ssh_is_told_what_it_lacks(tmp_path: Path) -> None:
+    config = tmp_path / "client.toml"
+    config.write_text('[site.far]\nmode = "ssh"\nhost = "far"\n')
+    done = subprocess.run(
+        [*SEKISHO, "run", "far", "solve"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "SEKISHO_CONFIG": str(config),
+            "PATH": str(tmp_path),
+            "LC_ALL": "C.UTF-8",
+        },
+        timeout=60,
+    )
+    assert done.returncode == 73
+    assert done.stderr.startswith("error[system.no_program]: There is no program ssh")

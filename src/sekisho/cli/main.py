@@ -44,6 +44,10 @@ COMMANDS: Final = {
 }
 
 
+#: What we start without a path: the system's own.
+_PROGRAMS: Final = frozenset({"ssh", "rsync", "ssh-keygen"})
+
+
 class Entry(Group):
     """The group of all commands, each imported when it is needed."""
 
@@ -148,6 +152,8 @@ def _refused(error: OSError | UnicodeEncodeError) -> SekishoError:
     if isinstance(error, UnicodeEncodeError):
         return Conflict("system.encoding", encoding=error.encoding)
     place = "" if error.filename is None else os.fsdecode(error.filename)
+    if isinstance(error, FileNotFoundError) and place in _PROGRAMS:
+        return Conflict("system.no_program", program=place)
     return Conflict("system.refused", why=error.strerror or str(error), file=place)
 
 

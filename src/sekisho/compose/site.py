@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
@@ -45,6 +46,7 @@ from sekisho.wire.v1 import Joined, JoinSite
 
 #: How long `join` repeats its one question: the answer may be lost, the invitation is not.
 JOIN_SECONDS: Final = 15.0
+_INSTANCE: Final = re.compile(r"ins_[0-9a-hjkmnp-tv-z]{26}")
 _DICE: Final = random.SystemRandom()
 
 
@@ -67,9 +69,12 @@ def address(files: SiteFiles) -> Address:
 def instance(files: SiteFiles) -> str:
     """Return the name of this very agent, made when the site joined."""
     try:
-        return files.instance.read_text("ascii").strip()
+        name = files.instance.read_text("ascii", "replace").strip()
     except FileNotFoundError as error:
         raise ConfigError("site.not_joined", file=str(files.instance)) from error
+    if _INSTANCE.fullmatch(name) is None:
+        raise ConfigError("site.instance", file=str(files.instance))
+    return name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
