@@ -135,7 +135,8 @@ class _Judge:
         number = self._number(f"{name} {place}")
         plan, full = self.plan, self.plan.error == "ENOSPC"
         due = number == plan.nth or (full and 0 < plan.nth < number)
-        if not due or (full and (name in _ROOMLESS or Path(plan.mended).exists())):
+        mended = plan.mended != "" and Path(plan.mended).exists()
+        if not due or (full and (name in _ROOMLESS or mended)):
             return
         code = getattr(errno, plan.error)
         raise OSError(code, os.strerror(code))
