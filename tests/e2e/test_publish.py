@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 from sekisho.client.snapshot import Snapshot
 from sekisho.client.spec import JobSpec
 from sekisho.wire.v1 import JobView
+from tests.e2e.conftest import SEKISHO
 from tests.e2e.own_site import Hall, Place, a_hall
 from tests.gated import gate_client, gated_house
 
@@ -76,15 +78,17 @@ def test_a_running_job_shows_its_progress_and_its_files(place: Place, tmp_path: 
 
 def test_who_waits_sees_the_progress(place: Place, tmp_path: Path) -> None:
     job = place.submit("long")
-    done = []
-    words = ("wait", job, "--into", tmp_path / "out")
-    waiting = threading.Thread(target=lambda: done.append(place.hall.call(*words)))
-    waiting.start()
-    first_snapshot(place, job)
-    place.gate.write_text("end")
-    waiting.join(SECONDS)
-    assert done[0].status == 0
-    assert "41 %" in done[0].err
+    words = [*SEKISHO, "wait", job, "--into", str(tmp_path / "out")]
+    with subprocess.Popen(
+        words, env=place.hall.environ, stderr=subprocess.PIPE, text=True
+    ) as waiting:
+        assert waiting.stderr
+        try:
+            assert any("41 %" in line for line in waiting.stderr)
+        finally:
+            place.gate.write_text("end")
+        waiting.communicate()
+    assert waiting.returncode == 0
 
 
 def test_a_job_that_publishes_nothing_says_so(place: Place) -> None:
