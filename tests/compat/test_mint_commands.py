@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,27 @@ from tests.faults.program import clean_environ
 from tests.faults.trio import private
 from tests.integration.http_process import SEKISHO, sekisho
 from tests.waiting import until
+
+
+def a_site(broker: OldBroker, place: Path) -> Path:
+    """Make the site whose manifest has the one command of these tests; return its directory."""
+    home = place / "site"
+    words = ("--site", "company", "--user", "tanaka", "--broker", broker.url)
+    sekisho("site", "init", "--dir", home, *words)
+    (home / "manifest.toml").write_text(MANIFEST.format(place=place))
+    return home
+
+
+def begun(home: Path, words: Sequence[str], out: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """Start an agent's command line for the site in ``home``; its stderr is to be read."""
+    return subprocess.Popen(
+        words,
+        cwd=home.parent,
+        env=clean_environ(home.parent) | {"SEKISHO_SITE_DIR": str(home)},
+        stdout=out,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -194,9 +215,7 @@ def test_login_asks_for_the_token_and_does_not_show_it(house: House, tmp_path: P
 
 def test_the_agents_login_asks_for_the_token_too(broker: OldBroker, tmp_path: Path) -> None:
     """With another site's manifest it ends there, after its question."""
-    home = tmp_path / "site"
-    words = ("--site", "company", "--user", "tanaka", "--broker", broker.url)
-    sekisho("site", "init", "--dir", home, *words)
+    home = a_site(broker, tmp_path)
     line = argv("remote", "other", broker.url, "login")
     status, screen = at_terminal(line, tmp_path, TOKEN, SEKISHO_SITE_DIR=str(home))
     assert (status, "mint.other_site" in screen) == (1, True), screen
@@ -243,22 +262,12 @@ def test_help_names_every_word_in_either_language(
 
 
 def test_the_agents_command_line_serves_an_old_broker(broker: OldBroker, tmp_path: Path) -> None:
-    home = tmp_path / "site"
-    words = ("--site", "company", "--user", "tanaka", "--broker", broker.url)
-    sekisho("site", "init", "--dir", home, *words)
-    (home / "manifest.toml").write_text(MANIFEST.format(place=tmp_path))
+    home = a_site(broker, tmp_path)
     (tmp_path / "solve.sh").write_text("cat in.txt > out.txt; pwd\n")
     (tmp_path / "base").mkdir()
     accept_id = broker.add(calc())
     options = ("debug", "retry:5,60", "port:443", f"calc_base:{tmp_path}/base")
-    with subprocess.Popen(
-        argv("remote", "company", broker.url, TOKEN, *options),
-        cwd=tmp_path,
-        env=clean_environ(tmp_path) | {"SEKISHO_SITE_DIR": str(home)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with begun(home, argv("remote", "company", broker.url, TOKEN, *options)) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         said = [next(process.stdout) for _ in range(3)]
@@ -280,21 +289,12 @@ def test_an_agent_takes_up_the_token_that_replaces_an_old_one(
     broker: OldBroker, tmp_path: Path, *, own: bool
 ) -> None:
     """Kills: polling in vain, until somebody starts it anew, after a token has come to its end."""
-    home = tmp_path / "site"
-    words = ("--site", "company", "--user", "tanaka", "--broker", broker.url)
-    sekisho("site", "init", "--dir", home, *words)
-    (home / "manifest.toml").write_text(MANIFEST.format(place=tmp_path))
+    home = a_site(broker, tmp_path)
     (tmp_path / "solve.sh").write_text("cat in.txt > out.txt\n")
     token = private(home / "token" if own else tmp_path / "another", "a-token-of-yesterday")
     ours = [*SEKISHO, "agent", "--mint", broker.url]
-    with subprocess.Popen(
-        ours if own else argv("remote", "company", broker.url, f"file:{token}"),
-        cwd=tmp_path,
-        env=clean_environ(tmp_path) | {"SEKISHO_SITE_DIR": str(home)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    theirs = argv("remote", "company", broker.url, f"file:{token}")
+    with begun(home, ours if own else theirs, subprocess.DEVNULL) as process:
         assert process.stderr is not None
         assert any('"code":"auth.required"' in line for line in process.stderr)
         private(token, TOKEN)
@@ -309,23 +309,15 @@ def test_an_agent_takes_up_the_token_that_replaces_an_old_one(
 def test_ctrl_c_finishes_the_work_in_hand_and_takes_no_more(
     broker: OldBroker, tmp_path: Path
 ) -> None:
-    home = tmp_path / "site"
-    words = ("--site", "company", "--user", "tanaka", "--broker", broker.url)
-    sekisho("site", "init", "--dir", home, *words)
-    (home / "manifest.toml").write_text(MANIFEST.format(place=tmp_path))
+    home = a_site(broker, tmp_path)
     os.mkfifo(tmp_path / "go")
     (tmp_path / "solve.sh").write_text(
         f"echo $CALC_DIR; read word < {tmp_path}/go; echo $word > out.txt\n"
     )
     held = broker.add(calc())
     token = private(tmp_path / "token", TOKEN)
-    with subprocess.Popen(
-        argv("remote", "company", broker.url, f"file:{token}", f"calc_base:{tmp_path}/base"),
-        cwd=tmp_path,
-        env=clean_environ(tmp_path) | {"SEKISHO_SITE_DIR": str(home)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    with begun(
+        home, argv("remote", "company", broker.url, f"file:{token}", f"calc_base:{tmp_path}/base")
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
@@ -335,10 +327,10 @@ def test_ctrl_c_finishes_the_work_in_hand_and_takes_no_more(
         assert any(job_id_of(held) in line for line in process.stderr if "{" not in line)
         assert process.poll() is None
         (tmp_path / "go").write_text("finished\n")
-        begun = time.monotonic()
+        since = time.monotonic()
         process.communicate()
         assert process.wait(SECONDS) == 0
-        assert time.monotonic() - begun < SECONDS
+        assert time.monotonic() - since < SECONDS
     assert broker.calcs[held]["status"] == "completed"
     files = broker.calcs[held]["result_files"]
     assert text_of(files["out.txt"]) == "finished\n"
@@ -356,14 +348,7 @@ def test_a_site_goes_on_under_the_name_that_the_old_broker_has_for_it(
     (tmp_path / "solve.sh").write_text("cat in.txt > out.txt\n")
     accept_id = broker.add(calc())
     words = ("Site_C", broker.url, TOKEN, "user:tanaka")
-    with subprocess.Popen(
-        argv("remote", *words),
-        cwd=tmp_path,
-        env=clean_environ(tmp_path) | {"SEKISHO_SITE_DIR": str(home)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with begun(home, argv("remote", *words)) as process:
         assert process.stdout is not None
         lines = iter(process.stdout)
         assert next(lines) == "site id = Site_C\n"
@@ -375,9 +360,7 @@ def test_a_site_goes_on_under_the_name_that_the_old_broker_has_for_it(
 
 
 def test_another_sites_manifest_is_not_served(broker: OldBroker, tmp_path: Path) -> None:
-    home = tmp_path / "site"
-    words = ("--site", "company", "--user", "tanaka", "--broker", broker.url)
-    sekisho("site", "init", "--dir", home, *words)
+    home = a_site(broker, tmp_path)
     other = ("other", broker.url, TOKEN)
     status, _, err = run("remote", *other, cwd=tmp_path, SEKISHO_SITE_DIR=str(home))
     assert (status, "mint.other_site" in err) == (1, True)

@@ -30,6 +30,7 @@ from sekisho.domain.files import RelPath
 from sekisho.domain.limits import MIB
 from sekisho.site.workplace import Place
 from sekisho.transfer.content import holds
+from sekisho.transfer.holes import BLOCK_BYTES
 from sekisho.transfer.pack import SMALL_BYTES
 from sekisho.transfer.place import walked
 from sekisho.transfer.tree import TreeFile
@@ -43,7 +44,6 @@ _TRUSTED_SECONDS: Final = 3600.0
 _MOST_HELD: Final = 64
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_BLOCK_BYTES: Final = 512  # of st_blocks, whatever those of the file system are
 Key = tuple[str, str]  #: a submitter's folder, the name of a content
 
 log = structlog.get_logger()
@@ -184,7 +184,7 @@ class LinkedStock:
     def _keep(self, key: Key, folder: int, file: TreeFile, fd: int) -> None:
         """Give the file, just fetched and still open, a second name here."""
         room = os.fstatvfs(folder)
-        wanted = os.fstat(fd).st_blocks * _BLOCK_BYTES
+        wanted = os.fstat(fd).st_blocks * BLOCK_BYTES
         if (
             file.size < SMALL_BYTES
             or wanted > self._max_bytes
@@ -300,4 +300,4 @@ def _found(root: Path) -> Iterator[tuple[int, int, Key]]:
         with suppress(FileNotFoundError):
             seen = path.stat(follow_symlinks=False)
             key = (path.parent.name, path.name)
-            yield seen.st_atime_ns, seen.st_blocks * _BLOCK_BYTES, key
+            yield seen.st_atime_ns, seen.st_blocks * BLOCK_BYTES, key
