@@ -77,6 +77,23 @@ def test_nothing_is_ever_overwritten(hall: Hall, tmp_path: Path, name: str) -> N
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(name, "mine")]
 
 
+def test_a_directory_that_others_can_write_to_is_refused_before_anything_is_made(
+    hall: Hall, tmp_path: Path
+) -> None:
+    """As `mkdir` makes them where groups share their files."""
+    home = tmp_path / "site"
+    home.mkdir()
+    home.chmod(0o775)
+    words = ("site", "init", "--site", "kobe", "--broker", hall.url, "--dir", str(home))
+    refused = hall.call(*words)
+    assert refused.status == 78
+    assert f"chmod go-w {home}" in refused.err
+    assert list(home.iterdir()) == []
+    home.chmod(0o755)
+    assert hall.call(*words).status == 0
+
+
+
 @pytest.mark.parametrize(
     ("option", "value", "status"),
     [

@@ -412,7 +412,7 @@ def test_a_home_that_others_may_look_into(tmp_path: Path) -> None:
 def test_a_manifest_that_others_could_change(tmp_path: Path, name: str) -> None:
     home = a_place(tmp_path, "https://127.0.0.1:1")
     (home / name).chmod((home / name).stat().st_mode | stat.S_IWOTH)
-    assert ("manifest", "manifest.open_to_others") in faults(findings_of(home))
+    assert ("manifest", "config.open_to_others") in faults(findings_of(home))
 
 
 def test_a_work_base_that_others_may_write_into(tmp_path: Path) -> None:

@@ -298,7 +298,7 @@ def test_what_others_could_have_written_is_not_the_sites_word(
     (tmp_path / name).chmod(before | mode)
     with pytest.raises(ConfigError) as caught:
         load_manifest(file)
-    assert caught.value.code == "manifest.open_to_others"
+    assert caught.value.code == "config.open_to_others"
     assert caught.value.params == {"file": str(tmp_path / name)}
     (tmp_path / name).chmod(before)
     assert load_manifest(file).site == "tohoku"

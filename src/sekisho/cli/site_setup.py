@@ -15,7 +15,7 @@ from sekisho.cli import output
 from sekisho.cli.session import Session
 from sekisho.cli.site_home import home_option, open_site
 from sekisho.cli.words import Command, json_option
-from sekisho.config.load import read_text
+from sekisho.config.load import check_ours, read_text
 from sekisho.config.manifest import parse_manifest
 from sekisho.config.site import MANIFEST_NAME, SETTINGS_NAME, SiteFiles
 from sekisho.config.site_template import (
@@ -73,6 +73,7 @@ def _make(home: Path, contents: dict[str, bytes]) -> None:
     for name in contents:
         if (home / name).exists():
             raise Conflict("site.file_exists", file=str(home / name))
+        check_ours(home / name)  # or it would be made in vain
     for folder in (home, home / "work", home / "state"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name, content in contents.items():

@@ -73,7 +73,7 @@ def check_ours(path: Path) -> None:
     real = path.resolve()
     for place in dict.fromkeys((path, path.parent, real, real.parent)):
         if _open_to_others(place):
-            raise ConfigError("manifest.open_to_others", file=str(place))
+            raise ConfigError("config.open_to_others", file=str(place))
 
 
 def _open_to_others(place: Path) -> bool:
