@@ -93,7 +93,6 @@ def test_a_directory_that_others_can_write_to_is_refused_before_anything_is_made
     assert hall.call(*words).status == 0
 
 
-
 @pytest.mark.parametrize(
     ("option", "value", "status"),
     [
