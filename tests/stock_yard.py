@@ -97,11 +97,14 @@ class Job:
         self.yard.stock.give_way()
         return os.open(self.mesh, os.O_RDWR | os.O_NONBLOCK)
 
-    def tamper(self, data: bytes = b"x", at: int = 5) -> None:
-        """Do what a command may do to its own file: write in place, and put the times back."""
+    def tamper(self, data: bytes = b"", at: int = 5) -> None:
+        """Do what a command may do to its own file: write in place, and put the times back.
+
+        Without ``data`` it is another byte than the one that is there.
+        """
         seen = self.mesh.stat()
         fd = self.opened()
-        os.pwrite(fd, data, at)
+        os.pwrite(fd, data or bytes([os.pread(fd, 1, at)[0] ^ 1]), at)
         os.close(fd)
         self.mesh.chmod(0o444)
         os.utime(self.mesh, ns=(seen.st_atime_ns, seen.st_mtime_ns))

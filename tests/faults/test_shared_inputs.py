@@ -153,7 +153,9 @@ def test_a_stock_that_is_damaged_while_no_agent_runs_reaches_no_job(trio: Trio, 
     file.chmod(0o600)
     with file.open("r+b") as opened:
         opened.seek(MESH // 2)
-        opened.write(b"x")
+        other = bytes([opened.read(1)[0] ^ 1])
+        opened.seek(MESH // 2)
+        opened.write(other)
     trio.start_agent(*ORDINARY)
     right(trio, mesh, "b")
     trio.agent.event("stock_file_dropped")
