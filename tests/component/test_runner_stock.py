@@ -150,6 +150,7 @@ def test_wherever_the_agent_dies_a_job_starts_once_at_most_with_what_was_sent(
         try:
             life(world, job)
             if number > len(world.effects.calls):
+                world.stock.close()
                 return world
         except Crash:
             world.effects = Effects()

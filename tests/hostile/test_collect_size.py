@@ -154,7 +154,8 @@ def test_a_tree_ten_thousand_deep_is_left_soon_and_removed_whole(yard: Yard) -> 
     assert [str(f.path) for f in collected.found] == ["honest"]
     assert [w.why for w in collected.withheld] == ["too_deep"]
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limit[1]))
+    highest = max(int(number) for number in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 100, limit[1]))
     try:
         assert yard.workplace.purge(JOB)
     finally:

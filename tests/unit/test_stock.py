@@ -34,8 +34,10 @@ def _ordinary() -> Iterator[None]:
 
 
 @pytest.fixture
-def yard(tmp_path: Path) -> Yard:
-    return Yard(tmp_path)
+def yard(tmp_path: Path) -> Iterator[Yard]:
+    made = Yard(tmp_path)
+    yield made
+    made.stock.close()
 
 
 @pytest.fixture
@@ -108,6 +110,8 @@ def test_wherever_the_agent_dies_the_next_job_gets_the_right_file(
         for _ in range(3):
             assert yard.job(DATA).mesh.read_bytes() == DATA
         assert yard.job(DATA).lent
+        yard.stock.close()
+    yard.stock.close()
     assert number > 5
 
 
