@@ -154,7 +154,7 @@ def test_a_tree_ten_thousand_deep_is_left_soon_and_removed_whole(yard: Yard) -> 
     assert [str(f.path) for f in collected.found] == ["honest"]
     assert [w.why for w in collected.withheld] == ["too_deep"]
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(int(number) for number in os.listdir("/proc/self/fd"))
+    highest = max(int(place.name) for place in Path("/proc/self/fd").iterdir())
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 100, limit[1]))
     try:
         assert yard.workplace.purge(JOB)
