@@ -18,6 +18,7 @@ from sekisho.wire.frames import Frame
 
 _LISTENING = {"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "07"}
 _SAMPLE_SECONDS = 0.05
+_LEAVE_SECONDS = 40.0
 
 
 def files_with(needle: str, places: Iterable[Path]) -> list[Path]:
@@ -102,10 +103,11 @@ def processes_of(place: Path) -> set[int]:
     return found
 
 
-def left_of(place: Path, known: set[int], *, within_s: float = 10.0) -> set[int]:
+def left_of(place: Path, known: set[int], *, within_s: float = _LEAVE_SECONDS) -> set[int]:
     """Return the processes of ``place`` that have not ended after a while, ``known`` ones apart.
 
-    What was asked to end, or lost the process that it served, needs a moment to do so.
+    What was asked to end, or lost the process that it served, needs a moment to do so; the
+    carrier of a gate waits for another job first.
     """
     end = time.monotonic() + within_s
     while (left := processes_of(place) - known) and time.monotonic() < end:

@@ -44,7 +44,7 @@ class PushStory:
                 raise
             finally:
                 self._way.disconnect(place)
-            self._chapters.stop("ssh_stopped")
+            self._chapters.stop("ssh_stopped", lambda: self._screen.say("carrier_waits"))
         return told
 
     def _tell(self, solver: str) -> Told:

@@ -79,6 +79,10 @@ SSH_WORDS: Final[dict[str, tuple[str, str]]] = {
         "sshd ended by itself within {seconds:.1f} s of being asked to",
         "sshd は {seconds:.1f} 秒で正常に終了しました",
     ),
+    "carrier_waits": (
+        "the process that carries gated jobs waits 20 s for another one, and leaves by itself",
+        "関所側で実行を担うプロセスは、次のジョブを20秒待ってから自分で終わります",
+    ),
     "plain_key": (
         "the same attempts with this plain key succeed: command, copy, port",
         "同じ試みは、普通の鍵ではすべて成功します (コマンド、コピー、ポート)",

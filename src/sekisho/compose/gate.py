@@ -42,7 +42,9 @@ from sekisho.wire.stdio import Packets
 if TYPE_CHECKING:
     from sekisho.compose.hosts import Hosts
 
+#: How long a carrier stays for another job after its last one, and how often it looks meanwhile.
 LINGER_SECONDS: Final = 20.0
+_LOOKS: Final = 10
 
 
 class PushFiles:
@@ -147,10 +149,12 @@ async def _serve(push: PushFiles, lock: int) -> None:
     agent = Agent(desk, desires, capacity=desires.capacity, alive=lambda: None, tidy=False)
 
     async def leave_when_idle() -> None:
+        quiet = 0
         while True:
-            await anyio.sleep(LINGER_SECONDS)
+            await anyio.sleep(LINGER_SECONDS / _LOOKS)
             with store.locked():  # whoever adds a job now finds our lock free afterwards
-                if not mailbox.open():
+                quiet = 0 if mailbox.open() else quiet + 1
+                if quiet == _LOOKS:
                     leave(lock)
 
     async def heed_wakes() -> None:
