@@ -35,30 +35,24 @@ _SECONDS: Final = 3600.0
 _EDITS: Final = 100
 _AT_ONCE: Final = 4
 _GIB_MIB: Final = 1024
+_LOOKING: Final = """\
+[[command]]
+name = "{name}"
+argv = ["/bin/true"]
+time_limit_s = 3600
+max_running = 8
+[[command.input]]
+path = "in/**"
+max_bytes = "64 GiB"
+"""
 _MANIFEST: Final = f"""\
 schema = 1
 site = "{SITE}"
 submitters = ["{USER}"]
 max_running = 8
 
-[[command]]
-name = "take"
-argv = ["/bin/true"]
-time_limit_s = 3600
-max_running = 8
-[[command.input]]
-path = "in/**"
-max_bytes = "64 GiB"
-
-[[command]]
-name = "read"
-argv = ["/bin/true"]
-time_limit_s = 3600
-max_running = 8
-[[command.input]]
-path = "in/**"
-max_bytes = "64 GiB"
-read_only = true
+{_LOOKING.format(name="take")}
+{_LOOKING.format(name="read")}read_only = true
 
 [[command]]
 name = "give"

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
+
 from tests.batch import through
 from tests.faults.trio import Trio
 from tests.gridengine import PROGRAMS, GridEngine, a_gridengine
@@ -139,6 +141,11 @@ GRID_ENGINE: Final = Engine(
     crowded={"most_jobs": 5},
 )
 ENGINES: Final = {engine.name: engine for engine in (SLURM, GRID_ENGINE)}
+
+
+def only(engine: Engine) -> pytest.MarkDecorator:
+    """Let the fixture `batch` be this one alone."""
+    return pytest.mark.parametrize("batch", [engine.name], indirect=True)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+from typing import Final
+
+#: Runs what follows with mounts of its own; for an ordinary user, as the root of a name space.
+ALONE: Final = ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "-Urm")
 
 
 def within_mounts(mounts: str, *words: str) -> list[str]:
@@ -11,8 +15,7 @@ def within_mounts(mounts: str, *words: str) -> list[str]:
     ``words`` are $0, $1 … of that text; what follows runs as the same user as before.
     """
     user, group = os.geteuid(), os.getegid()
-    begin = ["unshare", "--mount"] if user == 0 else ["unshare", "-Urm"]
     then = "" if user == 0 else f"unshare -U --map-user={user} --map-group={group} "
     first, *rest = words or ("sh",)
     text = f'{mounts} && shift {len(rest)} && exec {then}"$@"'
-    return [*begin, "/bin/sh", "-c", text, first, *rest]
+    return [*ALONE, "/bin/sh", "-c", text, first, *rest]

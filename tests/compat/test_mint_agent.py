@@ -45,12 +45,18 @@ def broker() -> Iterator[OldBroker]:
         yield broker
 
 
-@pytest.fixture
-def home(tmp_path: Path, broker: OldBroker) -> Path:
-    home = tmp_path / "site"
+def a_site(broker: OldBroker, place: Path) -> Path:
+    """Make the site whose manifest has the one command of these tests; return its directory."""
+    home = place / "site"
     words = ("--site", "company", "--user", "tanaka", "--broker", broker.url)
     sekisho("site", "init", "--dir", home, *words)
-    (home / "manifest.toml").write_text(MANIFEST.format(place=tmp_path))
+    (home / "manifest.toml").write_text(MANIFEST.format(place=place))
+    return home
+
+
+@pytest.fixture
+def home(tmp_path: Path, broker: OldBroker) -> Path:
+    home = a_site(broker, tmp_path)
     private(home / "token", TOKEN + "\n")
     script = (
         "cat in.txt > out.txt; ls -A > seen; echo ran >> {0}/runs; echo done; echo s > secret\n"

@@ -20,20 +20,11 @@ from tests.bare_site import SITE, BareWorld, bare_world
 from tests.compat.old_broker import TOKEN, OldBroker, old_broker
 from tests.compat.old_lines import SECONDS, argv, run
 from tests.compat.old_programs import LISTED, STDOUT, House, OldAgent, a_house, text_of
-from tests.compat.test_mint_agent import MANIFEST, calc
+from tests.compat.test_mint_agent import MANIFEST, a_site, calc
 from tests.faults.program import clean_environ
 from tests.faults.trio import private
 from tests.integration.http_process import SEKISHO, sekisho
 from tests.waiting import until
-
-
-def a_site(broker: OldBroker, place: Path) -> Path:
-    """Make the site whose manifest has the one command of these tests; return its directory."""
-    home = place / "site"
-    words = ("--site", "company", "--user", "tanaka", "--broker", broker.url)
-    sekisho("site", "init", "--dir", home, *words)
-    (home / "manifest.toml").write_text(MANIFEST.format(place=place))
-    return home
 
 
 def begun(home: Path, words: Sequence[str], out: int = subprocess.PIPE) -> subprocess.Popen[str]:

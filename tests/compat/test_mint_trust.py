@@ -12,10 +12,10 @@ import pytest
 
 from tests.compat.old_broker import TOKEN, OldBroker, old_broker
 from tests.compat.old_lines import SECONDS, argv, run
-from tests.compat.test_mint_agent import MANIFEST
+from tests.compat.test_mint_agent import a_site
 from tests.faults.program import clean_environ
 from tests.faults.trio import private
-from tests.integration.http_process import certificates, sekisho
+from tests.integration.http_process import certificates
 
 
 @pytest.fixture
@@ -55,9 +55,7 @@ def serving(place: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def site(broker: OldBroker, tmp_path: Path) -> None:
-    words = ("--site", "company", "--user", "tanaka", "--broker", broker.url)
-    sekisho("site", "init", "--dir", tmp_path / "site", *words)
-    (tmp_path / "site" / "manifest.toml").write_text(MANIFEST.format(place=tmp_path))
+    a_site(broker, tmp_path)
 
 
 @pytest.mark.usefixtures("site")

@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 
 from sekisho.domain.egress import STDOUT_NAME
-from tests.engines import SECONDS, SLURM, Batch, a_batch
+from tests.engines import SECONDS, SLURM, Batch, a_batch, only
 from tests.faults.program import call
 from tests.faults.trio import Trio
 from tests.waiting import until
 
 pytestmark = pytest.mark.time_limit(600)
-only_slurm = pytest.mark.parametrize("batch", ["slurm"], indirect=True)
 #: Waits at a gate that lets everybody pass once it is open; 7 fails when its key says so.
 SWEEP = """\
 element=$SEKISHO_ELEMENT
@@ -106,7 +105,7 @@ def test_one_element_that_fails_makes_the_job_fail_with_its_code(
     assert site.starts() == each_once("fails", range(10))
 
 
-@only_slurm
+@only(SLURM)
 def test_a_requeued_element_does_not_run_again(still: Trio, batch: Batch) -> None:
     site = a_sweep(still, batch, 4, 2)
     with site.connect() as client:
@@ -123,7 +122,7 @@ def test_a_requeued_element_does_not_run_again(still: Trio, batch: Batch) -> Non
     assert site.starts() == each_once("one", range(4))
 
 
-@only_slurm
+@only(SLURM)
 @pytest.mark.parametrize("waiting", [True, False])
 def test_an_element_that_somebody_cancels_is_told_and_the_others_end(
     still: Trio, batch: Batch, *, waiting: bool
@@ -158,7 +157,7 @@ def test_a_cancel_ends_all_elements_and_lets_no_other_start(still: Trio, batch: 
     assert len(site.starts()) == 2
 
 
-@only_slurm
+@only(SLURM)
 def test_an_element_whose_record_is_gone_is_lost_and_named(still: Trio, batch: Batch) -> None:
     """As after a node that died with the file system that it had written to."""
     site = a_sweep(still, batch, 3, 3)

@@ -23,6 +23,7 @@ from sekisho.wire.frames import Chunk, digest_of, frame, pack_chunks
 from tests.component.broker_world import a_submission
 from tests.faults.program import call
 from tests.faults.trio import SITE, WHOLE_LIFE, Trio
+from tests.mounts import ALONE
 from tests.proxy import HOST
 
 #: Puts a file system of a size, $2, over the directory $1, with what it holds; goes on as $3….
@@ -50,9 +51,8 @@ class SmallDisk:
 
         It has room for ``size`` bytes and so many ``names``.
         """
-        alone = ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "-Urm")
         what = f"{size},nr_inodes={names}"
-        return (*alone, "sh", "-c", SMALL, "sh", str(self.place), what)
+        return (*ALONE, "sh", "-c", SMALL, "sh", str(self.place), what)
 
     def leave(self, *, pages: int | None = None, names: int | None = None) -> None:
         """Let there be room for exactly so much more."""

@@ -6,13 +6,13 @@ import re
 
 import pytest
 
-from tests.engines import SECONDS, Batch
+from tests.engines import GRID_ENGINE, SECONDS, Batch, only
 from tests.faults.trio import Trio
 from tests.waiting import until
 
 pytestmark = [
     pytest.mark.time_limit(600),
-    pytest.mark.parametrize("batch", ["gridengine"], indirect=True),
+    only(GRID_ENGINE),
 ]
 
 

@@ -17,6 +17,7 @@ from sekisho.domain.limits import CHUNK_BYTES, MIB
 from sekisho.wire.frames import Chunk, digest_of, frame, pack_chunks
 from tests.component.broker_world import a_submission
 from tests.faults.trio import SITE, WHOLE_LIFE, Trio
+from tests.mounts import ALONE
 from tests.proxy import HOST
 
 pytestmark = pytest.mark.time_limit(600)
@@ -151,8 +152,7 @@ def test_a_site_without_room_fails_the_job_says_so_and_recovers(still: Trio) -> 
     """
     (still.site / "work").mkdir(exist_ok=True)
     still.start_broker()
-    alone = ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "-Urm")
-    still.start_agent(*alone, "sh", "-c", SMALL_DISK, "sh", str(still.site))
+    still.start_agent(*ALONE, "sh", "-c", SMALL_DISK, "sh", str(still.site))
     big = still.home / "big"
     big.write_bytes(os.urandom(CHUNK_BYTES) * (80 * MIB // CHUNK_BYTES))
     with still.connect() as client:

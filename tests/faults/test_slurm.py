@@ -6,16 +6,15 @@ import sys
 
 import pytest
 
-from tests.engines import SECONDS, SLURM, Batch, a_batch
+from tests.engines import SECONDS, SLURM, Batch, a_batch, only
 from tests.faults.trio import Trio
 from tests.waiting import until
 
 pytestmark = pytest.mark.time_limit(600)
-with_slurm = pytest.mark.parametrize("batch", ["slurm"], indirect=True)
 GREEDY = "import time; kept = bytearray(400_000_000); time.sleep(60)"
 
 
-@with_slurm
+@only(SLURM)
 @pytest.mark.parametrize("waiting", [True, False])
 def test_what_somebody_at_the_site_cancels_has_failed_and_says_so(
     site: Trio, batch: Batch, *, waiting: bool
@@ -31,7 +30,7 @@ def test_what_somebody_at_the_site_cancels_has_failed_and_says_so(
     assert site.starts()["one"] == (0 if waiting else 1)
 
 
-@with_slurm
+@only(SLURM)
 def test_slurms_limits_of_time_and_memory_are_told_as_what_they_are(
     still: Trio, batch: Batch
 ) -> None:

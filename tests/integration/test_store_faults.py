@@ -23,6 +23,7 @@ from sekisho.broker.ports import EVERYONE, JobFilter
 from sekisho.domain.errors import SyncFailed
 from sekisho.domain.job import JobState
 from tests.integration import storing
+from tests.mounts import ALONE
 from tests.world import NOW, a_job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -230,9 +231,8 @@ def test_a_full_disk_is_told_and_leaves_nothing_by_half(
     """A real file system of 3 MiB; when its ballast goes, storing goes on without a restart."""
     small = tmp_path_factory.mktemp("small")
     (folder / "ballast").write_bytes(bytes(1 << 20))
-    alone = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "-Urm"]
     done = subprocess.run(
-        [*alone, "sh", "-c", FULL, "sh", small, folder, sys.executable, action],
+        [*ALONE, "sh", "-c", FULL, "sh", small, folder, sys.executable, action],
         env=environment(),
         capture_output=True,
         text=True,

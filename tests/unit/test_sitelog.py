@@ -24,6 +24,7 @@ from sekisho.adapters.sitelog_directory import DirectorySiteLog, log_files, read
 from sekisho.domain.errors import Corrupt, SekishoError, StorageFull
 from sekisho.domain.run import Run
 from sekisho.domain.sitelog import Break, Kind, Record
+from tests.mounts import ALONE
 
 NOVEMBER = datetime(2026, 11, 30, 23, 59, 58, tzinfo=UTC)
 
@@ -292,9 +293,8 @@ def test_threads_that_meet_at_a_full_disk_all_hear_of_it_and_nothing_is_added(
 
 def test_a_full_disk_gives_up_its_reserve_so_that_an_end_can_be_told(tmp_path: Path) -> None:
     """A real file system of 2 MiB, in a name space of its own."""
-    alone = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "-Urm"]
     done = subprocess.run(
-        [*alone, "sh", "-c", ON_A_SMALL_DISK, "sh", tmp_path, sys.executable],
+        [*ALONE, "sh", "-c", ON_A_SMALL_DISK, "sh", tmp_path, sys.executable],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,

@@ -38,6 +38,7 @@ from sekisho.compose.schedulers import schedulers
 from sekisho.config.manifest import load_manifest
 from sekisho.config.site import SiteFiles
 from sekisho.domain.errors import ConfigError, Unauthenticated
+from sekisho.domain.ids import INSTANCE_PATTERN
 from sekisho.domain.manifest import Manifest
 from sekisho.domain.token import Secret, hash_token
 from sekisho.site.agent import Agent
@@ -46,7 +47,6 @@ from sekisho.wire.v1 import Joined, JoinSite
 
 #: How long `join` repeats its one question: the answer may be lost, the invitation is not.
 JOIN_SECONDS: Final = 15.0
-_INSTANCE: Final = re.compile(r"ins_[0-9a-hjkmnp-tv-z]{26}")
 _DICE: Final = random.SystemRandom()
 
 
@@ -72,7 +72,7 @@ def instance(files: SiteFiles) -> str:
         name = files.instance.read_text("ascii", "replace").strip()
     except FileNotFoundError as error:
         raise ConfigError("site.not_joined", file=str(files.instance)) from error
-    if _INSTANCE.fullmatch(name) is None:
+    if re.fullmatch(INSTANCE_PATTERN, name) is None:
         raise ConfigError("site.instance", file=str(files.instance))
     return name
 

@@ -16,6 +16,7 @@ _ID_LENGTH: Final = 26
 ENTROPY_BYTES: Final = 10
 
 JOB_ID_PATTERN: Final = r"job_[0-9a-hjkmnp-tv-z]{26}"
+INSTANCE_PATTERN: Final = r"ins_[0-9a-hjkmnp-tv-z]{26}"
 SITE_PATTERN: Final = r"[a-z][a-z0-9-]{0,39}"
 USER_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9.@-]{0,63}"
 COMMAND_PATTERN: Final = r"[a-z][a-z0-9-]{0,63}"

@@ -13,7 +13,13 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from sekisho.domain.ids import COMMAND_PATTERN, JOB_ID_PATTERN, SITE_PATTERN, USER_PATTERN
+from sekisho.domain.ids import (
+    COMMAND_PATTERN,
+    INSTANCE_PATTERN,
+    JOB_ID_PATTERN,
+    SITE_PATTERN,
+    USER_PATTERN,
+)
 from sekisho.domain.limits import (
     MAX_ENVELOPE_BYTES,
     MAX_QUEUE_TIME,
@@ -27,7 +33,7 @@ JobId = Annotated[str, Meta(pattern=f"^{JOB_ID_PATTERN}{END}")]
 SiteName = Annotated[str, Meta(pattern=f"^{SITE_PATTERN}{END}")]
 UserName = Annotated[str, Meta(pattern=f"^{USER_PATTERN}{END}")]
 CommandName = Annotated[str, Meta(pattern=f"^{COMMAND_PATTERN}{END}")]
-Instance = Annotated[str, Meta(pattern=f"^ins_[0-9a-hjkmnp-tv-z]{{26}}{END}")]
+Instance = Annotated[str, Meta(pattern=f"^{INSTANCE_PATTERN}{END}")]
 Digest = Annotated[str, Meta(pattern=f"^[0-9a-f]{{64}}{END}")]
 Envelope = Annotated[bytes, Meta(max_length=MAX_ENVELOPE_BYTES)]  # base64 in JSON
 SnapshotEnvelope = Annotated[bytes, Meta(max_length=MAX_SNAPSHOT_ENVELOPE_BYTES)]
