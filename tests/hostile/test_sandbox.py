@@ -20,6 +20,7 @@ import pytest
 from sekisho.adapters.sandboxes.landlock import LandlockSandbox
 from sekisho.domain.errors import UsageError
 from sekisho.domain.launch import Sandbox
+from tests.hostile.confined_yard import Yard, yard_in
 
 #: Each line is a try of the command to show SECRET, to write OUTSIDE, or to reach PORT. Sh, as an
 #: input deck that can run anything would write it.
@@ -71,49 +72,9 @@ class Sentinel:
     seen: list[object] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Yard:
-    """A work directory, and beside it what the command must not reach."""
-
-    work: Path
-    secret: Path
-    canary: str
-
-    def run(self, line: str, grants: Sandbox | None) -> str:
-        """Run one line of sh in the work directory; return all that it left or said."""
-        text = (
-            line.replace("SECRET", str(self.secret))
-            .replace("DIR", str(self.secret.parent))
-            .replace("PYTHON", "/usr/bin/python3")
-        )
-        argv: tuple[str, ...] = ("/bin/sh", "-c", text)
-        if grants is not None:
-            argv = LandlockSandbox().wrap(argv, str(self.work), grants)
-        done = subprocess.run(
-            argv,
-            cwd=self.work,
-            env={"PATH": "/usr/bin:/bin"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            timeout=30,
-        )
-        left = [
-            file.read_bytes()
-            for file in self.work.iterdir()
-            if file.is_file() and not file.is_symlink()
-        ]
-        return b"\n".join([done.stdout, done.stderr, *left]).decode("utf-8", "replace")
-
-
 @pytest.fixture
 def yard(tmp_path: Path) -> Yard:
-    canary = f"SECRET-{secrets.token_hex(16)}"
-    (tmp_path / "secrets").mkdir()
-    secret = tmp_path / "secrets" / "secret.txt"
-    secret.write_text(f"{canary}\n")
-    (tmp_path / "work").mkdir()
-    return Yard(tmp_path / "work", secret, canary)
+    return yard_in(tmp_path)
 
 
 @pytest.mark.parametrize("line", READS)
@@ -127,12 +88,9 @@ def test_unconfined_most_of_the_same_tries_succeed(tmp_path: Path) -> None:
     leaks = 0
     for n, line in enumerate(READS):
         place = tmp_path / str(n)
-        (place / "secrets").mkdir(parents=True)
-        (place / "work").mkdir()
-        canary = f"SECRET-{secrets.token_hex(16)}"
-        secret = place / "secrets" / "secret.txt"
-        secret.write_text(f"{canary}\n")
-        leaks += canary in Yard(place / "work", secret, canary).run(line, None)
+        place.mkdir()
+        yard = yard_in(place)
+        leaks += yard.canary in yard.run(line, None)
     assert leaks >= 25
 
 
@@ -388,7 +346,8 @@ def test_where_the_rules_cannot_be_set_nothing_is_run(yard: Yard) -> None:
     script = LandlockSandbox().wrap(("/usr/bin/touch", "ran"), str(yard.work), Sandbox())[3]
     broken = yard.work.parent / "confine.py"
     broken.write_text(Path(script).read_text().replace("444, 445, 446", "9999, 9998, 9997"))
-    told = json.dumps({"read": [], "write": [str(yard.work)], "network": False, "connect": []})
+    grants = {"read": [], "write": [str(yard.work)], "network": False, "connect": []}
+    told = json.dumps(grants | {"shared_memory": False})
     argv = [sys.executable, "-I", "-S", str(broken), told, "--", "/usr/bin/touch", "ran"]
     done = subprocess.run(argv, cwd=yard.work, check=False)
     assert done.returncode == 126

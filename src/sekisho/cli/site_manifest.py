@@ -126,7 +126,8 @@ def _reach(session: Session, grants: Sandbox | None) -> str:
         return session.say("manifest_unconfined")
     ports = ", ".join(f"tcp/{port}" for port in grants.connect)
     network = session.say("manifest_network") if grants.network else ports
-    words = (*grants.read, *(f"{path} (rw)" for path in grants.write), network)
+    memory = session.say("manifest_shared_memory") if grants.shared_memory else ""
+    words = (*grants.read, *(f"{path} (rw)" for path in grants.write), network, memory)
     return ", ".join(word for word in words if word) or session.say("manifest_nothing")
 
 

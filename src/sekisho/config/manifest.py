@@ -86,6 +86,7 @@ class SandboxTable(Table, frozen=True, kw_only=True):
     write: list[str] = []
     network: bool = False
     connect: list[Annotated[int, Meta(ge=1, le=65_535)]] = []
+    shared_memory: bool = False
 
 
 class DescriptionTable(Table, frozen=True, kw_only=True):
@@ -296,6 +297,7 @@ def _sandbox(table: SandboxTable) -> Sandbox:
         write=tuple(table.write),
         network=table.network,
         connect=tuple(table.connect),
+        shared_memory=table.shared_memory,
     )
 
 

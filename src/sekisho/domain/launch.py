@@ -44,12 +44,14 @@ class Sandbox:
 
     ``read`` and ``write`` are absolute paths, each with all that is below it; what may be written
     may be read. ``connect`` are TCP ports, of any host; with ``network`` there is no restriction.
+    ``shared_memory`` is System V's, with its semaphores and queues: all of the account's.
     """
 
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
     network: bool = False
     connect: tuple[int, ...] = ()
+    shared_memory: bool = False
 
     def __post_init__(self) -> None:
         for path in (*self.read, *self.write):

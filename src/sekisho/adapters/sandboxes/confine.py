@@ -5,8 +5,9 @@
 Landlock (Linux 5.13; TCP from 6.7, signals from 6.12) holds files and TCP. A filter of system calls
 (seccomp) closes the ways past it: sockets of other kinds (UDP, those of this machine, MPTCP, which
 ends as TCP), connecting by the first bytes sent (TCP Fast Open), rings of calls (io_uring), and
-the account's keyrings. Both hold for this process and all that it starts, cannot be taken back, and
-need no privilege. The environment passes through untouched.
+what an account's processes have in common: keyrings, System V memory and queues, word of changes in
+folders, each other's limits and priorities. Both hold for this process and all that it starts,
+cannot be taken back, and need no privilege. The environment passes through untouched.
 Exit status 126: the rules could not be set, and nothing was run. Standard library only.
 Facts: the kernel's documentation, `userspace-api/landlock` and `userspace-api/seccomp_filter`.
 """
@@ -48,33 +49,61 @@ IPV4_6, STREAM, DATAGRAM = (2, 10), 1, 2
 TCP, UDP = (0, 6), (0, 17)
 NAMES_PORT = 53
 IO_URING = 425  # the same on every architecture
+SEND_FLAGS = (3, 2, 3)  # which argument has them
+OF_A_USER = (2, 3)  # what says that a priority is for all processes of an account
 X32 = 0x4000_0000  # from here on, calls of an ABI that shares its architecture with x86-64
 
 
 class Calls:
-    """The numbers of calls on one architecture.
+    """The numbers of calls on one architecture, from its ``asm/unistd.h``.
 
-    ``keys``: of keyrings. ``sends``: with the argument that holds the flags. ``never``: socketcall,
-    whose arguments no filter sees.
+    ``sockets``: socket, sendto, sendmsg, sendmmsg, and where there is one socketcall, whose
+    arguments no filter sees. ``own``: setpriority, ioprio_set, prlimit64. ``never``: keyrings,
+    inotify, fanotify, perf_event_open, bpf. ``system_v``: all but shmdt.
     """
 
     def __init__(
         self,
         architecture: int,
-        socket: int,
-        keys: tuple[int, int, int],
-        sends: tuple[tuple[int, int], ...],
-        never: tuple[int, ...] = (),
+        sockets: tuple[int, ...],
+        own: tuple[int, int, int],
+        never: tuple[int, ...],
+        system_v: tuple[int, ...],
     ) -> None:
-        self.architecture, self.socket = architecture, socket
-        self.keys, self.sends, self.never = keys, sends, never
+        self.architecture, self.never, self.system_v = architecture, never, system_v
+        self.socket, self.sends, self.socketcall = sockets[0], sockets[1:4], sockets[4:]
+        self.priorities, self.limits = own[:2], own[2]
 
 
-_X86_64 = Calls(0xC000003E, 41, (248, 249, 250), ((44, 3), (46, 2), (307, 3)))
-_I386 = Calls(0x40000003, 359, (286, 287, 288), ((369, 3), (370, 2), (345, 3)), (102,))
-_GENERIC = (198, (217, 218, 219), ((206, 3), (211, 2), (269, 3)))
+_X86_64 = Calls(
+    0xC000003E,
+    sockets=(41, 44, 46, 307),
+    own=(141, 251, 302),
+    never=(248, 249, 250, 253, 294, 300, 298, 321),
+    system_v=(29, 30, 31, 64, 65, 66, 68, 69, 70, 71, 220),
+)
+#: With the one call for all of System V (ipc), as POWER has it, and semtimedop_time64.
+_I386 = Calls(
+    0x40000003,
+    sockets=(359, 369, 370, 345, 102),
+    own=(97, 289, 340),
+    never=(286, 287, 288, 291, 332, 338, 336, 357),
+    system_v=(117, 393, 394, 395, 396, 397, 399, 400, 401, 402, 420),
+)
+_GENERIC = (
+    (198, 206, 211, 269),
+    (140, 30, 261),
+    (217, 218, 219, 26, 262, 241, 280),
+    (186, 187, 188, 189, 190, 191, 192, 193, 194, 195, 196),
+)
 _AARCH64, _RISCV64 = Calls(0xC00000B7, *_GENERIC), Calls(0xC00000F3, *_GENERIC)
-_PPC64LE = Calls(0xC0000015, 326, (269, 270, 271), ((335, 3), (341, 2), (349, 3)), (102,))
+_PPC64LE = Calls(
+    0xC0000015,
+    sockets=(326, 335, 341, 349, 102),
+    own=(97, 273, 325),
+    never=(269, 270, 271, 275, 318, 323, 319, 361),
+    system_v=(117, 392, 393, 394, 395, 396, 397, 399, 400, 401, 402),
+)
 #: By machine: what its kernel runs.
 KNOWN = {
     "x86_64": (_X86_64, _I386),
@@ -121,17 +150,18 @@ def confine(read: list[str], write: list[str], *, network: bool, connect: list[i
     os.close(ruleset)
 
 
-def close_ways(*, network: bool, names: bool) -> None:
+def close_ways(*, network: bool, names: bool, shared_memory: bool) -> None:
     """Hold this process to files and TCP, as Landlock sees them; raise OSError if it cannot be.
 
-    With ``network`` every socket is free; with ``names``, UDP is, which asks name servers.
+    With ``network`` every socket is free; with ``names``, UDP is, which asks name servers; with
+    ``shared_memory``, what System V shares among an account's processes.
     """
     if not can_filter():
         raise OSError(95, "seccomp")
     steps = [
         step
         for calls in KNOWN[os.uname().machine]
-        for step in _rules(calls, network=network, names=names)
+        for step in _rules(calls, network=network, names=names, shared_memory=shared_memory)
     ]
     steps.append(_refuse(NOT_PERMITTED))
     packed = b"".join(struct.pack("HBBI", *step) for step in steps)
@@ -141,15 +171,22 @@ def close_ways(*, network: bool, names: bool) -> None:
         raise OSError(ctypes.get_errno(), "seccomp")
 
 
-def _rules(calls: Calls, *, network: bool, names: bool) -> list[Step]:
+def _rules(calls: Calls, *, network: bool, names: bool, shared_memory: bool) -> list[Step]:
     """Return what decides on a call of this architecture, and passes over one of another."""
     steps = [(LOAD, 0, 0, NUMBER)]
     if calls is _X86_64:
         steps += [(AT_LEAST, 0, 1, X32), _refuse(NOT_PERMITTED)]
-    for number in calls.keys if network else (*calls.keys, IO_URING, *calls.never):
-        steps += _when(number, [_refuse(NO_SUCH_CALL)])
+    closed = calls.never if network else (*calls.never, IO_URING, *calls.socketcall)
+    closed += () if shared_memory else calls.system_v
+    for left, number in enumerate(closed, 1 - len(closed)):  # the last one decides
+        steps.append((EQUAL, -left, 0 if left else 1, number))
+    steps.append(_refuse(NO_SUCH_CALL))
+    steps += _when(calls.limits, _only(0, (0, 0), NOT_PERMITTED))
+    for number, user in zip(calls.priorities, OF_A_USER, strict=True):
+        whole_account = [_argument(0), *_when(user, [_refuse(NOT_PERMITTED)])]
+        steps += _when(number, [*whole_account, *_only(1, (0, 0), NOT_PERMITTED)])
     if not network:
-        for number, flags in calls.sends:
+        for number, flags in zip(calls.sends, SEND_FLAGS, strict=True):
             fast = [_argument(flags), (ANY_BIT, 0, 1, FAST_OPEN), _refuse(DENIED)]
             steps += _when(number, [*fast, (RETURN, 0, 0, ALLOW)])
         steps += _when(calls.socket, _sockets(names=names))
@@ -165,9 +202,9 @@ def _sockets(*, names: bool) -> list[Step]:
     return [*domain, *kinds, _refuse(DENIED)]
 
 
-def _only(argument: int, values: tuple[int, int]) -> list[Step]:
+def _only(argument: int, values: tuple[int, int], code: int = DENIED) -> list[Step]:
     one, other = values
-    ends = [_refuse(DENIED), (RETURN, 0, 0, ALLOW)]
+    ends = [_refuse(code), (RETURN, 0, 0, ALLOW)]
     return [_argument(argument), (EQUAL, 2, 0, one), (EQUAL, 1, 0, other), *ends]
 
 
@@ -219,7 +256,8 @@ def main(argv: list[str]) -> None:
     environment = given_environment()
     network, connect = grants["network"], grants["connect"]
     confine(grants["read"], grants["write"], network=network, connect=connect)
-    close_ways(network=network, names=NAMES_PORT in connect)
+    names, shared_memory = NAMES_PORT in connect, grants["shared_memory"]
+    close_ways(network=network, names=names, shared_memory=shared_memory)
     os.execve(command[0], command, environment)  # noqa: S606 (no shell: that is the point)
 
 

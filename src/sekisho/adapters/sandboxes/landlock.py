@@ -1,7 +1,9 @@
 """Sandbox by Landlock: the kernel holds the command, without privileges and without a container.
 
-It covers files, sockets, signals and keyrings. It does not cover what may be learned or done about
-a file without opening it: its size and times, its mode for whoever owns it.
+It covers files, sockets, signals, keyrings, System V memory and queues, limits and priorities. It
+does not cover what may be learned or done about a file without opening it (its size and times, its
+mode for whoever owns it), nor on which processors and in which class the account's threads run:
+a thread is named there by its number, and programs place their own that way.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ class LandlockSandbox:
             "write": [work_dir, *grants.write],
             "network": grants.network,
             "connect": list(grants.connect),
+            "shared_memory": grants.shared_memory,
         }
         text = msgspec.json.encode(told).decode()
         return (sys.executable, "-I", "-S", os.fspath(_SCRIPT), text, "--", *argv)
