@@ -15,7 +15,7 @@ import struct
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 HOST: Final = "127.0.0.1"
@@ -111,7 +111,22 @@ class Stripped:
     prefix: str
 
 
-Fault = Instead | After | CutUp | CutDown | Torn | Reset | Twice | Closing | Held | Stripped
+@dataclass(frozen=True, slots=True)
+class Flipped:
+    """A byte of the body is another one on its way to the broker, or to the caller if ``down``."""
+
+    at: int
+    down: bool = False
+
+    def of(self, text: bytes) -> bytes:
+        """Return a request's body, or a whole answer, with the byte changed."""
+        at = (text.index(b"\r\n\r\n") + 4 if self.down else 0) + self.at
+        return text[:at] + bytes([text[at] ^ 1]) + text[at + 1 :]
+
+
+Fault = (
+    Instead | After | CutUp | CutDown | Torn | Reset | Twice | Closing | Held | Stripped | Flipped
+)
 Rule = Callable[[Request], Fault | None]
 
 
@@ -197,6 +212,8 @@ class Proxy:
         self, request: Request, fault: Fault | None, writer: asyncio.StreamWriter
     ) -> bool:
         match fault:
+            case Flipped(down=False):
+                request = replace(request, body=fault.of(request.body))
             case After(status):
                 await self._ask(request, None)
                 return await _say(writer, status)
@@ -212,6 +229,10 @@ class Proxy:
                 return end is None
             case Stripped(prefix):
                 writer.write(_without(await self._ask(request, None), prefix.encode()))
+                await writer.drain()
+                return True
+            case Flipped(down=True):
+                writer.write(fault.of(await self._ask(request, None)))
                 await writer.drain()
                 return True
         if self.whole:

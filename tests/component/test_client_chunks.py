@@ -55,6 +55,9 @@ class ChunkServer(httpx2.BaseTransport):
         self.requests: list[tuple[str, str, int]] = []
         self.questions: list[tuple[str, str, int]] = []  #: path, query, bytes
         self.faults: list[Fault] = []
+        self.garble: list[
+            Callable[[bytes], bytes]
+        ] = []  #: what befalls the bodies of files to come
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         answer = self._handle(request)
@@ -70,11 +73,16 @@ class ChunkServer(httpx2.BaseTransport):
         if len(body) > self.max_body:
             return httpx2.Response(413, text="<html>too large</html>")
         assert request.headers["Content-Length"] == str(len(body))
-        answer = self._answer(request.method, request.url.path.rsplit("/", 1)[-1], body)
+        try:
+            answer = self._answer(request.method, request.url.path.rsplit("/", 1)[-1], body)
+        except SekishoError as error:
+            problem = {"type": "x", "status": error.http_status, "code": error.code}
+            answer = httpx2.Response(error.http_status, json=problem)
         return self.faults.pop(0)(request, answer) if self.faults else answer
 
     def _answer(self, method: str, verb: str, body: bytes) -> httpx2.Response:
         if method == "PUT":
+            body = self.garble.pop(0)(body) if self.garble else body
             reader = FrameReader()
             self.port.send(reader.feed(body))
             reader.end()

@@ -14,6 +14,7 @@ from tests.proxy import (
     CutUp,
     EachRequest,
     Fault,
+    Flipped,
     Held,
     Instead,
     Proxy,
@@ -100,3 +101,44 @@ def test_a_job_gets_through_a_line_that(trio: Trio, name: str) -> None:
     assert (trio.home / "got/out/in/given").read_bytes() == given.read_bytes()
     assert trio.life(job.id) == WHOLE_LIFE
     assert trio.starts() == {"one": 1}
+
+
+#: Gives back as much as came, but none of it as it came: nothing is there already.
+TURN = "mkdir out && tr '\\000-\\377' '\\001-\\377\\000' < in/given > out/turned"
+#: The requests that carry files, and whether they do so on their way back.
+LEGS = {
+    "PUT /v1/jobs/{id}/chunks": False,
+    "POST /v1/site/jobs/{id}/chunks/fetch": True,
+    "PUT /v1/site/jobs/{id}/chunks": False,
+    "POST /v1/jobs/{id}/chunks/fetch": True,
+}
+
+
+class OncePerLeg:
+    """Changes one byte of what each leg carries, and never again."""
+
+    def __init__(self, at: int) -> None:
+        self._at = at
+        self.hit: set[str] = set()
+
+    def __call__(self, request: Request) -> Fault | None:
+        if request.route not in LEGS or request.route in self.hit:
+            return None
+        self.hit.add(request.route)
+        return Flipped(self._at, down=LEGS[request.route])
+
+
+@pytest.mark.parametrize("at", [0, 33, 300], ids=["digest", "length", "payload"])
+def test_a_job_gets_through_a_line_that_flips_a_bit_on_every_leg(trio: Trio, at: int) -> None:
+    """Kills: a file that is wrong; and a job that is given up for what the line did."""
+    given = trio.home / "given"
+    given.write_bytes(GIVEN)
+    (trio.home / "work.sh").write_text(TURN)
+    trio.proxy.rule = line = OncePerLeg(at)
+    with trio.connect() as client:
+        job = client.submit(trio.spec("one", source=given))
+        assert job.result(trio.home / "got", timeout=300).state == "succeeded"
+    assert line.hit == LEGS.keys()
+    turned = GIVEN.translate(bytes([*range(1, 256), 0]))
+    assert (trio.home / "got/out/turned").read_bytes() == turned
+    assert trio.life(job.id) == WHOLE_LIFE

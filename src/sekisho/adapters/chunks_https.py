@@ -16,6 +16,7 @@ from typing import Final
 
 from sekisho.adapters.http_line import BYTES, HttpLine
 from sekisho.adapters.http_sender import Call
+from sekisho.adapters.patience import Pauses
 from sekisho.domain.errors import (
     IntegrityError,
     SekishoError,
@@ -123,18 +124,20 @@ class HttpsChunks:
         return None
 
     def _insist(self, owed: list[_Piece], error: SekishoError) -> None:
-        """Send what of a part did not arrive, in shorter ones, for as long as patience lasts."""
-        pauses = self._line.pauses()
+        """Send what of a part did not arrive, in shorter ones, for as long as patience lasts.
+
+        What was right when it left, and was refused as something else, is sent once more.
+        """
+        pauses = _Lenient(self._line.pauses())
         trouble: tuple[list[_Piece], SekishoError] | None = owed, error
         while trouble is not None:
             part, error = trouble
-            if not isinstance(error, TooLarge):
-                pauses.after(error)
-                stored = {c for c, _ in owed} - set(self.missing([c for c, _ in owed]))
-                self.moved += len(stored)
-                owed = [piece for piece in owed if piece[0] not in stored]
-            elif len(part) == 1:
+            if _garbled(error) and not _sound(part):
                 raise error
+            if not isinstance(error, TooLarge) or len(part) == 1:
+                pauses.after(error)
+            if not isinstance(error, TooLarge):
+                owed = self._lacking(owed)
             trouble = None
             for part in self._parts(list(owed)):
                 if (trouble := self._try(part)) is not None:
@@ -142,10 +145,15 @@ class HttpsChunks:
                 owed = owed[len(part) :]
                 pauses.progressed()
 
+    def _lacking(self, owed: list[_Piece]) -> list[_Piece]:
+        lacking = set(self.missing([chunk for chunk, _ in owed]))
+        self.moved += len(owed) - len(lacking)
+        return [piece for piece in owed if piece[0] in lacking]
+
     def fetch(self, chunks: Sequence[Chunk]) -> Iterator[Sound]:
         owed = {chunk.digest: chunk for chunk in chunks}
         doubted: list[Chunk] = []
-        pauses = self._line.pauses()
+        pauses = _Lenient(self._line.pauses())
         while owed:
             before = len(owed)
             try:
@@ -222,6 +230,30 @@ def _opened(frame: Frame) -> _Come:
         return frame.digest, frame.opened()
     except (IntegrityError, TooLarge):
         return frame.digest, None
+
+
+class _Lenient:
+    """Pauses of one piece of work that forgive the line what it garbled, once."""
+
+    def __init__(self, pauses: Pauses) -> None:
+        self._pauses = pauses
+        self._forgave = False
+        self.progressed = pauses.progressed
+
+    def after(self, error: SekishoError) -> None:
+        if self._forgave or not _garbled(error):
+            self._pauses.after(error)
+        self._forgave = self._forgave or _garbled(error)
+
+
+def _garbled(error: SekishoError) -> bool:
+    """Say whether frames arrived, there or here, that nobody who means well has sent."""
+    return isinstance(error, IntegrityError) or error.code == "chunk.too_large"
+
+
+def _sound(part: Sequence[_Piece]) -> bool:
+    """Say whether a part is right as it lies here."""
+    return all(_opened(frame)[1] is not None and frame.chunk == chunk for chunk, frame in part)
 
 
 def _packed(content: tuple[Chunk, bytes]) -> _Piece:
