@@ -178,6 +178,11 @@ class Prompt:
         self._process = process
         self._place = place
 
+    @property
+    def pid(self) -> int:
+        """The process whose only child is the command line that runs."""
+        return self._process.pid
+
     def run(self, environ: Mapping[str, str], *words: str, plan: Plan | None = None) -> Said:
         out, err = self._place / "out", self._place / "err"
         told = {

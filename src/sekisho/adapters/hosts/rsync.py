@@ -41,7 +41,8 @@ _OLDEST: Final = (3, 1)
 #: Before it, the other side could have files read or written beside those that were asked for
 #: (CVE-2024-12084 to -12088). A distribution may have mended an older number.
 SAFE: Final = (3, 4)
-_LINE_BROKE: Final = frozenset({10, 12, 30, 35, SSH_FAULT})
+#: Also of an rsync or an ssh that somebody has ended: 16, 19, 20.
+_LINE_BROKE: Final = frozenset({10, 12, 16, 19, 20, 30, 35, SSH_FAULT})
 #: Some files could not be read, or were gone. Which, the receiver sees.
 _PARTIAL: Final = frozenset({23, 24})
 
