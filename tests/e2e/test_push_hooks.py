@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +11,11 @@ import pytest
 
 from sekisho.client.errors import CommandFailed, JobRefused
 from sekisho.client.spec import JobSpec
-from sekisho.domain.errors import Unavailable
+from sekisho.compose.client import client
+from sekisho.domain.errors import ConfigError, Unavailable
 from sekisho.domain.job import JobState
 from tests.gated import SITE as GATED
-from tests.two_sites import HOSTS, TwoSites, a_double, two_sites
+from tests.two_sites import BARE, HOSTS, SEKISHO, TwoSites, a_double, two_sites
 
 
 @pytest.fixture
@@ -114,3 +117,38 @@ def test_a_release_that_failed_stays_owed_until_it_works(
         (sites.place / "open").touch()
         client.submit(JobSpec(site=site, command="noop")).result(tmp_path / "r")
     assert len(notes(sites)) == failed + 2  # the one that was owed, and its own
+
+
+@pytest.mark.parametrize("named", ["boot", "./boot"])
+def test_a_file_where_the_user_is_does_not_stand_in_for_a_hook(
+    sites: TwoSites, tmp_path: Path, named: str
+) -> None:
+    """Even where PATH begins with the directory that one is in."""
+    here = tmp_path / "downloaded"
+    here.mkdir()
+    for place, said in ((here, "false"), (sites.place, "true")):
+        (place / "boot").write_text(f"#!/bin/sh\necho {said} $(pwd) >>{sites.place}/hooks\n")
+        (place / "boot").chmod(0o755)
+    path = f".:{os.environ['PATH']}"
+    subprocess.run([named], cwd=here, env={"PATH": path}, check=True)
+    assert notes(sites) == [f"false {here}"]  # the control
+    sites.extra = dict.fromkeys(HOSTS, f'after = ["{named}"]\n')
+    sites.settle()
+    argv = [*SEKISHO, "run", BARE, "noop", "--into", str(tmp_path / "r")]
+    subprocess.run(argv, cwd=here, env={**sites.environ(), "PATH": path}, check=True)
+    assert notes(sites)[1:] == [f"true {sites.place}"]
+
+
+def test_hooks_of_settings_that_others_could_have_written_are_not_run(sites: TwoSites) -> None:
+    hook(sites, "before", "echo before >>@/hooks")
+    sites.settle()
+    sites.config.chmod(0o666)
+    with pytest.raises(ConfigError), client(sites.config):
+        pass
+    done = subprocess.run(
+        [*SEKISHO, "run", BARE, "noop"], env=sites.environ(), capture_output=True, check=False
+    )
+    assert done.returncode == 78
+    sites.config.chmod(0o600)
+    assert b"client.open_to_others" in done.stderr
+    assert not (sites.place / "hooks").exists()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from msgspec.structs import replace
@@ -40,6 +41,7 @@ class PushSite:
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     hook_s: float = 600.0
+    hooks_in: Path = Path("/")  #: where both are run
 
 
 class PushLane:
@@ -216,7 +218,7 @@ class PushLane:
 
     def _hook(self, name: str, argv: tuple[str, ...], note: JobNote) -> str:
         words = {"job": note.job, "site": self._site.name, "host": note.host or self._site.host}
-        return run_hook(name, argv, words, self._site.hook_s)
+        return run_hook(name, argv, self._site.hooks_in, words, self._site.hook_s)
 
     def _release(self, note: JobNote) -> None:
         """Run `after`; what fails stays owed, and is reported."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from sekisho.cli import output
 from sekisho.i18n.catalogue import language, text
 
 if TYPE_CHECKING:
@@ -37,8 +38,12 @@ class Session:
 
     def client(self, show: Reporter | None = None) -> Client:
         """Return a client for the user's settings; ``show`` hears of pauses and files that come."""
-        from sekisho.compose.client import client  # noqa: PLC0415 (HTTP only when needed)
+        from sekisho.compose.client import client_of  # noqa: PLC0415 (HTTP only when needed)
+        from sekisho.config.client import load_client  # noqa: PLC0415
 
+        files = load_client(self.config)
+        if files.loose is not None:
+            output.note(self, self.say("client_loose", file=str(files.loose)))
         if show is None:
-            return client(self.config)
-        return client(self.config, on_pause=show.pausing, on_bring=show.fetching)
+            return client_of(files)
+        return client_of(files, on_pause=show.pausing, on_bring=show.fetching)

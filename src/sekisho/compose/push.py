@@ -48,6 +48,7 @@ def push_lane(
         before=tuple(site.before),
         after=tuple(site.after),
         hook_s=site.hook_s,
+        hooks_in=files.file.parent,
     )
     return PushLane(here, notes, lane_at, patience)
 

@@ -12,11 +12,13 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct
 
 from sekisho.config.load import load
+from sekisho.config.ownership import open_to_others
 from sekisho.domain.errors import ConfigError
 from sekisho.domain.ids import COMMAND_PATTERN, SITE_PATTERN
 
 CONFIG_VARIABLE: Final = "SEKISHO_CONFIG"
 _END: Final = r"$(?!\n)"
+_COMMANDS: Final = ("before", "after", "ssh_config", "program")  #: what is run, or names it
 _SiteName = Annotated[str, Meta(pattern=f"^{SITE_PATTERN}{_END}")]
 _CommandName = Annotated[str, Meta(pattern=f"^{COMMAND_PATTERN}{_END}")]
 _Place = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/][A-Za-z0-9._/ -]*" + _END)]
@@ -61,12 +63,16 @@ class ClientSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientFiles:
-    """The settings, with the files that they name."""
+    """The settings, with the files that they name.
+
+    ``loose``: where others could change them. There are no commands in them then.
+    """
 
     settings: ClientSettings
     file: Path
     token: Path | None
     ca: Path | None
+    loose: Path | None = None
 
     def ssh_config(self, site: SshSite) -> Path | None:
         """Return the file that stands in for ~/.ssh/config."""
@@ -100,18 +106,39 @@ def default_file(environ: Mapping[str, str]) -> Path:
 
 
 def load_client(file: Path | None = None, environ: Mapping[str, str] | None = None) -> ClientFiles:
-    """Return the settings in ``file``, or in the default place; raise ConfigError."""
+    """Return the settings in ``file``, or in the default place; raise ConfigError.
+
+    What others could have written is believed, as several people may share it, unless it names what
+    would be run as us (ConfigError `client.open_to_others`).
+    """
     environ = os.environ if environ is None else environ
     file = (file or default_file(environ)).absolute()
     if not file.exists():
         raise ConfigError("client.not_set_up", file=str(file))
     settings = load(file, ClientSettings, environ=environ)
+    loose = _judged(file, settings)
     broker, base = settings.broker, file.parent
     if broker is None:
-        return ClientFiles(settings=settings, file=file, token=None, ca=None)
+        return ClientFiles(settings=settings, file=file, token=None, ca=None, loose=loose)
     ca = None if broker.ca_file is None else base / Path(broker.ca_file).expanduser()
     token = base / Path(broker.token_file).expanduser()
-    return ClientFiles(settings=settings, file=file, token=token, ca=ca)
+    return ClientFiles(settings=settings, file=file, token=token, ca=ca, loose=loose)
+
+
+def _judged(file: Path, settings: ClientSettings) -> Path | None:
+    """Return where others could change the settings; raise ConfigError if that would run commands.
+
+    A file for ssh counts as the settings that name it: it has commands of its own.
+    """
+    for name, site in settings.site.items():
+        commands = [key for key in _COMMANDS if getattr(site, key)]
+        files = [file] if commands else []
+        if site.ssh_config is not None:
+            files.append(file.parent / Path(site.ssh_config).expanduser())
+        for place in filter(None, map(open_to_others, files)):
+            named = ", ".join(f"site.{name}.{key}" for key in commands)
+            raise ConfigError("client.open_to_others", file=str(place), names=named)
+    return open_to_others(file)
 
 
 def settings_text(*, url: str, token_file: str, ca_file: str | None, proxy: str | None) -> str:

@@ -1,6 +1,7 @@
 """Programs of this side's own settings that run before and after a job: an argument list, no shell.
 
-A hook has our environment and, in SEKISHO_JOB, SEKISHO_SITE and SEKISHO_HOST, what it is for.
+A hook has our environment and, in SEKISHO_JOB, SEKISHO_SITE and SEKISHO_HOST, what it is for. It
+runs in a directory of its settings: where the user happens to be, a file of the same name may lie.
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from sekisho.adapters.hosts.ssh_fault import last_line
 from sekisho.domain.errors import Unavailable
 
 
-def run_hook(name: str, argv: Sequence[str], words: Mapping[str, str], timeout_s: float) -> str:
-    """Run the hook to its end and return the last line it printed.
+def run_hook(
+    name: str, argv: Sequence[str], cwd: Path, words: Mapping[str, str], timeout_s: float
+) -> str:
+    """Run the hook to its end in ``cwd`` and return the last line it printed.
 
     Raise Unavailable(`hook.failed`) when it could not be started, failed, or took too long.
     """
@@ -22,6 +26,7 @@ def run_hook(name: str, argv: Sequence[str], words: Mapping[str, str], timeout_s
     try:
         ended = subprocess.run(
             list(argv),
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             env={**os.environ, **named},
