@@ -468,3 +468,19 @@ def test_a_receipt_proves_what_left_in_the_sites_log(house: House, tmp_path: Pat
     proof = house.call("site", "log", "--dir", house.home / "site", "--receipt", receipt, "--json")
     assert (proof.json["proved"], proof.json["kind"]) == (True, "released")
     assert house.call("show", told["job"], "--json").json["receipt"] == receipt
+
+
+@pytest.mark.parametrize(("lang", "word"), [("en", "Warning"), ("ja", "警告")])
+def test_settings_that_others_could_change_are_used_and_that_is_told(
+    house: House, lang: str, word: str
+) -> None:
+    before = house.config.stat().st_mode
+    assert house.call("--lang", lang, "sites").err == ""  # the control
+    house.config.chmod(before | 0o002)
+    try:
+        done = house.call("--lang", lang, "sites")
+    finally:
+        house.config.chmod(before)
+    assert done.status == 0
+    assert done.err.startswith(word)
+    assert str(house.config) in done.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 import threading
@@ -187,7 +188,11 @@ def test_a_door_that_is_shut_is_told(ask: Ask) -> None:
 def test_a_name_without_an_address_is_told() -> None:
     error = httpcore2.ConnectError("no address")
     error.__cause__ = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-    assert error_from(error).params == {"why": "name"}
+    assert error_from(error).params == {"why": "address"}
+    error.__cause__ = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+    assert error_from(error).params == {"why": "name_server"}
+    error.__cause__ = OSError(errno.EHOSTUNREACH, "No route to host")
+    assert error_from(error).params == {"why": "EHOSTUNREACH"}
     assert error_from(httpcore2.ConnectError("no way")).params == {"why": "connection"}
 
 
@@ -342,3 +347,9 @@ def test_a_refused_token_is_read_anew_before_the_next_request_and_only_then(
         ask(address, [Call(method="GET", path="x")] * 4)
         shown = [b"Bearer new" in request for request in server.read]
     assert (shown, read) == ([False, False, True, True], ["once", "once"])
+
+
+def test_a_server_that_speaks_no_tls_is_told(ask: Ask, tmp_path: Path) -> None:
+    with serving(GOOD) as server, pytest.raises(Unreachable) as why:
+        ask(safe(server, certificates(tmp_path)), [POST])
+    assert (why.value.code, why.value.params) == ("broker.unreachable", {"why": "tls"})

@@ -16,6 +16,7 @@ from sekisho.client import errors as client_errors
 from sekisho.domain import errors
 from sekisho.domain.job import Attention, JobState
 from sekisho.i18n.catalogue import LANGUAGES, TABLES, catalogue, sentence
+from sekisho.site.workplace import Why
 
 SOURCE = Path(sekisho.__file__).parent
 CODE = re.compile(r"[a-z_]+(\.[a-z_]+)+")
@@ -152,3 +153,24 @@ def test_no_line_of_a_japanese_help_text_ends_within_a_sentence() -> None:
     """Help is wrapped anew, and a line's end would show as a blank between two letters."""
     texts = catalogue("ja")["help"]
     assert [key for key, text in texts.items() if re.search(r"[^\x00-\x7f]\n[^\n]", text)] == []
+
+
+def _reasons() -> set[str]:
+    """Every word of the source that an error has as its ``why``, and those of what is withheld."""
+    found = {why.value for why in Why}
+    for node in (n for tree in _trees() for n in ast.walk(tree)):
+        if isinstance(node, ast.keyword) and node.arg == "why":
+            found.update(_texts(node.value))
+    return {word for word in found if re.fullmatch("[a-z_]+", word)}
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_reason_in_a_word_has_words_of_the_language(lang: str) -> None:
+    assert {"cut", "timeout", "symlink"} <= _reasons()
+    assert sorted(_reasons() - catalogue(lang)["why"].keys()) == []
+
+
+def test_the_systems_reasons_are_told_in_japanese_by_name_and_by_sentence() -> None:
+    for why in ("EHOSTUNREACH", "No route to host"):
+        said = sentence("check.tcp", {"host": "h", "port": 1, "why": why}, "ja").what
+        assert "経路がありません" in said

@@ -105,6 +105,33 @@ def test_a_certificate_that_does_not_verify_is_told_apart() -> None:
     assert error_from(httpcore2.ReadTimeout("late")).params == {"why": "timeout"}
 
 
+@pytest.mark.parametrize(
+    ("code", "why"), [(18, "issuer"), (62, "host"), (10, "expired"), (9, "early"), (23, "revoked")]
+)
+def test_why_a_certificate_is_not_believed_is_a_word_where_there_is_one(
+    code: int, why: str
+) -> None:
+    failure = httpcore2.ConnectError("tls")
+    failure.__cause__ = refused = ssl.SSLCertVerificationError(1, "no")
+    refused.verify_code, refused.verify_message = code, "revoked"
+    assert error_from(failure).params == {"why": why, "said": "revoked"}
+
+
+@pytest.mark.parametrize(
+    ("reason", "why"),
+    [
+        ("UNSUPPORTED_PROTOCOL", "tls_version"),
+        ("TLSV1_ALERT_PROTOCOL_VERSION", "tls_version"),
+        ("WRONG_VERSION_NUMBER", "tls"),
+    ],
+)
+def test_a_line_without_tls_is_told_from_one_of_another_version(reason: str, why: str) -> None:
+    failure = httpcore2.ConnectError("tls")
+    failure.__cause__ = broken = ssl.SSLError(1, reason)
+    broken.reason = reason
+    assert error_from(failure).params == {"why": why}
+
+
 class Time:
     """A clock that moves by being waited on."""
 

@@ -6,6 +6,8 @@ the way answered (a gateway, a portal of the network) is never taken for the bro
 
 from __future__ import annotations
 
+import errno
+import re
 import socket
 import ssl
 from typing import Final
@@ -14,12 +16,16 @@ import httpcore2
 import msgspec
 
 from sekisho.adapters.problem_error import problem_error
+from sekisho.domain.certificate import disbelief
 from sekisho.domain.errors import SekishoError, TooLarge, Unavailable, Unreachable
 from sekisho.wire.v1 import Problem
 
 #: Answers of gateways and proxies that mean "later".
 _GATEWAY: Final = frozenset({408, 429, 500, 502, 503, 504})
 MAX_PROBLEM_BYTES: Final = 64 << 10
+_NO_WAY: Final = (errno.EHOSTUNREACH, errno.ENETUNREACH)
+#: Of OpenSSL's reasons: this side's that the other's version is too old, and the other's word.
+_VERSION: Final = re.compile("UNSUPPORTED_PROTOCOL|PROTOCOL_VERSION")
 #: What the library raises when there is no answer, or not the whole of it.
 FAULTS: Final = (
     httpcore2.TimeoutException,
@@ -60,9 +66,14 @@ def _problem(body: bytes) -> Problem | None:
 
 
 def error_from(error: Exception) -> Unreachable:
-    """Return the error that one of `FAULTS` means, with why in one word."""
+    """Return the error that one of `FAULTS` means, with why in one word.
+
+    What OpenSSL says of a certificate goes along as ``said``.
+    """
     if verification := _verification(error):
-        return Unreachable("broker.tls", why=verification)
+        said = getattr(verification, "verify_message", "")
+        why = disbelief(getattr(verification, "verify_code", 0)) or said or "certificate"
+        return Unreachable("broker.tls", why=why, said=said)
     match error:
         case httpcore2.ProxyError():
             return _proxy_error(str(error))
@@ -78,9 +89,13 @@ def _no_connection(error: BaseException | None) -> str:
     """Return in one word why there is no connection, as far as the system says."""
     while error is not None:
         if isinstance(error, socket.gaierror):
-            return "name"
+            return "name_server" if error.errno == socket.EAI_AGAIN else "address"
         if isinstance(error, ConnectionRefusedError):
             return "refused"
+        if isinstance(error, ssl.SSLError):
+            return "tls_version" if _VERSION.search(error.reason or "") else "tls"
+        if isinstance(error, OSError) and error.errno in _NO_WAY:
+            return errno.errorcode[error.errno]
         error = error.__cause__ or error.__context__
     return "connection"
 
@@ -94,9 +109,9 @@ def _proxy_error(said: str) -> Unreachable:
     return Unreachable("broker.proxy")
 
 
-def _verification(error: BaseException | None) -> str | None:
+def _verification(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
-            return getattr(error, "verify_message", None) or "certificate"
+            return error
         error = error.__cause__ or error.__context__
     return None

@@ -43,7 +43,8 @@ class NetworkProbe:
         try:
             rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
-            return found("dns", "check.dns", host=host, why=str(error))
+            unheard = getattr(error, "errno", None) == socket.EAI_AGAIN
+            return found("dns", "check.dns", host=host, why="name_server" if unheard else "address")
         return ok("dns", f"{host}: {', '.join(sorted({str(row[4][0]) for row in rows}))}")
 
     def tcp(self) -> Finding:
@@ -92,7 +93,7 @@ class NetworkProbe:
                         error.verify_code, error.verify_message, shown, host, inspected=inspected
                     )
                 except OSError as error:
-                    why = getattr(error, "reason", None) or _reason(error)
+                    why = "tls" if isinstance(error, ssl.SSLError) else _reason(error)
                     return found("tls", "check.tls_broken", host=host, why=why)
                 issuer = _rdn((talk.getpeercert() or {}).get("issuer", ()))
                 return ok("tls", f"{talk.version()}, {issuer}")

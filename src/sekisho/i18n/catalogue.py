@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,6 +81,7 @@ def _shown(name: str, value: object, lang: str) -> str:
         case str() if name.endswith("_type"):
             return " | ".join(text("type", part, lang) for part in value.split(" | "))
         case str() if name in ("why", "kind"):  # what the system said, or a word of ours
-            return text(name, value, lang)
+            number = getattr(errno, value, None) if name == "why" and value.isupper() else None
+            return text(name, value if number is None else os.strerror(number), lang)
         case _:
             return str(value)

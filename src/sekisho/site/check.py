@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from sekisho.domain.certificate import disbelief
 from sekisho.domain.errors import SekishoError
 from sekisho.domain.limits import MIN_POLL_SECONDS
 from sekisho.domain.manifest import Manifest
@@ -195,12 +196,6 @@ class Certificate:
     ends: str
 
 
-#: Results of OpenSSL's verification (x509_vfy.h) that are told apart.
-_NOT_YET, _EXPIRED = 9, 10
-_UNKNOWN: Final = frozenset({2, 18, 19, 20, 21})
-_OTHER_NAME: Final = frozenset({62, 64})
-
-
 def judge_certificate(
     verify_code: int, why: str, shown: Certificate, host: str, *, inspected: bool
 ) -> Finding:
@@ -208,13 +203,14 @@ def judge_certificate(
 
     ``inspected``: an authority that this machine trusts, but not the one of the settings, made it.
     """
-    if verify_code in _UNKNOWN:
-        code = "check.tls_inspected" if inspected else "check.tls_issuer"
-        return found("tls", code, host=host, issuer=shown.issuer)
-    if verify_code in _OTHER_NAME:
-        return found("tls", "check.tls_host", host=host, names=", ".join(shown.names))
-    if verify_code == _EXPIRED:
-        return found("tls", "check.tls_expired", host=host, ended=shown.ends)
-    if verify_code == _NOT_YET:
-        return found("tls", "check.tls_early", host=host, begins=shown.begins)
+    match disbelief(verify_code):
+        case "issuer":
+            code = "check.tls_inspected" if inspected else "check.tls_issuer"
+            return found("tls", code, host=host, issuer=shown.issuer)
+        case "host":
+            return found("tls", "check.tls_host", host=host, names=", ".join(shown.names))
+        case "expired":
+            return found("tls", "check.tls_expired", host=host, ended=shown.ends)
+        case "early":
+            return found("tls", "check.tls_early", host=host, begins=shown.begins)
     return found("tls", "check.tls_broken", host=host, why=why)
