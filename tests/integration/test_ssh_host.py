@@ -23,6 +23,7 @@ from sekisho.domain.errors import (
     SekishoError,
     TooLarge,
     Unauthenticated,
+    Unavailable,
     Unreachable,
     UsageError,
 )
@@ -305,6 +306,28 @@ def test_a_transfer_that_broke_says_whether_anything_got_through(
     with pytest.raises(Unreachable) as caught:
         Rsync(host).push(tmp_path, Target(place="/tmp/nowhere"), lambda _n: None)
     assert caught.value.advanced is advanced
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("--copy-dest arg does not exist: /gone", "ssh.unreachable"),
+        ("--copy-dest arg does not exist: /gone\nrsync: read errors", "bare.rsync"),
+        ("rsync: write failed: No space left on device (28)", "bare.storage"),
+    ],
+)
+def test_a_file_fault_whose_words_were_lost_is_tried_again(
+    host: SshHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, code: str
+) -> None:
+    """The far side dies of its disk, sometimes before it has said so: the next try hears it."""
+    (tmp_path / "rsync").write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 11\n")
+    (tmp_path / "rsync").chmod(0o755)
+    host.connect()
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(SekishoError) as caught:
+        Rsync(host).push(tmp_path, Target(place="/tmp/nowhere"), lambda _n: None)
+    assert caught.value.code == code
+    assert isinstance(caught.value, Unavailable) == (code != "bare.rsync")
 
 
 def test_a_key_that_asks_nothing_is_tried_for_ever_at_a_terminal_too(

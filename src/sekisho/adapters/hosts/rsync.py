@@ -41,6 +41,9 @@ _OLDEST: Final = (3, 1)
 #: Before it, the other side could have files read or written beside those that were asked for
 #: (CVE-2024-12084 to -12088). A distribution may have mended an older number.
 SAFE: Final = (3, 4)
+#: What an earlier job left is no longer there: less to begin with, and no fault.
+_REMARK: Final = re.compile(r"^--\w+-dest arg does not exist.*\n?", re.MULTILINE)
+_FILE_FAULT: Final = 11
 #: Also of an rsync or an ssh that somebody has ended: 16, 19, 20.
 _LINE_BROKE: Final = frozenset({10, 12, 16, 19, 20, 30, 35, SSH_FAULT})
 #: Some files could not be read, or were gone. Which, the receiver sees.
@@ -143,12 +146,13 @@ class Rsync:
             raise fault
 
     def _fault(self, code: int, said: bytes, *, arriving: bool) -> SekishoError:
-        host, text = self.host.address.host, said.decode("utf-8", "replace")
+        host, text = self.host.address.host, _REMARK.sub("", said.decode("utf-8", "replace"))
         if _NO_ROOM.search(text):  # who receives writes
             return StorageFull("fetch.disk_full" if arriving else "bare.storage")
         if code == _MISSING or "rsync: command not found" in text or "rsync: not found" in text:
             return UsageError("bare.no_rsync", host=host)
-        if code in _LINE_BROKE or code < 0:
+        unsaid = code == _FILE_FAULT and not text.strip()  # its last words were lost
+        if code in _LINE_BROKE or code < 0 or unsaid:
             fault = fault_of(host, said)
             return fault if isinstance(fault, Unavailable) else Unreachable(said=last_line(text))
         return SekishoError("bare.rsync", host=host, said=last_line(text), status=code)
