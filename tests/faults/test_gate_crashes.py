@@ -158,7 +158,7 @@ def test_what_is_added_while_a_carrier_leaves_is_carried(site: GatedSite) -> Non
     argv = [
         sys.executable,
         "-c",
-        "import sys, sekisho.compose.gate as g; g.LINGER_SECONDS = 0.01\n"
+        "import sys, sekisho.compose.gate as g; g.LINGER_SECONDS = 0.01; g._LOOKS = 1\n"
         "from sekisho.cli.gate import run; run()",
         *("--dir", str(site.home), "--submitter", USER),
     ]
