@@ -15,6 +15,7 @@ from sekisho.domain.job import (
     Accepted,
     Attention,
     Cancelled,
+    Described,
     InputsComplete,
     Job,
     JobState,
@@ -71,6 +72,30 @@ def test_adding_again_returns_the_kept_job_as_it_is_now(store: Store) -> None:
     store.jobs.save(queued, expected_version=0)
     assert store.jobs.add(replace(job, created_at=NOW + DAY)) == queued
     assert store.jobs.get(job.id, EVERYONE) == queued
+
+
+def test_a_draft_gets_its_request_later_and_keeps_it(store: Store) -> None:
+    """Kills: a request that the store takes from the addition only, or a stale one written back."""
+    job = store.jobs.add(a_job(request=b"", request_digest=""))
+    event = Described(at=NOW, request=b"solve", request_digest="d" * 64, expires_at=NOW + DAY)
+    described = apply(job, event)
+    assert store.jobs.save(described, expected_version=0)
+    assert store.jobs.get(job.id, EVERYONE) == described
+    queued = apply(described, InputsComplete(at=NOW))
+    assert store.jobs.save(queued, expected_version=1)
+    assert store.jobs.get(job.id, EVERYONE) == queued
+    assert taken(store).request == b"solve"
+
+
+def test_a_draft_without_a_request_is_the_same_submission_as_one_with_it(store: Store) -> None:
+    """Two processes submit one job; whoever is second is told of the first."""
+    bare, whole = a_job(request=b"", request_digest=""), a_job()
+    first = store.jobs.add(bare)
+    assert store.jobs.add(replace(whole, id=bare.id)) == first
+    store.jobs.add(whole)
+    assert store.jobs.add(replace(bare, id=whole.id)) == whole
+    with pytest.raises(Conflict, match="different_request"):
+        store.jobs.add(replace(bare, site="two"))
 
 
 @pytest.mark.parametrize(

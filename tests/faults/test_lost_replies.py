@@ -10,6 +10,8 @@ from collections import defaultdict
 import httpx2
 import pytest
 
+from sekisho.domain.limits import MIB
+from sekisho.transfer.ahead import WORTH_BYTES
 from tests.faults.program import call
 from tests.faults.trio import SITE, USER, WHOLE_LIFE, Trio, private
 from tests.integration.http_world import HttpWorld
@@ -18,6 +20,7 @@ from tests.proxy import HOST, After, CutDown, EachRequest, Fault, Request, Twice
 #: What a whole job makes its two sides say. Reading chunks changes nothing, but is lost as well.
 WRITES = frozenset(
     {
+        "POST /v1/drafts",
         "POST /v1/jobs",
         "POST /v1/jobs/{id}/chunks/missing",
         "PUT /v1/jobs/{id}/chunks",
@@ -45,7 +48,7 @@ def is_write(request: Request) -> bool:
 )
 def test_every_write_may_be_repeated(trio: Trio, fault: Fault, times: int) -> None:
     trio.proxy.rule = EachRequest(fault, times, is_write)
-    source = trio.some_input()
+    source = trio.some_input(WORTH_BYTES + 4 * MIB)  # some of it goes ahead
     with trio.connect() as client:
         # long enough for its start to be told beside its end
         job = client.submit(trio.spec("one", pause="0.5", source=source))

@@ -42,6 +42,7 @@ BODIES: dict[type | None, Callable[[], bytes]] = {
     Frames: lambda: frame(CHUNK.digest, DATA),
     Anything: lambda: b"anything",
     v1.SubmitJob: lambda: msgspec.json.encode(a_submission()),
+    v1.OpenDraft: lambda: msgspec.json.encode(v1.OpenDraft(id=an_id("job"), site="one")),
     v1.JoinSite: lambda: msgspec.json.encode(
         v1.JoinSite(
             instance=AGENT, token_hash=hash_token(make_token(Role.SITE, b"j" * 32).reveal())

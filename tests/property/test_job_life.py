@@ -25,6 +25,7 @@ TERMINAL = {state for state in JobState if state.terminal}
 
 #: The diagram of the promises, as a person reads it: state, event, what follows.
 DIAGRAM = """
+draft      Described        draft
 draft      InputsComplete   queued
 draft      Cancelled        cancelled
 draft      Expired          expired
@@ -58,6 +59,7 @@ returning  CancelRequested  returning
 def events_of(kind: type[Event], epoch: int, instance: str) -> Event:
     """One event of ``kind``, as the holder of ``epoch`` would tell it."""
     fields: dict[type[Event], dict[str, object]] = {
+        life.Described: {"request": b"r", "request_digest": "d", "expires_at": NOW},
         life.Offered: {"instance": instance, "until": NOW + timedelta(minutes=1)},
         life.Returned: {"result": b"r", "tree": "t", "ok": True},
         life.Refused: {"result": b"no"},
@@ -83,6 +85,8 @@ def events_at(draw: st.DrawFn, job: Job) -> Event:
     event = events_of(kind, epoch, instance)
     if isinstance(event, life.Returned):
         event = replace(event, ok=draw(st.booleans()), result=draw(st.sampled_from([b"r", b"s"])))
+    if isinstance(event, life.Described):
+        event = replace(event, request_digest=draw(st.sampled_from(["d", "e"])))
     return event
 
 
@@ -161,6 +165,13 @@ def test_the_epoch_only_grows_and_only_by_an_offer(jobs: list[Job]) -> None:
     for before, after in pairwise(jobs):
         offered = before.state is JobState.QUEUED and after.state is JobState.OFFERED
         assert after.epoch == before.epoch + offered
+
+
+@given(histories())
+def test_a_request_once_it_is_there_never_changes(jobs: list[Job]) -> None:
+    """Kills: a draft described a second time, after somebody has looked at what it is for."""
+    for before, after in pairwise(jobs):
+        assert not before.request_digest or after.request_digest == before.request_digest
 
 
 @given(histories())

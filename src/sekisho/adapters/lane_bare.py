@@ -39,7 +39,7 @@ from sekisho.domain.manifest import Command, bind
 from sekisho.transfer.holes import sparse
 from sekisho.transfer.progress import Progress, unseen
 from sekisho.wire.envelope import Outcome, open_request, seal
-from sekisho.wire.v1 import JobPage, JobView, SiteList, SnapshotView, SubmitJob
+from sekisho.wire.v1 import JobPage, JobView, OpenDraft, SiteList, SnapshotView, SubmitJob
 
 T = TypeVar("T")
 _STATES: Final[Mapping[str, JobState]] = {
@@ -115,6 +115,9 @@ class BareLane:
         if word == "making" and not job.has_inputs:  # made by a call that was cut off
             return self.start(job.id)
         return self._brief(known, "running" if word == "ready" and begin else word)
+
+    def open(self, draft: OpenDraft) -> None:
+        """Decline: a site looks at the request before it takes inputs."""
 
     def chunks(self, job_id: str) -> BareFiles:
         place = self._notes.make(job_id)

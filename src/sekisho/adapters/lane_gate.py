@@ -50,6 +50,7 @@ from sekisho.wire.v1 import (
     Identity,
     JobPage,
     JobView,
+    OpenDraft,
     SiteList,
     SiteView,
     SnapshotView,
@@ -106,6 +107,9 @@ class GateLane:
     def submit(self, job: SubmitJob) -> JobView:
         body = msgspec.Raw(encoded(job))
         return self._ask(Call(verb="submit", body=body), JobView)
+
+    def open(self, draft: OpenDraft) -> None:
+        """Decline: a site looks at the request before it takes inputs."""
 
     def chunks(self, job_id: str) -> GateChunks:
         return GateChunks(self, check_job_id(job_id))

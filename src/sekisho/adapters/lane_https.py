@@ -10,7 +10,7 @@ from sekisho.adapters.http_line import HttpLine, message
 from sekisho.adapters.http_sender import Call
 from sekisho.domain.ids import check_job_id
 from sekisho.domain.job import JobState
-from sekisho.wire.v1 import JobPage, JobView, SiteList, SnapshotView, SubmitJob
+from sekisho.wire.v1 import JobPage, JobView, OpenDraft, SiteList, SnapshotView, SubmitJob
 
 _POLL_SLACK_SECONDS: Final = 15.0
 #: Between two looks, when the broker answers a long poll at once without news: it is stopping.
@@ -28,6 +28,9 @@ class HttpsLane:
 
     def submit(self, job: SubmitJob) -> JobView:
         return self._line.ask(message("POST", "v1/jobs", job), JobView)
+
+    def open(self, draft: OpenDraft) -> JobView | None:
+        return self._line.ask(message("POST", "v1/drafts", draft), JobView)
 
     def chunks(self, job_id: str) -> HttpsChunks:
         return HttpsChunks(self._line, f"{_path(job_id)}/chunks")

@@ -18,7 +18,7 @@ from sekisho.transfer.fetch import fetch_index
 from sekisho.transfer.tree import Tree, TreeFile
 from sekisho.wire.envelope import Outcome, Request, TreeRef, open_request, seal
 from sekisho.wire.frames import Chunk, digest_of
-from sekisho.wire.v1 import JobPage, JobView, SiteList, SiteView, SnapshotView, SubmitJob
+from sekisho.wire.v1 import JobPage, JobView, OpenDraft, SiteList, SiteView, SnapshotView, SubmitJob
 
 Files = Mapping[str, bytes]
 #: What the site does with a request and its input files: an outcome, and the files let go.
@@ -51,24 +51,14 @@ class MemoryLane:
 
     def submit(self, job: SubmitJob) -> JobView:
         with self._changed:
-            if job.id in self._views:
-                if self._messages[job.id] != job:
-                    raise Conflict("job.different_request", job=job.id)
-                return self._views[job.id]
-            self._messages[job.id] = job
-            self._chunks[job.id] = MemoryChunks()
-            now = datetime.now(UTC)
-            self._views[job.id] = JobView(
-                id=job.id,
-                site=job.site,
-                submitter=self._submitter,
-                state=JobState.DRAFT,
-                version=0,
-                created_at=now,
-                changed_at=now,
-                expires_at=now + timedelta(days=1),
-            )
-        return self._views[job.id] if job.has_inputs else self.start(job.id)
+            opened = job.id in self._views
+            view = self._opened(job)
+            if self._messages.setdefault(job.id, job) != job:
+                raise Conflict("job.different_request", job=job.id)
+        return view if opened or job.has_inputs else self.start(job.id)
+
+    def open(self, draft: OpenDraft) -> JobView:
+        return self._opened(draft)
 
     def chunks(self, job_id: str) -> MemoryChunks:
         self._get(job_id)
@@ -76,6 +66,8 @@ class MemoryLane:
 
     def start(self, job_id: str) -> JobView:
         if self._get(job_id).state == JobState.DRAFT:
+            if job_id not in self._messages:
+                raise Conflict("job.not_described", job=job_id)
             if missing := self._chunks[job_id].lacking():
                 raise Conflict("job.inputs_missing", job=job_id, count=missing)
             self._change(job_id, state=JobState.QUEUED)
@@ -142,6 +134,28 @@ class MemoryLane:
 
     def clock(self) -> datetime | None:
         return datetime.now(UTC)
+
+    def _opened(self, job: OpenDraft | SubmitJob) -> JobView:
+        with self._changed:
+            if job.id not in self._views:
+                self._add(job)
+            if self._views[job.id].site != job.site:
+                raise Conflict("job.different_request", job=job.id)
+            return self._views[job.id]
+
+    def _add(self, job: OpenDraft | SubmitJob) -> None:
+        self._chunks[job.id] = MemoryChunks()
+        now = datetime.now(UTC)
+        self._views[job.id] = JobView(
+            id=job.id,
+            site=job.site,
+            submitter=self._submitter,
+            state=JobState.DRAFT,
+            version=0,
+            created_at=now,
+            changed_at=now,
+            expires_at=now + timedelta(days=1),
+        )
 
     def _get(self, job_id: str) -> JobView:
         if job_id not in self._views:

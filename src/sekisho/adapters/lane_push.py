@@ -26,7 +26,7 @@ from sekisho.domain.errors import NotFound, SekishoError, Unavailable
 from sekisho.domain.job import Attention, JobState
 from sekisho.transfer.port import ChunkPort, FilePort
 from sekisho.wire.envelope import open_outcome
-from sekisho.wire.v1 import JobPage, JobView, SiteList, SiteView, SnapshotView, SubmitJob
+from sekisho.wire.v1 import JobPage, JobView, OpenDraft, SiteList, SiteView, SnapshotView, SubmitJob
 
 _TRIES: Final = 3
 _WAITING: Final = frozenset({JobState.DRAFT, JobState.QUEUED})
@@ -71,6 +71,9 @@ class PushLane:
         if note is None or not note.host:
             note = self._prepared(job)
         return self._seen(self._at(note.host).submit(job))
+
+    def open(self, draft: OpenDraft) -> None:
+        """Decline: a site looks at the request before it takes inputs."""
 
     def chunks(self, job_id: str) -> ChunkPort | FilePort:
         return self._of(job_id).chunks(job_id)

@@ -14,7 +14,7 @@ from sekisho.adapters.job_notes import JobNotes
 from sekisho.client.client import Line
 from sekisho.domain.errors import NotFound, SekishoError
 from sekisho.transfer.port import ChunkPort, FilePort
-from sekisho.wire.v1 import JobPage, JobView, SiteList, SnapshotView, SubmitJob
+from sekisho.wire.v1 import JobPage, JobView, OpenDraft, SiteList, SnapshotView, SubmitJob
 
 _MARK: Final = "~"  #: in a cursor, between the last job that was shown and the broker's own cursor
 
@@ -33,11 +33,10 @@ class RoutedLane:
             lane.close()
 
     def submit(self, job: SubmitJob) -> JobView:
-        lane = self._lanes.get(job.site, self._broker)
-        if lane is None:
-            raise NotFound("site.not_found", site=job.site)
-        self._known[job.id] = lane
-        return lane.submit(job)
+        return self._new(job).submit(job)
+
+    def open(self, draft: OpenDraft) -> JobView | None:
+        return self._new(draft).open(draft)
 
     def chunks(self, job_id: str) -> ChunkPort | FilePort:
         return self._lane(job_id).chunks(job_id)
@@ -84,6 +83,14 @@ class RoutedLane:
 
     def clock(self) -> datetime | None:
         return None if self._broker is None else self._broker.clock()
+
+    def _new(self, job: SubmitJob | OpenDraft) -> Line:
+        """Return the lane of the site that ``job`` is for."""
+        lane = self._lanes.get(job.site, self._broker)
+        if lane is None:
+            raise NotFound("site.not_found", site=job.site)
+        self._known[job.id] = lane
+        return lane
 
     def _all(self) -> list[Line]:
         return [*self._lanes.values(), *([] if self._broker is None else [self._broker])]

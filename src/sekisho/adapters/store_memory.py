@@ -70,7 +70,7 @@ class MemoryJobs:
             if kept is None:
                 self._write(job)
                 return job
-            if _submission(kept) != _submission(job):
+            if not kept.resembles(job):
                 raise Conflict("job.different_request", job=job.id)
             return kept
 
@@ -356,10 +356,6 @@ class MemoryDirectory:
             same = other.role is Role.SITE and other.name == token.name and other.id != token.id
             if same and other.revoked_at is None:
                 self._state.tokens[other.id] = replace(other, revoked_at=now)
-
-
-def _submission(job: Job) -> tuple[str, str, str]:
-    return (job.request_digest, job.site, job.submitter)
 
 
 def _visible(job: Job, tenant: Tenant) -> bool:

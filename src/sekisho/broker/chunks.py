@@ -58,9 +58,10 @@ class Chunks:
         """
         job = self.open(claim, job_id)
         digests = [chunk.digest for chunk in chunks]
-        if not self.ledger.needs(job.id, digests):
-            self._may_declare(claim, job, chunks)
-            self.ledger.declare(job.id, chunks)
+        known = set(self.ledger.declared(job.id, digests))
+        if new := [chunk for chunk in dict.fromkeys(chunks) if chunk not in known]:
+            self._may_declare(claim, job, new)
+            self.ledger.declare(job.id, new)
         missing = self.blobs.missing(_space(job), digests)
         if claim.tenant.submitter is not None and missing:
             self._announce(job, chunks, set(missing))
@@ -139,7 +140,7 @@ class Chunks:
     def _announce(self, job: Job, chunks: Sequence[Chunk], missing: set[str]) -> None:
         """Let the site hear of a draft that is about to bring much."""
         coming = sum(chunk.size for chunk in chunks if chunk.digest in missing)
-        if coming >= EARLY_BYTES and job.state is JobState.DRAFT:
+        if coming >= EARLY_BYTES and job.state is JobState.DRAFT and job.request_digest:
             self.arriving.begun(job.site, job.id)
             self.jobs.wakeups.notify(site_topic(job.site))
 

@@ -92,13 +92,14 @@ def space_of(*, site: str, submitter: str) -> str:
 
 
 class JobStore(Protocol):
-    """Durable jobs. The request of a job never changes after `add`."""
+    """Durable jobs. The request of a job, once it is there, never changes."""
 
     def add(self, job: Job) -> Job:
         """Keep a new job, or return the kept one: a submission may be repeated.
 
-        Raise Conflict: `job.different_request` when the id is kept with another request digest,
-        site or submitter; `job.forgotten` when it was purged (it must not run a second time).
+        Raise Conflict: `job.different_request` when the id is kept with another site, submitter or
+        request digest (a draft without one is like any); `job.forgotten` when it was purged (it
+        must not run a second time).
         """
         ...
 

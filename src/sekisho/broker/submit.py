@@ -20,6 +20,7 @@ from sekisho.domain.errors import Conflict, NotFound, QuotaExceeded, Refused
 from sekisho.domain.job import (
     Cancelled,
     CancelRequested,
+    Described,
     InputsComplete,
     Job,
     JobState,
@@ -27,8 +28,8 @@ from sekisho.domain.job import (
     apply,
     mark_received,
 )
-from sekisho.domain.limits import MAX_DIGESTS, QUEUE_TIME
-from sekisho.wire.v1 import SubmitJob
+from sekisho.domain.limits import DRAFT_TIME, MAX_DIGESTS, QUEUE_TIME
+from sekisho.wire.v1 import OpenDraft, SubmitJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +49,29 @@ class Submissions:
         Raise NotFound for a site that does not serve ``user``, Refused, QuotaExceeded or Conflict.
         """
         digest = request_digest(user, message)
+        kept = self._kept(user, message.id)
+        if kept is None:
+            kept, new = self._add(self._new(user, message, digest))
+            if new:
+                return kept, True
+        return self._described(kept, message, digest), False
+
+    def open(self, user: str, message: OpenDraft) -> tuple[Job, bool]:
+        """Keep a draft whose request comes later, and return it with True; else as `submit`."""
         if kept := self._kept(user, message.id):
-            if kept.request_digest != digest:
+            if kept.site != message.site:
                 raise Conflict("job.different_request", job=message.id)
             return kept, False
-        self._check(user, message)
-        job = self._new(user, message, digest)
-        kept = self.jobs.store.add(job)
-        self.jobs.told(kept, before=None)
-        return kept, True
+        now = self.clock.now()
+        draft = Job(
+            id=message.id,
+            site=message.site,
+            submitter=user,
+            created_at=now,
+            changed_at=now,
+            expires_at=now + DRAFT_TIME,
+        )
+        return self._add(draft)
 
     def start(self, user: str, job_id: str) -> Job:
         """Queue a draft whose declared inputs are all here; else raise Conflict."""
@@ -65,6 +80,8 @@ class Submissions:
         def decide(job: Job) -> Job:
             if already(job, event) or job.state is not JobState.DRAFT:
                 return job if already(job, event) else apply(job, event)
+            if not job.request_digest:
+                raise Conflict("job.not_described", job=job.id)
             if missing := missing_chunks(job, self.ledger, self.blobs):
                 raise Conflict("job.inputs_missing", job=job.id, count=missing)
             return apply(job, event)
@@ -103,30 +120,62 @@ class Submissions:
         except NotFound:
             return None
 
+    def _add(self, job: Job) -> tuple[Job, bool]:
+        """Keep a new job and return it with True, or with False what somebody faster has added."""
+        user = job.submitter
+        self._serves(user, job.site)
+        policy = self.policy.value
+        _room("site", policy.site, self.ledger.usage(site=job.site), job.site)
+        _room("submitter", policy.submitter, self.ledger.usage(submitter=user), user)
+        kept = self.jobs.store.add(job)
+        if kept is job:
+            self.jobs.told(kept, before=None)
+        return kept, kept is job
+
+    def _described(self, kept: Job, message: SubmitJob, digest: str) -> Job:
+        """Return the job kept as ``message`` has it: since before, or from now on."""
+        now = self.clock.now()
+        event = Described(
+            at=now,
+            request=message.request,
+            request_digest=digest,
+            expires_at=now + self._queue_time(message),
+        )
+
+        def decide(job: Job) -> Job:
+            if already(job, event):
+                return job
+            if job.request_digest or job.site != message.site:
+                raise Conflict("job.different_request", job=job.id)
+            self._serves(job.submitter, job.site)
+            return apply(job, event)
+
+        return self.jobs.change(kept.id, Tenant(submitter=kept.submitter), decide)
+
+    def _queue_time(self, message: SubmitJob) -> timedelta:
+        asked = timedelta(seconds=message.queue_s) if message.queue_s else QUEUE_TIME
+        return min(asked, self.policy.value.queue_time)
+
     def _new(self, user: str, message: SubmitJob, digest: str) -> Job:
         now = self.clock.now()
-        queue = timedelta(seconds=message.queue_s) if message.queue_s else QUEUE_TIME
         job = Job(
             id=message.id,
             site=message.site,
             submitter=user,
             created_at=now,
             changed_at=now,
-            expires_at=now + min(queue, self.policy.value.queue_time),
+            expires_at=now + self._queue_time(message),
             request=message.request,
             request_digest=digest,
         )
         return job if message.has_inputs else apply(job, InputsComplete(at=now))
 
-    def _check(self, user: str, message: SubmitJob) -> None:
-        site = self.sites.site(message.site)
+    def _serves(self, user: str, name: str) -> None:
+        site = self.sites.site(name)
         if site is None or user not in site.submitters:
-            raise NotFound("site.not_found", site=message.site)
+            raise NotFound("site.not_found", site=name)
         if site.disabled:
-            raise Refused("site.disabled", site=message.site)
-        policy = self.policy.value
-        _room("site", policy.site, self.ledger.usage(site=message.site), message.site)
-        _room("submitter", policy.submitter, self.ledger.usage(submitter=user), user)
+            raise Refused("site.disabled", site=name)
 
 
 def _room(kind: str, quota: Quota, usage: Usage, name: str) -> None:

@@ -14,12 +14,15 @@ from sekisho.client.lane import Board, Lane
 from sekisho.client.spec import JobSpec
 from sekisho.domain.ids import ENTROPY_BYTES, check_job_id, make_id
 from sekisho.domain.job import JobState
+from sekisho.transfer.ahead import Ahead
+from sekisho.transfer.port import ChunkPort, FilePort
 from sekisho.transfer.progress import Progress, unseen
 from sekisho.transfer.remembered import Forgetful, Remembered
 from sekisho.transfer.send import send_local
 from sekisho.transfer.source import LocalTree, scan
+from sekisho.transfer.tree import Tree
 from sekisho.wire.envelope import Request, seal
-from sekisho.wire.v1 import JobView, SiteView, SubmitJob
+from sekisho.wire.v1 import JobView, OpenDraft, SiteView, SubmitJob
 
 
 class Line(Lane, Board, Protocol):
@@ -68,32 +71,28 @@ class Client:
         Whoever keeps the ``job_id`` can call this again after any interruption, even of this very
         process: the same job is found, and inputs that arrived are not sent again. ``reading`` is
         told how far the inputs are read, ``on_known`` the id when the broker has the job, and
-        ``progress`` how far they are sent.
+        ``progress`` how far they are sent, which begins while large ones are still read.
         """
         job_id = check_job_id(job_id or new_job_id())
-        local = LocalTree(scan(spec.entries()), self._remembered, reading)
-        has_inputs = bool(local.tree.files)
-        request = Request(
-            command=spec.command,
-            parameters=dict(spec.parameters),
-            inputs=local.tree.ref() if has_inputs else None,
-            outputs=list(spec.outputs),
-        )
-        queue_s = spec.queue_limit.total_seconds() if spec.queue_limit else None
-        view = self._line.submit(
-            SubmitJob(
-                id=job_id,
-                site=spec.site,
-                request=seal(request),
-                has_inputs=has_inputs,
-                queue_s=queue_s,
-            )
-        )
-        on_known(job_id)
-        if view.state == JobState.DRAFT:
-            send_local(local, self._line.chunks(job_id), progress)
-            view = self._line.start(job_id)
+        ahead = Ahead(lambda: self._begun(OpenDraft(id=job_id, site=spec.site)))
+        try:
+            local = LocalTree(scan(spec.entries()), self._remembered, reading, ahead.found)
+            view = self._line.submit(_message(job_id, spec, local.tree))
+            on_known(job_id)
+            if view.state == JobState.DRAFT:
+                send_local(local, self._line.chunks(job_id), progress, ahead)
+                view = self._line.start(job_id)
+        finally:
+            ahead.leave()
         return Job(self._line, view)
+
+    def _begun(self, draft: OpenDraft) -> ChunkPort | None:
+        """Return where to send inputs of a job that is not submitted yet, if they are taken."""
+        view = self._line.open(draft)
+        if view is None or view.state != JobState.DRAFT:
+            return None
+        port = self._line.chunks(draft.id)
+        return None if isinstance(port, FilePort) else port
 
     def job(self, job_id: str, patience_s: float | None = None) -> Job:
         """Return a job submitted before; raise NotFound if there is no such job of ours.
@@ -117,3 +116,20 @@ class Client:
     def clock(self) -> datetime | None:
         """Return the broker's time as of its last answer."""
         return self._line.clock()
+
+
+def _message(job_id: str, spec: JobSpec, inputs: Tree) -> SubmitJob:
+    has_inputs = bool(inputs.files)
+    request = Request(
+        command=spec.command,
+        parameters=dict(spec.parameters),
+        inputs=inputs.ref() if has_inputs else None,
+        outputs=list(spec.outputs),
+    )
+    return SubmitJob(
+        id=job_id,
+        site=spec.site,
+        request=seal(request),
+        has_inputs=has_inputs,
+        queue_s=spec.queue_limit.total_seconds() if spec.queue_limit else None,
+    )

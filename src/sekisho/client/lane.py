@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from sekisho.transfer.port import ChunkPort, FilePort
-from sekisho.wire.v1 import JobPage, JobView, SiteList, SnapshotView, SubmitJob
+from sekisho.wire.v1 import JobPage, JobView, OpenDraft, SiteList, SnapshotView, SubmitJob
 
 
 class Lane(Protocol):
@@ -19,6 +19,13 @@ class Lane(Protocol):
 
     def submit(self, job: SubmitJob) -> JobView:
         """Offer the job. Durable when it returns; the same id with other content is Conflict."""
+        ...
+
+    def open(self, draft: OpenDraft) -> JobView | None:
+        """Offer a job whose request is not known yet, or None where a lane needs it first.
+
+        `submit` it before `start`; its inputs may be sent meanwhile.
+        """
         ...
 
     def chunks(self, job_id: str) -> ChunkPort | FilePort:

@@ -69,6 +69,16 @@ _AFTER_RUN: Final = frozenset({S.RETURNING, S.SUCCEEDED, S.FAILED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Described(Event):
+    """The submitter says what a draft is for, whose inputs were sent while they were still read."""
+
+    request: bytes
+    request_digest: str
+    expires_at: datetime
+    reached = frozenset(S)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InputsComplete(Event):
     reached = frozenset({S.QUEUED, S.OFFERED, S.ACCEPTED, S.RUNNING}) | _AFTER_RUN
 
@@ -165,7 +175,12 @@ class Expired(Event):
 
 
 TRANSITIONS: Final[Mapping[JobState, Mapping[type[Event], JobState]]] = {
-    S.DRAFT: {InputsComplete: S.QUEUED, Cancelled: S.CANCELLED, Expired: S.EXPIRED},
+    S.DRAFT: {
+        Described: S.DRAFT,
+        InputsComplete: S.QUEUED,
+        Cancelled: S.CANCELLED,
+        Expired: S.EXPIRED,
+    },
     S.QUEUED: {Offered: S.OFFERED, Cancelled: S.CANCELLED, Expired: S.EXPIRED},
     S.OFFERED: {
         Accepted: S.ACCEPTED,
@@ -209,7 +224,8 @@ class Job:
     created_at: datetime
     expires_at: datetime  #: when it ends `expired` unless an agent has accepted it
     request: bytes = b""  #: opaque: command, parameters, names; for the site
-    request_digest: str = ""  #: of the whole submission; the same id with another one is a conflict
+    #: Of the whole submission: the same id with another one is a conflict. Empty until described.
+    request_digest: str = ""
     state: JobState = S.DRAFT
     changed_at: datetime | None = None
     epoch: int = 0  #: fencing number: rises with every offer
@@ -224,6 +240,12 @@ class Job:
     received_at: datetime | None = None
     version: int = 0  #: for compare-and-set in the store
 
+    def resembles(self, other: Job) -> bool:
+        """Say whether both may be the same submission: one of them may lack its request yet."""
+        whose = (self.site, self.submitter) == (other.site, other.submitter)
+        digests = {self.request_digest, other.request_digest} - {""}
+        return whose and len(digests) < 2
+
 
 def apply(job: Job, event: Event) -> Job:
     """Return ``job`` after ``event``; raise StaleEpoch or InvalidTransition and change nothing."""
@@ -232,7 +254,13 @@ def apply(job: Job, event: Event) -> Job:
     if target is None:
         raise InvalidTransition(job=job.id, state=job.state.value, event=type(event).__name__)
     job = replace(job, state=target, version=job.version + 1, changed_at=event.at)
-    return _close(job, event) if isinstance(event, SiteVerdict) else _noted(job, event)
+    match event:
+        case SiteVerdict():
+            return _close(job, event)
+        case Described():
+            return _described(job, event)
+        case _:
+            return _noted(job, event)
 
 
 def _noted(job: Job, event: Event) -> Job:
@@ -249,6 +277,18 @@ def _noted(job: Job, event: Event) -> Job:
             return replace(job, snapshots=job.snapshots + 1)
         case _:
             return job
+
+
+def _described(job: Job, event: Described) -> Job:
+    """Return a job with its request, which never changes again."""
+    if job.request_digest:
+        raise InvalidTransition(job=job.id, state=job.state.value, event="Described")
+    return replace(
+        job,
+        request=event.request,
+        request_digest=event.request_digest,
+        expires_at=event.expires_at,
+    )
 
 
 def _close(job: Job, event: SiteVerdict) -> Job:
@@ -278,6 +318,8 @@ def already(job: Job, event: Event) -> bool:
     check_epoch(job, event)
     if job.state not in event.reached:
         return False
+    if isinstance(event, Described):
+        return event.request_digest == job.request_digest
     if isinstance(event, SiteVerdict):
         same = (event.result, event.tree) == (job.result, job.result_tree)
         return same and (not isinstance(event, Returned) or event.ok == (job.state is S.SUCCEEDED))

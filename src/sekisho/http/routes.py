@@ -55,6 +55,8 @@ def routes(c: Calls) -> list[Row]:
         # workflow side: a submitter, about jobs of their own
         Row("POST /v1/jobs", SUBMIT, v1.SubmitJob, v1.JobView, s.submit,
             "Keep a new job (201), or return the one kept before under this id (200)"),
+        Row("POST /v1/drafts", SUBMIT, v1.OpenDraft, v1.JobView, s.open,
+            "Keep a new job whose request comes later, while its inputs are still being read"),
         Row("GET /v1/jobs", READ, None, v1.JobPage, s.page, query=JobList,
             purpose="List own jobs, newest first"),
         Row("GET /v1/jobs/{id}", READ, None, v1.JobView, s.view, query=JobWait, waits=True,

@@ -32,6 +32,10 @@ class SubmitterCalls:
         job, new = self.desk.submissions.submit(call.user, call.message)
         return Created(self._own(job)) if new else self._own(job)
 
+    def open(self, call: Call) -> JobView | Created:
+        job, new = self.desk.submissions.open(call.user, call.message)
+        return Created(self._own(job)) if new else self._own(job)
+
     def page(self, call: Call) -> JobPage:
         query = call.query
         states = None if query.state is None else frozenset({query.state})

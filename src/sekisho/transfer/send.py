@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from itertools import islice
 from typing import TypeVar
 
 from sekisho.domain.errors import IntegrityError
 from sekisho.domain.limits import MAX_DIGESTS
+from sekisho.transfer.ahead import Ahead
 from sekisho.transfer.pipeline import mapped
 from sekisho.transfer.port import ChunkPort, FilePort
 from sekisho.transfer.progress import Gauge, Progress, unseen
@@ -19,13 +20,18 @@ from sekisho.wire.frames import Chunk
 T = TypeVar("T")
 
 
-def send_local(local: LocalTree, port: ChunkPort | FilePort, progress: Progress = unseen) -> None:
+def send_local(
+    local: LocalTree,
+    port: ChunkPort | FilePort,
+    progress: Progress = unseen,
+    ahead: Ahead | None = None,
+) -> None:
     """Bring the files of ``local`` to ``port``, in the way that it takes them."""
     if isinstance(port, FilePort):
         port.send_files(local.sources, progress)
     else:
         try:
-            send_tree(local.tree, local.content, port, progress)
+            send_tree(local.tree, local.content, port, progress, ahead)
         except IntegrityError:
             local.check()  # of what changed meanwhile the other side knows nothing
             raise
@@ -36,11 +42,13 @@ def send_tree(
     read: Callable[[Chunk], bytes],
     port: ChunkPort,
     progress: Progress = unseen,
+    ahead: Ahead | None = None,
 ) -> TreeRef:
     """Bring every chunk of ``tree`` and of its list to ``port``; return what names the tree.
 
     ``read`` returns a chunk's content. The list goes first: with it the other side can
-    begin. May be repeated after any error: what arrived is not sent again.
+    begin. What is ``ahead`` is on its way to the same port, and is waited for. May be repeated
+    after any error: what arrived is not sent again.
     """
     index = dict(tree.index())
     wanted = [*dict.fromkeys([*index, *tree.chunks()])]
@@ -49,12 +57,33 @@ def send_tree(
         return index[chunk] if chunk in index else read(chunk)
 
     gauge = Gauge(sum(c.size for c in wanted), progress)
+    gone_ahead = frozenset() if ahead is None else ahead.chunks
+    owed = _sent(wanted, content, port, gauge, but=gone_ahead)
+    for chunk in () if ahead is None else ahead.gone():
+        if chunk in owed:
+            owed.discard(chunk)
+            gauge.add(chunk.size)
+    _sent(owed, content, port, gauge)
+    return tree.ref()
+
+
+def _sent(
+    wanted: Iterable[Chunk],
+    content: Callable[[Chunk], bytes],
+    port: ChunkPort,
+    gauge: Gauge,
+    *,
+    but: Set[Chunk] = frozenset(),
+) -> set[Chunk]:
+    """Send what is missing of ``wanted``, ``but`` for some; return those of them."""
+    owed: set[Chunk] = set()
     for batch in batched(wanted, MAX_DIGESTS):
         missing = port.missing(batch)
         gauge.add(sum(c.size for c in batch) - sum(c.size for c in missing))
-        if missing:
-            port.send(_counted(missing, content, gauge))
-    return tree.ref()
+        if send := [chunk for chunk in missing if chunk not in but]:
+            port.send(_counted(send, content, gauge))
+        owed |= but & set(missing)
+    return owed
 
 
 def _counted(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,6 +30,12 @@ _WORTH_THREADS_BYTES: Final = 4 << 20
 #: A smaller file is read as fast as it is looked up.
 _WORTH_REMEMBERING_BYTES: Final = 256 << 10
 _FORGETFUL: Final = Forgetful()
+#: Hears of a chunk, and of what gives its content.
+Found = Callable[[Chunk, Callable[[Chunk], bytes]], None]
+
+
+def _unheard(_chunk: Chunk, _content: Callable[[Chunk], bytes], /) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +151,7 @@ class LocalTree:
     """A tree of local files, with its chunks at hand. Holds the list, never the contents.
 
     ``reading`` is told how far the files are read, once: what is remembered counts at once.
+    ``found`` is told of each chunk that was read, when `content` can give it.
     """
 
     def __init__(
@@ -152,7 +159,9 @@ class LocalTree:
         sources: Iterable[Source],
         remembered: Remembered = _FORGETFUL,
         reading: Progress = unseen,
+        found: Found = _unheard,
     ) -> None:
+        self._found = found
         self._at: dict[str, tuple[_Place, ...]] = {}
         self._remembered = remembered
         self.sources = _sorted(sources)
@@ -162,6 +171,7 @@ class LocalTree:
             places = tuple(_Place(s.source, 0, s.size, s.ctime_ns) for s in pack)
             self._at.setdefault(chunk.digest, places)
             self._read.add(chunk.size)
+            found(chunk, self.content)
             files += members([(s.path, s.executable, s.size) for s in pack], chunk)
         files.sort(key=lambda file: file.path.parts)
         self.tree = Tree(tuple(files))
@@ -186,31 +196,43 @@ class LocalTree:
     def _digested(
         self, fd: int, source: Source, before: os.stat_result, *, executable: bool
     ) -> TreeFile:
-        chunks = self._chunks(fd, source, Look.of(before))
-        offset = 0
-        for chunk in chunks:
-            place = _Place(source, offset, chunk.size, before.st_ctime_ns)
-            self._at.setdefault(chunk.digest, (place,))
-            offset += chunk.size
+        look = Look.of(before)
+        chunks = self._recalled(source, look) or self._chunks(fd, source, look)
         return TreeFile(source.path, executable, before.st_size, chunks)
 
-    def _chunks(self, fd: int, source: Source, look: Look) -> tuple[Chunk, ...]:
-        """Return the chunks of a file, remembered or read; what changes meanwhile is refused."""
+    def _recalled(self, source: Source, look: Look) -> tuple[Chunk, ...]:
+        """Return the chunks of a file that is remembered, or none."""
         worth = look.size >= _WORTH_REMEMBERING_BYTES
-        if worth and (known := self._remembered.recall(look)) and _whole(known, look):
-            self._read.add(look.size)
-            return tuple(known)
+        if not (worth and (known := self._remembered.recall(look)) and _whole(known, look)):
+            return ()
+        self._read.add(look.size)
+        return tuple(self._placed(known, source, look))
+
+    def _chunks(self, fd: int, source: Source, look: Look) -> tuple[Chunk, ...]:
+        """Return the chunks of a file, read now; what changes meanwhile is refused."""
+        worth = look.size >= _WORTH_REMEMBERING_BYTES
         now = time.time_ns()
-        chunks = tuple(self._counted(_hashed(cut(fd, 0, look.size), look.size)))
+        hashed = _hashed(cut(fd, 0, look.size), look.size)
+        chunks = tuple(self._counted(self._placed(hashed, source, look)))
         if Look.of(os.fstat(fd)) != look or not _whole(chunks, look):
             raise _changed(source)
         if worth and look.settled(now):
             self._remembered.keep(look, chunks)
         return chunks
 
+    def _placed(self, chunks: Iterable[Chunk], source: Source, look: Look) -> Iterator[Chunk]:
+        """Give ``chunks`` on, knowing where in the file each of them is."""
+        offset = 0
+        for chunk in chunks:
+            place = _Place(source, offset, chunk.size, look.ctime_ns)
+            self._at.setdefault(chunk.digest, (place,))
+            offset += chunk.size
+            yield chunk
+
     def _counted(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
         for chunk in chunks:
             self._read.add(chunk.size)
+            self._found(chunk, self.content)
             yield chunk
 
     def read(self, chunk: Chunk) -> bytes:

@@ -57,6 +57,13 @@ class SubmitJob(Message, frozen=True, kw_only=True, omit_defaults=True):
     queue_s: Annotated[float, Meta(gt=0, le=MAX_QUEUE_TIME.total_seconds())] | None = None
 
 
+class OpenDraft(Message, frozen=True, kw_only=True, omit_defaults=True):
+    """A job of which only inputs are known so far: its `SubmitJob` comes later, once."""
+
+    id: JobId
+    site: SiteName
+
+
 class JobView(Message, frozen=True, kw_only=True, omit_defaults=True):
     """A job as its submitter, its site or an administrator may see it."""
 

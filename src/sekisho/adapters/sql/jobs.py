@@ -30,7 +30,7 @@ from sekisho.domain.limits import DRAFT_TIME
 _KEPT: Final = tuple(column for column in jobs.c if column.name != "stored_bytes")
 _NAMES: Final = tuple(column.name for column in _KEPT)
 #: What no event changes; see `sekisho.domain.job.apply`.
-_FIXED: Final = frozenset({"id", "site", "submitter", "created_at", "request_digest"})
+_FIXED: Final = frozenset({"id", "site", "submitter", "created_at"})
 _CHANGING: Final = tuple(name for name in _NAMES if name not in _FIXED)
 
 #: Every reading of whole jobs begins with this.
@@ -78,6 +78,11 @@ _RESULT: Final = (
     sa.update(envelopes)
     .where(envelopes.c.job_id == sa.bindparam("job"))
     .values(result=sa.bindparam("result"))
+)
+_REQUEST: Final = (
+    sa.update(envelopes)
+    .where(envelopes.c.job_id == sa.bindparam("job"))
+    .values(request=sa.bindparam("request"))
 )
 _HISTORY: Final = sa.insert(history)
 _ENVELOPE: Final = sa.insert(envelopes)
@@ -176,6 +181,8 @@ class SqlJobs:
     def _write(self, tx: sa.Connection, before: JobState, course: Sequence[Job]) -> None:
         job = course[-1]
         tx.execute(_CHANGE, {"job": job.id, **{name: getattr(job, name) for name in _CHANGING}})
+        if before is JobState.DRAFT and job.state is JobState.DRAFT:  # it has its request now
+            tx.execute(_REQUEST, {"job": job.id, "request": job.request})
         if job.result is not None:
             tx.execute(_RESULT, {"job": job.id, "result": job.result})
         states = (before, *(one.state for one in course))
@@ -235,11 +242,7 @@ def _row(job: Job) -> dict[str, Any]:
 
 
 def _same_submission(kept: Job, job: Job) -> Job:
-    if (kept.request_digest, kept.site, kept.submitter) != (
-        job.request_digest,
-        job.site,
-        job.submitter,
-    ):
+    if not kept.resembles(job):
         raise Conflict("job.different_request", job=job.id)
     return kept
 

@@ -1,0 +1,117 @@
+"""Inputs on their way while others are still read: a hint, which `transfer.send` completes.
+
+Chunks are sent from a thread of their own as soon as they are known, in the order in which they
+are. Nothing hangs on it: what did not get through is asked for, and sent, when all are known.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from queue import SimpleQueue
+from typing import Final
+
+from sekisho.domain.errors import SekishoError
+from sekisho.domain.limits import MIB
+from sekisho.transfer.pipeline import mapped
+from sekisho.transfer.port import ChunkPort
+from sekisho.wire.frames import Chunk
+
+#: Gives the content of a chunk.
+Content = Callable[[Chunk], bytes]
+#: Of less the reading is over before the first request has come back.
+WORTH_BYTES: Final = 16 * MIB
+#: So many chunks are asked for at once; others are found and sent meanwhile.
+_BATCH: Final = 256
+
+
+class Ahead:
+    """Sends what it is told of to the port that ``begin`` opens, once there is enough of it.
+
+    ``begin`` returns None, or raises, where nothing can be sent ahead.
+    """
+
+    def __init__(self, begin: Callable[[], ChunkPort | None]) -> None:
+        self._begin = begin
+        self._waiting: deque[tuple[Chunk, Content]] = deque()
+        self._gone: SimpleQueue[Chunk | None] = SimpleQueue()
+        self._news = threading.Condition()
+        self._chunks: set[Chunk] = set()
+        self._size = 0
+        self._begun = self._whole = self._left = False
+        self._failed: BaseException | None = None
+
+    @property
+    def chunks(self) -> frozenset[Chunk]:
+        """What is on its way, or will be, unless it fails."""
+        return frozenset(self._chunks) if self._begun else frozenset()
+
+    def found(self, chunk: Chunk, content: Content) -> None:
+        """Know of a chunk that can be read from now on. Only one thread may say so."""
+        if not chunk.digest or chunk in self._chunks:
+            return
+        self._chunks.add(chunk)
+        self._size += chunk.size
+        with self._news:
+            self._waiting.append((chunk, content))
+            self._news.notify()
+        if not self._begun and self._size >= WORTH_BYTES:
+            self._begun = True
+            threading.Thread(target=self._run, daemon=True).start()
+
+    def gone(self) -> Iterator[Chunk]:
+        """Give each chunk when it has gone, or was there; to the last one. Raise what went wrong.
+
+        It is no error when there is no way ahead: then what is left is simply not given.
+        """
+        self._close()
+        while self._begun and (chunk := self._gone.get()) is not None:
+            yield chunk
+        if self._failed is not None:
+            raise self._failed
+
+    def leave(self) -> None:
+        """Begin with nothing more; what is on its way ends by itself."""
+        self._left = True
+        self._close()
+
+    def _close(self) -> None:
+        with self._news:
+            self._whole = True
+            self._news.notify()
+
+    def _run(self) -> None:
+        port = None
+        try:
+            with suppress(SekishoError):  # whoever submits the job is told the same
+                port = self._begin()
+            if port is not None:
+                port.send(self._handed(port))
+        except BaseException as error:  # noqa: BLE001 (raised to whoever waits for the end)
+            self._failed = error
+        finally:
+            self._gone.put(None)
+
+    def _handed(self, port: ChunkPort) -> Iterator[tuple[Chunk, bytes]]:
+        for chunk, data in mapped(lambda one: (one[0], one[1](one[0])), self._missing(port)):
+            yield chunk, data
+            self._gone.put(chunk)  # asked for the next one: this one is on its way
+
+    def _missing(self, port: ChunkPort) -> Iterator[tuple[Chunk, Content]]:
+        while batch := self._batch():
+            wanted = set(port.missing([chunk for chunk, _ in batch]))
+            for chunk, content in batch:
+                if self._left:
+                    return
+                if chunk in wanted:
+                    yield chunk, content
+                else:
+                    self._gone.put(chunk)
+
+    def _batch(self) -> list[tuple[Chunk, Content]]:
+        """Return what is known and not yet asked for, once there is some; nothing at the end."""
+        with self._news:
+            self._news.wait_for(lambda: self._waiting or self._whole)
+            return [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
