@@ -2,7 +2,8 @@
 
 Whoever opens it for writing breaks it, and waits until it is given up, for 45 seconds at most; we
 are told by a signal. A name that comes or goes, a mode or a time does not break it. It lasts as
-long as one of the descriptors of the same open file. Facts: fcntl(2), "Leases".
+long as one of the descriptors of the same open file. A file that we write ourselves can be had
+alone: then whoever opens it at all breaks the lease. Facts: fcntl(2), "Leases".
 """
 
 from __future__ import annotations
@@ -37,14 +38,28 @@ def vouches(fd: int) -> bool:
 
 def lease(fd: int) -> bool:
     """Take a lease on what is open for reading at ``fd``; say whether it was to be had."""
-    try:
-        fcntl.fcntl(fd, fcntl.F_SETSIG, _BROKEN)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError:  # somebody writes just now
-        return False
-    return True
+    return _taken(fd, fcntl.F_RDLCK)  # not while somebody writes
 
 
 def leased(fd: int) -> bool:
     """Say whether the lease was held all the time, and is."""
     return fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK
+
+
+def lease_alone(fd: int) -> bool:
+    """Take a lease on what nobody but us has open, by ``fd``; say whether it was to be had."""
+    return _taken(fd, fcntl.F_WRLCK)
+
+
+def leased_alone(fd: int) -> bool:
+    """Say whether nobody else has opened it all the time: a reader, too, breaks this lease."""
+    return fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_WRLCK
+
+
+def _taken(fd: int, kind: int) -> bool:
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETSIG, _BROKEN)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, kind)
+    except OSError:
+        return False
+    return True

@@ -3,7 +3,7 @@
 Copying, hashing and cutting into chunks are one pass over a descriptor that was checked. Nothing
 of the original but bytes, name and the executable bit gets into the copy: no times, no modes, no
 attributes. Small files lie in the packs that travel, under their digests. Whatever is read later
-is read from the copy and must match the digests.
+is read from the copy and must match the digests, or be sealed (`adapters.seal`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
+from sekisho.adapters.lease import leased
+from sekisho.adapters.seal import Sealing, Seals
 from sekisho.adapters.walk import Folders, Origin, Unsafe, opened_directory, opened_file, origin_of
 from sekisho.domain.egress import Fault, Found, Withheld
 from sekisho.domain.errors import Corrupt, IntegrityError, UsageError
@@ -31,6 +33,7 @@ from sekisho.wire.envelope import TreeRef
 from sekisho.wire.frames import Chunk, digest_of
 
 LIST_NAME: Final = "list"
+SEALS_NAME: Final = "seals"
 #: The most that leaves of the logs of an array, taken together.
 JOINED_BYTES: Final = SMALL_BYTES - 1
 LEAST_BYTES: Final = 64
@@ -97,6 +100,16 @@ class Copying:
     withheld: list[Withheld] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     _packs: set[str] = field(default_factory=set)
+    _sealing: Sealing = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._sealing = Sealing(self.staging, self.settle_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._sealing.drop()
 
     def add_tails(self, here: int, name: str, tails: Sequence[Tail]) -> None:
         """Copy the ends of logs out of the directory ``name``; a log that is not there is none."""
@@ -127,16 +140,20 @@ class Copying:
             for pack in packed(small()):
                 self._add_pack(pack)
 
-    def finish(self) -> Tree:
-        """Write the list of what was copied, sync the copy, and return the tree."""
+    def finish(self) -> tuple[Tree, Seals]:
+        """Write the list of what was copied, sync the copy, and return the tree, and its seals."""
+        seals = self._sealing.seals()
         tree = Tree(tuple(sorted(self.files, key=lambda file: file.path.parts)))
         with _created(LIST_NAME, self.staging) as out:
             _write_all(out, msgspec.json.encode(tree.ref()) + b"\n" + tree.text)
+        if seals.looks:
+            with _created(SEALS_NAME, self.staging) as out:
+                _write_all(out, seals.text)
         with os.scandir(self.staging) as entries:
             names = [entry.name for entry in entries]
         sync_files(self.staging, names)
         os.fsync(self.staging)
-        return tree
+        return tree, seals
 
     def _add_file(self, folders: Folders, found: Found, origin: Origin) -> _Small | None:
         """Copy one file, unless it turns out to be unsafe; return it, read, when it is small."""
@@ -215,8 +232,10 @@ class Copying:
                 raise Unsafe(Why.CHANGED)
             return _Small(path, executable, data)
         with _created(_name_of(path), self.staging) as out:
+            self._sealing.watch(_name_of(path), out)
             chunks = tuple(_chunks(fd, start, size, out))
             os.ftruncate(out, sum(c.size for c in chunks))
+        self._sealing.settle()
         if sum(c.size for c in chunks) != size:
             raise Unsafe(Why.CHANGED)
         return TreeFile(path, executable, size, chunks)
@@ -292,6 +311,13 @@ def read_list(staging: int) -> Tree:
         raise Corrupt("site.staging_changed") from error
 
 
+def read_seals(staging: int) -> Seals:
+    """Return the seals of the copy in ``staging``; of one that has none, none."""
+    with suppress(Corrupt), _reopened(SEALS_NAME, staging) as fd:
+        return Seals.read(_read_all(fd, os.fstat(fd).st_size, 0))
+    return Seals({})
+
+
 @contextmanager
 def _created(name: str, staging: int) -> Iterator[int]:
     """Make a file that was not there."""
@@ -339,13 +365,16 @@ def _write_all(fd: int, data: bytes | memoryview) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A finished copy: where each chunk is, and how its directory is opened."""
+    """A finished copy: where each chunk is, what is sealed, and how its directory is opened."""
 
     places: Mapping[Chunk, tuple[str, int]]
+    seals: Seals
     opened: Callable[[], AbstractContextManager[int]]
 
     @classmethod
-    def of(cls, tree: Tree, opened: Callable[[], AbstractContextManager[int]]) -> Copy:
+    def of(
+        cls, tree: Tree, seals: Seals, opened: Callable[[], AbstractContextManager[int]]
+    ) -> Copy:
         places: dict[Chunk, tuple[str, int]] = {}
         for file in tree.files:
             if file.size < SMALL_BYTES:
@@ -355,13 +384,16 @@ class Copy:
             for chunk in file.chunks:
                 places.setdefault(chunk, (_name_of(file.path), offset))
                 offset += chunk.size
-        return cls(places, opened)
+        return cls(places, seals, opened)
 
     def read(self, chunk: Chunk) -> bytes:
         """Return the bytes of ``chunk``; raise Corrupt when the copy does not hold them."""
         name, offset = self.places[chunk]
         with self.opened() as staging, _reopened(name, staging) as fd:
+            held = self.seals.hold(name, fd)
             data = _read_all(fd, chunk.size, offset)
+            if held and leased(fd):
+                return data
         if digest_of(data) != chunk.digest:
             raise Corrupt("site.staging_changed")
         return data

@@ -18,7 +18,8 @@ from typing import Final
 
 from sekisho.adapters.durable import sync
 from sekisho.adapters.removal import remove
-from sekisho.adapters.staging import Copy, Copying, Tail, read_list
+from sekisho.adapters.seal import Seals
+from sekisho.adapters.staging import Copy, Copying, Tail, read_list, read_seals
 from sekisho.adapters.walk import Folders, Unsafe, opened_directory, origin_of, read_plain, survey
 from sekisho.domain.egress import STDERR_NAME, STDOUT_NAME, Fault, Found, LogRule, Withheld
 from sekisho.domain.errors import Conflict, Corrupt, StorageFull, Unavailable
@@ -125,20 +126,23 @@ class LocalWorkplace:
             remove(base, here, STAGING)
             self._check_copy(base, here, release, sum(tail.max_bytes for tail in tails))
             if over or not (release or tails):
-                return self._as_staged(place, Tree(), (), over)
+                return self._as_staged(place, Tree(), Seals({}), faults=over)
             os.mkdir(STAGING, 0o700, dir_fd=here)
-            with self._roomy(base, here), opened_directory(STAGING, here) as staging:
-                copying = Copying(staging, self._settle_s)
+            with (
+                self._roomy(base, here),
+                opened_directory(STAGING, here) as staging,
+                Copying(staging, self._settle_s) as copying,
+            ):
                 copying.add_tails(here, CONTROL, tails)
                 copying.add_files(here, WORK, release)
-                tree = copying.finish()
+                tree, seals = copying.finish()
             os.fsync(here)
-        return self._as_staged(place, tree, tuple(copying.withheld), tuple(copying.faults))
+        return self._as_staged(place, tree, seals, copying.withheld, copying.faults)
 
     def staged(self, place: Place) -> Staged:
         with self._opened_base() as base, _opened(base, place, STAGING) as staging:
-            tree = read_list(staging)
-        return self._as_staged(place, tree, (), ())
+            tree, seals = read_list(staging), read_seals(staging)
+        return self._as_staged(place, tree, seals)
 
     def purge(self, job: str) -> bool:
         with self._opened_base() as base:
@@ -182,16 +186,22 @@ class LocalWorkplace:
         self,
         place: Place,
         tree: Tree,
-        withheld: tuple[Withheld, ...],
-        faults: tuple[Fault, ...],
+        seals: Seals,
+        withheld: Sequence[Withheld] = (),
+        faults: Sequence[Fault] = (),
     ) -> Staged:
         @contextmanager
         def opened() -> Iterator[int]:
             with self._opened_base() as base, _opened(base, place, STAGING) as staging:
                 yield staging
 
-        read = Copy.of(tree, opened).read
-        return Staged(tree=tree, read=read, withheld=withheld, faults=faults)
+        return Staged(
+            tree=tree,
+            read=Copy.of(tree, seals, opened).read,
+            seal=seals.digest,
+            withheld=tuple(withheld),
+            faults=tuple(faults),
+        )
 
     def over(self, release: Sequence[Found]) -> tuple[Fault, ...]:
         """Return what is wrong with all that would leave, taken together."""

@@ -116,6 +116,7 @@ class Run:
     part: Part | None = None  #: what did not end well of an array
     result: bytes | None = None  #: the cleared outcome envelope, recorded before anything is sent
     tree: str | None = None  #: digest of the cleared outputs
+    seal: str | None = None  #: of the copy of them, when it has one
     ok: bool = False
     keep_until: datetime | None = None  #: when the work directory may be purged
     told: tuple[Stage, ...] = ()  #: what the broker has acknowledged

@@ -249,7 +249,7 @@ class Gate:
         if run.job not in self.held:
             workplace = self.workplaces(LOCAL)
             staged = workplace.staged(workplace.place(run.job, run.attempt))
-            if staged.tree.digest != run.tree:
+            if not staged.recorded(run):
                 raise IntegrityError("site.staging_changed")
             read = {c.digest: partial(staged.read, c) for c in staged.tree.chunks()}
             listed = {c.digest: partial(bytes, data) for c, data in staged.tree.index()}

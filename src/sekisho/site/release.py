@@ -162,7 +162,8 @@ class Release:
 
         def sealed(link: Link) -> Run:
             result = envelope(run, word, fault, tree=tree, receipt=link.digest)
-            return replace(run, result=result, tree=tree.digest if tree else None)
+            sent = tree.digest if tree else None
+            return replace(run, result=result, tree=sent, seal=copy.staged.seal)
 
         released = (Kind.RELEASED, _release_facts(word, fault, copy))
         return self._desk.keep(run, (Kind.ENDED, _end_facts(run)), released, sealed=sealed)
@@ -194,7 +195,7 @@ class Release:
     def _restage(self, run: Run) -> Staged:
         """Return the staged copy, if it is still the one that the log says was released."""
         staged = self._desk.workplace(run).staged(self._desk.place(run))
-        if staged.tree.digest != run.tree:
+        if not staged.recorded(run):
             raise IntegrityError("site.staging_changed")
         return staged
 

@@ -16,6 +16,7 @@ from typing import Protocol
 from sekisho.domain.egress import Fault, Found, LogRule, Withheld
 from sekisho.domain.files import RelPath
 from sekisho.domain.limits import MAX_DEPTH, MAX_FILES, MAX_TREE_BYTES
+from sekisho.domain.run import Run
 from sekisho.transfer.tree import Tree
 from sekisho.wire.frames import Chunk
 
@@ -87,13 +88,20 @@ class Collected:
 class Staged:
     """The copy of what leaves. ``read`` returns the verified bytes of one of the tree's chunks.
 
-    ``faults`` name released files that could not be copied as they were when that was decided.
+    ``seal`` names what ``read`` believes without hashing it again: a copy with another one than
+    was recorded is another copy. ``faults`` name released files that could not be copied as they
+    were when that was decided.
     """
 
     tree: Tree
     read: Callable[[Chunk], bytes] = field(repr=False)
+    seal: str | None = None
     withheld: tuple[Withheld, ...] = ()
     faults: tuple[Fault, ...] = ()
+
+    def recorded(self, run: Run) -> bool:
+        """Say whether this is the copy that was recorded of ``run``."""
+        return (self.tree.digest, self.seal) == (run.tree, run.seal)
 
 
 class Room(Protocol):
