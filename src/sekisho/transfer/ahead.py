@@ -100,7 +100,7 @@ class Ahead:
             self._gone.put(chunk)  # asked for the next one: this one is on its way
 
     def _missing(self, port: ChunkPort) -> Iterator[tuple[Chunk, Content]]:
-        while batch := self._batch():
+        while (batch := self._batch()) and not self._left:
             wanted = set(port.missing([chunk for chunk, _ in batch]))
             for chunk, content in batch:
                 if self._left:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -57,33 +57,38 @@ def send_tree(
         return index[chunk] if chunk in index else read(chunk)
 
     gauge = Gauge(sum(c.size for c in wanted), progress)
-    gone_ahead = frozenset() if ahead is None else ahead.chunks
-    owed = _sent(wanted, content, port, gauge, but=gone_ahead)
-    for chunk in () if ahead is None else ahead.gone():
-        if chunk in owed:
-            owed.discard(chunk)
-            gauge.add(chunk.size)
-    _sent(owed, content, port, gauge)
+    owed = _missing(wanted, port, gauge)
+    if ahead is not None and ahead.chunks:
+        _send([chunk for chunk in owed if chunk in index], content, port, gauge)
+        gone = set(_counted_off(ahead, owed, gauge))
+        owed = [chunk for chunk in owed if chunk not in index and chunk not in gone]
+    _send(owed, content, port, gauge)
     return tree.ref()
 
 
-def _sent(
-    wanted: Iterable[Chunk],
-    content: Callable[[Chunk], bytes],
-    port: ChunkPort,
-    gauge: Gauge,
-    *,
-    but: Set[Chunk] = frozenset(),
-) -> set[Chunk]:
-    """Send what is missing of ``wanted``, ``but`` for some; return those of them."""
-    owed: set[Chunk] = set()
+def _missing(wanted: Iterable[Chunk], port: ChunkPort, gauge: Gauge) -> list[Chunk]:
+    missing: list[Chunk] = []
     for batch in batched(wanted, MAX_DIGESTS):
-        missing = port.missing(batch)
-        gauge.add(sum(c.size for c in batch) - sum(c.size for c in missing))
-        if send := [chunk for chunk in missing if chunk not in but]:
-            port.send(_counted(send, content, gauge))
-        owed |= but & set(missing)
-    return owed
+        here = port.missing(batch)
+        gauge.add(sum(c.size for c in batch) - sum(c.size for c in here))
+        missing += here
+    return missing
+
+
+def _counted_off(ahead: Ahead, owed: Iterable[Chunk], gauge: Gauge) -> Iterator[Chunk]:
+    """Give what has gone ahead, counted when it was still ``owed``; raise what went wrong."""
+    counts = set(owed)
+    for chunk in ahead.gone():
+        if chunk in counts:
+            gauge.add(chunk.size)
+        yield chunk
+
+
+def _send(
+    chunks: Sequence[Chunk], content: Callable[[Chunk], bytes], port: ChunkPort, gauge: Gauge
+) -> None:
+    if chunks:
+        port.send(_counted(chunks, content, gauge))
 
 
 def _counted(
