@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sekisho.domain.errors import IntegrityError, SekishoError, TooLarge
+from sekisho.domain.errors import IntegrityError, SekishoError, TooLarge, UsageError
 from sekisho.domain.limits import MAX_CHUNK_BYTES, MIB
+from sekisho.transfer.tree import read_tree
+from sekisho.wire.envelope import TreeRef
 from sekisho.wire.frames import Frame, FrameReader, digest_of, frame, packed
 
 if sys.version_info >= (3, 14):
@@ -100,3 +102,18 @@ def test_a_length_beyond_the_limit_is_refused_before_a_byte_of_it_is_kept() -> N
     for word in (MAX_CHUNK_BYTES + 1, (1 << 31) | (MAX_CHUNK_BYTES + 1)):
         with pytest.raises(TooLarge):
             FrameReader().feed(bytes(32) + word.to_bytes(4, "big"))
+
+
+def test_a_list_that_would_grow_beyond_all_bounds_is_refused_before_it_is_read() -> None:
+    """Kills: eight bytes of a list, a hole of one byte, that become a hundred in memory."""
+    number = 1 << 22
+    holes = b",".join([b'["",1]'] * number)
+    text = b'sekisho-tree/2\n["a",false,%d,0,[%s]]\n' % (number, holes)
+    ref = TreeRef(digest=digest_of(text), files=1, size=number, index=[])
+    tracemalloc.start()
+    try:
+        with pytest.raises(UsageError, match=r"tree\.invalid.*count"):
+            read_tree(text, ref)
+        assert tracemalloc.get_traced_memory()[1] < MIB
+    finally:
+        tracemalloc.stop()

@@ -24,6 +24,9 @@ from sekisho.wire.frames import Chunk, digest_of
 _HEADER: Final = b"sekisho-tree/2\n"
 
 
+#: So many files, chunks and holes a list may name, told by its brackets before anything is made of
+#: them: no list of real chunks within the bound of its length has more, one of bytes and holes had.
+_MAX_ENTRIES: Final = 1 << 22
 #: Zeros are made in pieces of this size.
 _ZEROS: Final = bytes(64 << 10)
 
@@ -179,6 +182,8 @@ def read_tree(text: bytes, ref: TreeRef) -> Tree:
         raise IntegrityError("tree.digest")
     if not text.startswith(_HEADER):
         raise UsageError("tree.invalid", why="version")
+    if text.count(b"[") > _MAX_ENTRIES:
+        raise UsageError("tree.invalid", why="count")
     try:
         lines = [msgspec.json.decode(x, type=_Line) for x in text[len(_HEADER) :].splitlines()]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
