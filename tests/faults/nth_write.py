@@ -12,6 +12,7 @@ import io
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +41,8 @@ _ROOMLESS: Final = frozenset({"fsync", "fdatasync", "rename", "replace", "ftrunc
 class Plan:
     """Which write fails: the ``nth`` below ``roots``, by the error's name; 0: none, all are noted.
 
-    With ENOSPC every later one as well, until the file ``mended`` exists: the disk is full.
+    With ENOSPC every later one as well, until the file ``mended`` exists: the disk is full. With
+    KILL the process dies there.
     """
 
     roots: Sequence[str]
@@ -138,6 +140,8 @@ class _Judge:
         mended = plan.mended != "" and Path(plan.mended).exists()
         if not due or (full and (name in _ROOMLESS or mended)):
             return
+        if plan.error == "KILL":
+            os.kill(os.getpid(), signal.SIGKILL)
         code = getattr(errno, plan.error)
         raise OSError(code, os.strerror(code))
 
