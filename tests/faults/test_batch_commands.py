@@ -217,6 +217,32 @@ async def test_an_array_that_is_refused_for_good_can_never_start(tmp_path: Path)
     assert world.elements() == {}
 
 
+ROOM = "QOS Records\n\nQOS=normal(1)\n    User Limits\n      0\n        MaxSubmitJobsPU={}(0)\n"
+
+
+async def test_an_array_for_which_there_is_never_room_is_refused_before_anything_runs(
+    tmp_path: Path,
+) -> None:
+    world = BatchWorld(tmp_path, *["full"] * 9, elements=ELEMENTS)
+    (world.fake / "limits").write_text(ROOM.format(ELEMENTS - 1))
+    async with world.serving():
+        job = world.submit()
+        assert await ended(world, job) == "failed"
+    assert world.outcome(job).code == "scheduler.too_many"
+    assert (submitted(world.fake), world.elements()) == (0, {})
+    latches = [world.base / job / "1/control" / str(n) / "latch" for n in range(ELEMENTS)]
+    assert all(latch.is_symlink() for latch in latches)
+
+
+@pytest.mark.parametrize("told", [ROOM.format(ELEMENTS), ROOM.format(0), "nothing of the kind"])
+async def test_an_array_for_which_there_may_be_room_later_waits(tmp_path: Path, told: str) -> None:
+    world = BatchWorld(tmp_path, "full", elements=ELEMENTS)
+    (world.fake / "limits").write_text(told)
+    async with world.serving():
+        assert await ended(world, world.submit()) == "succeeded"
+    assert world.called("sbatch") == 2
+
+
 async def test_without_the_latch_the_witness_sees_two_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -367,6 +367,67 @@ COMPLAINTS = [
 ]
 
 
+#: As Slurm 22.05 tells them, cut to what bears on submissions and its neighbours.
+SLURM_LIMITS = """\
+Current Association Manager state
+
+Association Records
+
+ClusterName=trial Account=a UserName= Partition= Priority=0 ID=3
+    ParentAccount=root(1) Lft=2 DefAssoc=No
+    GrpSubmitJobs=6(0) GrpWall=N(0.00)
+    MaxJobs= MaxJobsAccrue= MaxSubmitJobs=7(8) MaxWallPJ=
+ClusterName=trial Account=root UserName=ann(1001) Partition= Priority=0 ID=2
+    GrpSubmitJobs=N(0) GrpWall=N(0.00)
+    MaxJobs=3(0) MaxJobsAccrue= MaxSubmitJobs= MaxWallPJ=
+
+QOS Records
+
+QOS=normal(1)
+    GrpJobs=N(0) GrpJobsAccrue=N(0) GrpSubmitJobs=N(8) GrpWall=N(0.00)
+    Account Limits
+      a
+        MaxJobsPA=N(0) MaxJobsAccruePA=N(0) MaxSubmitJobsPA=N(8)
+    User Limits
+      1001
+        MaxJobsPU=N(0) MaxJobsAccruePU=N(0) MaxSubmitJobsPU=9(8)
+QOS=long(2)
+    User Limits
+      1001
+        MaxJobsPU=N(0) MaxJobsAccruePU=N(0) MaxSubmitJobsPU=40(0)
+QOS=shut(3)
+    GrpJobs=N(0) GrpJobsAccrue=N(0) GrpSubmitJobs=0(0) GrpWall=N(0.00)
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "most"),
+    [
+        ("sbatch: error: QOSMaxSubmitJobPerUserLimit", 40),  # of any of the two that it may be
+        ("sbatch: error: QOSMaxSubmitJobPerAccountLimit", None),
+        ("sbatch: error: QOSGrpSubmitJobsLimit", None),  # shut for now
+        ("sbatch: error: AssocMaxSubmitJobLimit", 7),
+        ("sbatch: error: AssocGrpSubmitJobsLimit", 6),
+        ("sbatch: error: Slurm temporarily unable to accept job, sleeping", None),
+    ],
+)
+def test_slurms_limits_are_those_of_the_kind_that_it_complains_of(
+    said: str, most: int | None
+) -> None:
+    limits = DIALECTS["slurm"].limits
+    assert limits is not None
+    assert limits.most(f"{said}\n{POLICY}", SLURM_LIMITS) == most
+    assert limits.most(said, "") is None
+
+
+def test_the_limits_are_asked_for_beside_the_status_command() -> None:
+    limits = DIALECTS["slurm"].limits
+    assert limits is not None
+    assert limits.ask(("/opt/slurm/bin/squeue",), "ann") == (
+        *("/opt/slurm/bin/scontrol", "show", "assoc_mgr", "flags=assoc,qos", "users=ann"),
+    )
+
+
 @pytest.mark.parametrize(("name", "said", "kind"), COMPLAINTS)
 def test_a_complaint_is_of_its_kind(name: str, said: str, kind: str | None) -> None:
     found = complaint(DIALECTS[name], Answer(1, b"", said.encode()))

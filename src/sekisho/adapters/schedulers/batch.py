@@ -107,6 +107,8 @@ class BatchScheduler:
         if answer.code == 0 and identity:
             return identity
         fault = self._complaint(spec, answer)
+        if fault.code == "scheduler.full":
+            fault = await self._too_many(spec, text_of(answer)) or self._closed(fault)
         if not fault.retryable and (found := await self._settled_refusal(spec)) is not None:
             return found
         raise fault
@@ -128,14 +130,33 @@ class BatchScheduler:
         """Say what a bad answer to a submission means. Whether there is a job now is unknown."""
         fault = complaint(self._dialect, answer)
         if fault is not None:
-            if fault.code == "scheduler.full":
-                self._full_until = anyio.current_time() + self._full_s
-                self._full_s = min(2 * self._full_s, MAX_FULL_SECONDS)
             return fault
         self._complaints[spec.token] += 1
         if answer.code == 0 or self._complaints[spec.token] < MAX_UNKNOWN_COMPLAINTS:
             return Unavailable("scheduler.unsure", said=text_of(answer).strip()[:200])
         return SekishoError("scheduler.refused", said=text_of(answer).strip()[:200])
+
+    def _closed(self, fault: SekishoError) -> SekishoError:
+        """Let nobody ask again for a while."""
+        self._full_until = anyio.current_time() + self._full_s
+        self._full_s = min(2 * self._full_s, MAX_FULL_SECONDS)
+        return fault
+
+    async def _too_many(self, spec: LaunchSpec, said: str) -> SekishoError | None:
+        """Tell an array for which there will never be room from one that waits for room.
+
+        A batch system says the same of both, so it is asked for its limits; if it does not tell
+        them, the array waits.
+        """
+        limits, count = self._dialect.limits, spec.resources.elements or 1
+        if limits is None or count == 1:
+            return None
+        answer = await self._ask(limits.ask(self._status, await self._account()))
+        told = answer.stdout.decode("utf-8", "replace") if answer.code == 0 else ""
+        most = limits.most(said, told)
+        if most is None or count <= most:
+            return None
+        return SekishoError("scheduler.too_many", count=count, limit=most)
 
     async def _settled_refusal(self, spec: LaunchSpec) -> str | None:
         """Make sure that what was refused can never start, or return the job that is there."""

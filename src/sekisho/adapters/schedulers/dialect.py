@@ -79,6 +79,19 @@ class Submission:
 Words = tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many jobs a batch system takes from one account at once, where it can be asked.
+
+    ``ask`` makes the question of the status command and the account's name. ``most`` reads a
+    complaint about a full queue and the answer: the number above which none of the limits that it
+    may have meant ever lets a job in; None when that is not known.
+    """
+
+    ask: Callable[[Words, str], Words]
+    most: Callable[[str, str], int | None]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """One kind of batch system.
@@ -101,6 +114,7 @@ class Dialect:
     away: re.Pattern[str]
     by_ids: Callable[[Words, Sequence[str]], Words] | None = None
     first: int = 0  #: the number of an array's first element
+    limits: Limits | None = None
 
     def submitted(self, stdout: str) -> str:
         """Return the id of what was submitted; "" when the answer is any other than a receipt."""

@@ -10,6 +10,7 @@ from sekisho.adapters.schedulers.dialect import (
     LOG,
     SCRIPT,
     Dialect,
+    Limits,
     Row,
     State,
     Submission,
@@ -37,6 +38,39 @@ _ENDS: Final = {
     "BOOT_FAIL": "scheduler.node_failed",
     "REVOKED": None,
 }
+
+
+#: By what a complaint calls a limit: in which records it stands, and under which key.
+_LIMITS: Final = {
+    "QOSMaxSubmitJobPerUserLimit": ("QOS", "MaxSubmitJobsPU"),
+    "QOSMaxSubmitJobPerAccountLimit": ("QOS", "MaxSubmitJobsPA"),
+    "QOSGrpSubmitJobsLimit": ("QOS", "GrpSubmitJobs"),
+    "AssocMaxSubmitJobLimit": ("Association", "MaxSubmitJobs"),
+    "AssocGrpSubmitJobsLimit": ("Association", "GrpSubmitJobs"),
+}
+_RECORDS: Final = re.compile(r"^(\w+) Records$", re.MULTILINE)
+
+
+def _ask_limits(status: Words, user: str) -> Words:
+    """Return the question to `scontrol`, which is where `squeue` is."""
+    command = (*status[:-1], status[-1].removesuffix("squeue") + "scontrol")
+    return (*command, "show", "assoc_mgr", "flags=assoc,qos", f"users={user}")
+
+
+def _most(said: str, told: str) -> int | None:
+    """Return the largest limit of the kind that is complained of; nobody says which one it was.
+
+    A limit of 0 is how accounts are shut for a while: it says nothing of later.
+    """
+    kinds = [kind for name, kind in _LIMITS.items() if name in said]
+    parts = _RECORDS.split(told)
+    records = dict(zip(parts[1::2], parts[2::2], strict=True))
+    limits = [
+        int(number)
+        for head, key in kinds
+        for number in re.findall(rf"\b{key}=(\d+)\(", records.get(head, ""))
+    ]
+    return max(limits, default=0) or None
 
 
 def _submit(command: Words, job: Submission) -> Words:
@@ -102,4 +136,5 @@ SLURM: Final = Dialect(
         r"|slurm_persist_conn|Transport endpoint|controller is in standby|try again"
         r"|authentication|[Mm]unge"
     ),
+    limits=Limits(_ask_limits, _most),
 )
