@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from sekisho.adapters.job_notes import JobNotes
 from sekisho.wire.mint import job_id_of
 from tests.bare_site import SITE, BareWorld, bare_world
 from tests.compat.old_broker import TOKEN, OldBroker, old_broker
@@ -369,8 +371,13 @@ def world(tmp_path: Path) -> Iterator[BareWorld]:
 def pushed(world: BareWorld, cwd: Path, command: str, files: str) -> tuple[int, str, str]:
     words = (f"client_name:{SITE}", f"client_cmd:{command}", f"client_files:{files}")
     config = f"ssh_config:{world.place / 'ssh_config'}"
-    environ = {"XDG_RUNTIME_DIR": str(world.runtime)}
-    return run("push", *words, config, cwd=cwd, **environ)
+    state = world.place / "state"
+    environ = {"XDG_RUNTIME_DIR": str(world.runtime), "XDG_STATE_HOME": str(state)}
+    try:
+        return run("push", *words, config, cwd=cwd, **environ)
+    finally:  # the old form has no other base than /tmp, where a job stays for its retention
+        (note,) = JobNotes(state / "sekisho" / "jobs").all("remote")
+        shutil.rmtree(Path("/tmp") / note.job)
 
 
 def test_the_ssh_scripts_command_line_brings_everything_back(
