@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from sekisho.adapters.job_notes import JobNotes
@@ -21,7 +22,7 @@ from sekisho.wire.mint import job_id_of
 from tests.bare_site import SITE, BareWorld, bare_world
 from tests.compat.old_broker import TOKEN, OldBroker, old_broker
 from tests.compat.old_lines import SECONDS, argv, run
-from tests.compat.old_programs import LISTED, STDOUT, House, OldAgent, a_house, text_of
+from tests.compat.old_programs import LISTED, STDOUT, House, OldAgent, OldWorkflow, a_house, text_of
 from tests.compat.test_mint_agent import MANIFEST, a_site, calc
 from tests.faults.program import clean_environ
 from tests.faults.trio import private
@@ -410,3 +411,27 @@ def test_a_line_for_a_shell_is_refused(tmp_path: Path) -> None:
     words = ("client_name:x", "client_cmd:solve; rm -rf /", "client_files:a")
     status, _, err = run("push", *words, cwd=tmp_path)
     assert (status, "mint.shell_text" in err) == (1, True)
+
+
+def test_a_revoked_token_names_the_calculation_that_nobody_can_end_any_more(
+    house: House, tmp_path: Path
+) -> None:
+    words = ("--role", "submitter", "--user", "suzuki", "--to", tmp_path / "token")
+    made = sekisho("broker", "token", "create", *words, "--config", house.config).split()[0]
+    headers = {"Authorization": f"Bearer {(tmp_path / 'token').read_text().strip()}"}
+    url = f"{house.url}/mi-distcomp-api/"
+    with house.line("suzuki") as submitter, httpx2.Client(base_url=url, headers=headers) as line:
+        accept_id = OldWorkflow(submitter).ready()
+        agent = OldAgent(line, tmp_path)
+        assert agent.ask() == accept_id
+        assert "calc-info" in agent.params(accept_id).json()
+        agent.step("calc-params-complete", accept_id)
+        agent.step("calc-start", accept_id)
+    job = job_id_of(accept_id)
+    argv = [*SEKISHO, "broker", "token", "revoke", made, "--config", str(house.config)]
+    told = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert f"sekisho broker lost {job} --by NAME" in told.stderr
+    assert "unknown_fate" in sekisho("broker", "jobs", "--json", "--config", house.config)
+    sekisho("broker", "lost", job, "--by", "operator", "--config", house.config)
+    again = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert job not in again.stderr

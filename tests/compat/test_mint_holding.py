@@ -360,3 +360,22 @@ def test_a_site_that_is_switched_off_gets_nothing_and_ends_what_it_holds(world: 
     assert workflow.status(held) == "completed"
     world.http.world.desk.sites.switch("old-site", disabled=False)
     assert agent.ask() == waiting
+
+
+def test_a_calculation_whose_token_is_worthless_now_is_flagged_and_can_be_ended(
+    world: OldWorld,
+) -> None:
+    """Nobody else may tell of it; without a word it would stay until somebody wonders."""
+    accept_id = world.workflow().ready()
+    agent = world.agent()
+    assert agent.ask() == accept_id
+    steps(agent, accept_id, 2)
+    desk, job = world.http.world.desk, job_id_of(accept_id)
+    left = {token.id: desk.mint_work.orphaned(token.id) for token in desk.tokens.tokens()}
+    assert sorted(left.values())[-1:] == [[job]]
+    assert sum(map(bool, left.values())) == 1  # no other token's
+    pass_time(world, HALF_AN_HOUR)
+    seen = world.http.world.job(job)
+    assert (seen.state, seen.attention) == ("running", "unknown_fate")
+    assert desk.sites.lost(job, "operator").state == "lost"
+    assert not any(map(desk.mint_work.orphaned, left))

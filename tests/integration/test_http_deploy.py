@@ -105,6 +105,29 @@ def haproxy(home: Path, tls: Certificates, broker_port: int) -> Iterator[int]:
         yield port
 
 
+def chunked(tls: Certificates, port: int, token: str, body: bytes) -> tuple[bytes, bytes]:
+    """Send a body in chunks with trailers, and one more request behind it; return both answers.
+
+    The trailers claim what only a head may say. Were they taken for one, the next request would be
+    let in without its token.
+    """
+    head = f"host: 127.0.0.1\r\nauthorization: Bearer {token}"
+    first = (
+        f"POST /sekisho/v1/jobs HTTP/1.1\r\n{head}\r\ntransfer-encoding: chunked\r\n"
+        f"trailer: x-checksum\r\n\r\n{len(body):x}\r\n"
+    ).encode()
+    trailers = f"\r\n0\r\nx-checksum: 1\r\nauthorization: Bearer {token}\r\n\r\n"
+    second = "GET /sekisho/v1/jobs HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n"
+    with (
+        socket.create_connection(("127.0.0.1", port), 30) as raw,
+        tls.trust.wrap_socket(raw, server_hostname="127.0.0.1") as line,
+    ):
+        line.sendall(first + body + trailers.encode() + second.encode())
+        answers = b"".join(iter(lambda: line.recv(65_536), b""))
+    one, _, other = answers.partition(b"HTTP/1.1 ")[2].partition(b"HTTP/1.1 ")
+    return one, other
+
+
 Front = Callable[[Path, Certificates, int], AbstractContextManager[int]]
 
 
@@ -148,3 +171,7 @@ def test_a_broker_behind_a_proxy_under_a_path_works(tmp_path: Path, front: Front
         assert fetched.content == frame(chunk.digest, data)
         waited = http.get(base, params={"version": made.json()["version"], "wait_s": 0.5})
         assert waited.json()["state"] == "draft"
+        another = msgspec.json.encode(a_submission())
+        made_so, asked = chunked(tls, port, token, another)
+        assert made_so.startswith(b"201 ")
+        assert asked.startswith(b"401 ")

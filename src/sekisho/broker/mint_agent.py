@@ -9,6 +9,7 @@ Rule 3: a job is offered to one token, and taken at most once: inputs are sent a
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,14 +19,16 @@ import structlog
 from msgspec.structs import replace
 
 from sekisho.broker.chunks import Claim
+from sekisho.broker.jobs import HELD
 from sekisho.broker.mint import Files, MintDesk
-from sekisho.broker.ports import Tenant
+from sekisho.broker.ports import EVERYONE, JobFilter, Tenant
 from sekisho.domain.access import Principal, Role
 from sekisho.domain.errors import Conflict, NotFound, SekishoError, UsageError
 from sekisho.domain.files import Pattern, RelPath
 from sekisho.domain.ids import ENTROPY_BYTES, make_id
 from sekisho.domain.job import (
     Accepted,
+    Attention,
     Ended,
     Event,
     Job,
@@ -88,7 +91,7 @@ class MintWork:
 
     def agent(self, caller: Principal, site: str, address: str) -> OldAgent | None:
         """Return the caller as the site's agent; None when it is not the caller's to serve."""
-        instance = make_id("ins", at_ms=0, entropy=_digest(caller.token_id))
+        instance = _instance(caller.token_id)
         mint = self.desk.policy.value.mint
         if mint.site(site) is None:
             return None
@@ -98,6 +101,25 @@ class MintWork:
         if caller.role is Role.SUBMITTER and self.desk.site(site, caller.name):
             return OldAgent(site, caller.name, instance, address, takes)
         return None
+
+    def orphaned(self, token_id: str) -> list[str]:
+        """Flag the jobs that an old agent computes with this token, which is worthless now.
+
+        No other token may tell of them, so each stays until a person declares it lost. Idempotent.
+        """
+
+        def decide(job: Job) -> Job:
+            if job.state not in HELD or job.attention is Attention.UNKNOWN_FATE:
+                return job
+            return dataclasses.replace(
+                job, attention=Attention.UNKNOWN_FATE, version=job.version + 1
+            )
+
+        instance, jobs = _instance(token_id), self.desk.jobs
+        left = [j.id for j in jobs.every(JobFilter(states=HELD)) if j.instance == instance]
+        for job_id in left:
+            jobs.change(job_id, EVERYONE, decide)
+        return left
 
     def request(self, agent: OldAgent) -> Reply:
         """Offer the caller one waiting job, for a time; nobody else gets it meanwhile."""
@@ -316,8 +338,9 @@ class MintWork:
         )
 
 
-def _digest(token_id: str) -> bytes:
-    return hashlib.sha256(token_id.encode()).digest()[:ENTROPY_BYTES]
+def _instance(token_id: str) -> str:
+    entropy = hashlib.sha256(token_id.encode()).digest()[:ENTROPY_BYTES]
+    return make_id("ins", at_ms=0, entropy=entropy)
 
 
 def _alone(note: Note, agent: OldAgent) -> bool:

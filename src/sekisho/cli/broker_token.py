@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from sekisho.adapters.durable import write_file
+from sekisho.cli import output
 from sekisho.cli.broker_home import config_option, open_desk
 from sekisho.cli.broker_output import show_made, show_table
 from sekisho.cli.session import Session
@@ -94,4 +95,8 @@ def revoke_token(session: Session, token_id: str, config: Path) -> None:
     """Make a credential worthless from now on."""
     with open_desk(config) as desk:
         revoked = desk.tokens.revoke(token_id)
-    show_made(session, revoked.id, {"id": revoked.id, "revoked_at": revoked.revoked_at})
+        left = desk.mint_work.orphaned(token_id)
+    told = {"id": revoked.id, "revoked_at": revoked.revoked_at, "orphaned": left}
+    show_made(session, revoked.id, told)
+    for job in left:
+        output.note(session, session.say("broker_orphaned", job=job))
