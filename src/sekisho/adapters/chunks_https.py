@@ -132,7 +132,7 @@ class HttpsChunks:
         trouble: tuple[list[_Piece], SekishoError] | None = owed, error
         while trouble is not None:
             part, error = trouble
-            if _garbled(error) and not _sound(part):
+            if _garbled(error) and (_undeclared(part, error) or not _sound(part)):
                 raise error
             if not isinstance(error, TooLarge) or len(part) == 1:
                 pauses.after(error)
@@ -249,6 +249,12 @@ class _Lenient:
 def _garbled(error: SekishoError) -> bool:
     """Say whether frames arrived, there or here, that nobody who means well has sent."""
     return isinstance(error, IntegrityError) or error.code == "chunk.too_large"
+
+
+def _undeclared(part: Sequence[_Piece], error: SekishoError) -> bool:
+    """Say whether a chunk came there as it left and had not been asked about: our own fault."""
+    named = error.params.get("digest") if error.code == "chunk.undeclared" else None
+    return any(named == chunk.digest for chunk, _ in part)
 
 
 def _sound(part: Sequence[_Piece]) -> bool:
