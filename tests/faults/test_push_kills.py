@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,6 +48,7 @@ class Yard:
     line: Prompt
     place: Path
     kill: Callable[[Moment], Sequence[int]] = lambda _: ()
+    strike: Callable[[int], object] = lambda pid: os.kill(pid, signal.SIGKILL)
     cuts: bool = True  #: whether a kill ends the line that the moment was told of
     job: str = ""
     wanted: list[str] = field(default_factory=list)
@@ -61,14 +63,14 @@ class Yard:
         with self.guard:
             self.lines.add(moment.turnstile)
             if self.wanted[:1] == [moment.name] and moment.turnstile not in self.dead:
-                self._strike(moment)
+                self._kill(moment)
             if moment.name in WAITING and moment.name not in self.wanted:
                 self.sites.house.site.go.touch()
 
-    def _strike(self, moment: Moment) -> None:
+    def _kill(self, moment: Moment) -> None:
         victims = self.kill(moment)
         for pid in victims:
-            os.kill(pid, signal.SIGKILL)
+            self.strike(pid)
         if victims:
             self.wanted.pop(0)
             self.dead |= self.lines if self.cuts else set()
@@ -213,3 +215,54 @@ def test_whatever_is_killed_at_whichever_step_one_job_has_one_start_and_one_resu
         assert yard.half == []
         assert yard.published() == yard.whole
         assert yard.starts() == 1
+
+
+# ------------------------------------------------------------- disks under both ends of an rsync
+
+
+class Failing:
+    """Lets the nth write from now on of processes fail that are under way."""
+
+    def __init__(self, nth: int) -> None:
+        self.nth = nth
+        self.tracers: list[subprocess.Popen[bytes]] = []
+
+    def strike(self, pid: int) -> None:
+        what = ("-e", "trace=write", "-e", f"inject=write:error=EIO:when={self.nth}")
+        tracer = subprocess.Popen(["strace", "-p", str(pid), *what], stderr=subprocess.PIPE)
+        self.tracers.append(tracer)
+        assert tracer.stderr
+        assert b"attached" in tracer.stderr.readline()
+
+    def failed(self) -> list[bytes]:
+        """Return the writes that failed, when the processes have ended."""
+        lines = [tracer.communicate(timeout=120)[1].splitlines() for tracer in self.tracers]
+        return [line for said in lines for line in said if b"INJECTED" in line]
+
+
+def far_rsync(_: Yard, moment: Moment) -> list[int]:
+    task = Path(f"/proc/{moment.child}/task/{moment.child}/children")
+    return [moment.child, *map(int, task.read_text().split())]
+
+
+@pytest.mark.parametrize("nth", [1, 4])
+@pytest.mark.parametrize("step", ["push", "bring"])
+def test_a_disk_that_fails_under_an_rsync_is_told_in_one_line_and_another_call_goes_on(
+    yard: Yard, step: str, nth: int
+) -> None:
+    """Kills: a file with a hole where a write was lost, as an input or under a result's name."""
+    failing = Failing(nth)
+    yard.begin(BARE, [f"amid {step}"])
+    yard.sites.house.site.go.touch()
+    found = far_rsync if step == "push" else rsync  # who receives writes
+    yard.kill, yard.strike = (lambda moment: found(yard, moment)), failing.strike
+    first = yard.run(BARE)
+    assert failing.failed() != []
+    assert first.status == 0 or first.err.count("error[") == 1, first
+    assert yard.published() in ({}, yard.whole)
+    said = yard.run(BARE)
+    assert said.status == 0, (first, said)
+    assert yard.wanted == []
+    assert yard.half == []
+    assert yard.published() == yard.whole
+    assert yard.starts() == 1

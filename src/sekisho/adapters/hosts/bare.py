@@ -92,7 +92,7 @@ class BareHost:
 
     def settle(self, job_id: str) -> None:
         """Wait a little for a transfer of inputs that was cut off to keep what it had."""
-        self._call("settle", job_id)
+        _whole(self._call("settle", job_id), b"settled\n")
 
     def start(self, job_id: str, token: str, argv: Sequence[str]) -> str:
         """Say that the inputs are there, start the program unless something did before.
@@ -118,7 +118,7 @@ class BareHost:
 
     def cancel(self, job_id: str) -> None:
         """See to it that the program never starts, or ask it to end and soon make it."""
-        self._call("cancel", job_id, _text(_SCRIPT))
+        _whole(self._call("cancel", job_id, _text(_SCRIPT)), b"asked\n")
 
     def left(self, job_id: str) -> Left:
         """Return what an ended program left, after ending whatever of it still runs."""

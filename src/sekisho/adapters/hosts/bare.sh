@@ -195,6 +195,7 @@ make) # SIZE; stdin: the record, whole only with so many bytes: a cut line looks
 settle)
     enter
     settle
+    printf 'settled\n'
     ;;
 record)
     enter
@@ -231,7 +232,7 @@ look) # ID... are in pairs: an id, and the word that was seen last; $2 seconds t
         for pair in "$@"; do
             id=${pair%%=*}
             word=$(
-                cd -- "$base/$id" 2>/dev/null && [ -O . ] && state || lacking
+                if cd -- "$base/$id" 2>/dev/null && [ -O . ]; then state; else lacking; fi
             )
             asked=0
             [ -e "$base/$id/control/cancel" ] && asked=1
