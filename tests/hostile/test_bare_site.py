@@ -118,8 +118,10 @@ def test_what_is_no_record_in_a_whole_answer_is_an_unknown_fate(
     "answer",
     [
         b"",
-        b"work /etc\nstate making\n{}\nend\n",
-        b"work /x/" + JOB.encode() + b"/work\n{}\nend\n",
+        b"work /etc\nbase 1\nstate making\n{}\nend\n",
+        b"work /x/" + JOB.encode() + b"/work\nbase 1\n{}\nend\n",
+        b"work /x/" + JOB.encode() + b"/work\nstate making\n{}\nend\n",
+        b"work /x/" + JOB.encode() + b"/work\nbase 1$(id)\nstate making\n{}\nend\n",
     ],
 )
 def test_a_work_directory_of_another_form_is_not_believed(liar: LyingHost, answer: bytes) -> None:

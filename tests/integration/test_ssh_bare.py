@@ -285,8 +285,11 @@ def test_a_job_that_nobody_knows_is_not_found(client: Client) -> None:
         client.job(new_job_id())
 
 
-def test_a_job_whose_file_system_is_away_is_waited_for_and_goes_on(tmp_path: Path) -> None:
-    """Kills: a base that is not mounted taken for a job that is not there."""
+@pytest.mark.parametrize("in_its_place", ["nothing", "an empty directory"])
+def test_a_job_whose_file_system_is_away_is_waited_for_and_goes_on(
+    tmp_path: Path, in_its_place: str
+) -> None:
+    """Kills: a base that is not mounted taken for a job that is not there, or started again."""
     paused = threading.Event()
     codes: list[str] = []
 
@@ -296,28 +299,46 @@ def test_a_job_whose_file_system_is_away_is_waited_for_and_goes_on(tmp_path: Pat
             paused.set()
 
     with bare_world(tmp_path) as world:
-        world.program("hold", "echo up >up; while [ ! -e go ]; do sleep 0.05; done; echo done >out")
+        wait = "while [ ! -e go ]; do sleep 0.05; done; echo done >out"
+        world.program("hold", f"echo >>{world.place}/starts; echo up >up; {wait}")
         with world.client(on_pause=on_pause) as client, ThreadPoolExecutor(1) as pool:
             job = client.submit(spec("hold"))
             seen_running(world, job)
             away = world.base.rename(world.place / "unmounted")
+            if in_its_place != "nothing":
+                world.base.mkdir(0o700)
+            again = world.sekisho("run", SITE, "hold", "--id", job.id, "--into", "again")
             try:
                 (listed,) = client.jobs()
                 waiting = pool.submit(job.result, tmp_path / "back")
                 assert paused.wait(120)
+                assert again.stderr
+                told = iter(again.stderr.readline, "")
+                assert any(str(world.base) in line for line in told)
             finally:
                 (away / job.id / "work" / "go").touch()
+                shutil.rmtree(world.base, ignore_errors=True)
                 away.rename(world.base)
             assert waiting.result(120).exit_code == 0
+            again.communicate(timeout=120)
+        assert again.returncode == 0
+        assert (world.place / "starts").read_text() == "\n"
     assert (listed.state, listed.attention) == ("running", "site_unreachable")
     assert set(codes) == {"bare.away"}
 
 
 @pytest.mark.parametrize(
-    ("mode", "word"), [(None, "away"), (0o500, "away"), (0o700, "absent")], ids=str
+    ("mode", "number", "word"),
+    [
+        (None, "", "away"),
+        (0o500, "", "away"),
+        (0o700, "", "absent"),
+        (0o700, "@{}", "absent"),
+        (0o700, "@{}1", "away"),
+    ],
 )
 def test_what_could_not_have_held_a_job_does_not_say_that_there_is_none(
-    mode: int | None, word: str
+    mode: int | None, number: str, word: str
 ) -> None:
     """An empty mount point is root's, as a rule; its reader is an ordinary user here."""
     account = pwd.getpwnam(ordinary_user())
@@ -328,7 +349,7 @@ def test_what_could_not_have_held_a_job_does_not_say_that_there_is_none(
         if mode is not None:
             base.mkdir(mode)
             os.chown(base, account.pw_uid, account.pw_gid)
-        job = new_job_id()
+        job = new_job_id() + number.format(base.stat().st_ino if number else "")
         for verb, rest in (("look", ["0", f"{job}=running"]), ("record", [job])):
             done = subprocess.run(
                 ["sh", "-c", SCRIPT.read_text(), "sekisho", verb, str(base), *rest],

@@ -22,6 +22,7 @@ from sekisho.domain.ids import check_job_id
 from sekisho.wire.v1 import JobView
 
 _NOTE: Final = "note.json"
+_BASE: Final = "base"
 
 
 class JobNote(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -78,6 +79,18 @@ class JobNotes:
                 note = self.find(place.name) if place.name.startswith("job_") else None
                 if note is not None and note.site == site:
                     yield note
+
+    def keep_base(self, job_id: str, number: str) -> None:
+        """Keep the number of the directory that a bare job was made in: unsynced, it only tells."""
+        (self.make(job_id) / _BASE).write_text(number, "ascii")
+
+    def base(self, job_id: str) -> str:
+        """Return what `keep_base` has kept, or nothing."""
+        try:
+            number = (self.place(job_id) / _BASE).read_text("ascii")
+        except (OSError, UnicodeDecodeError):
+            return ""
+        return number if number.isdigit() else ""
 
     def drop(self, job_id: str) -> None:
         """Forget the job and everything that was kept of it."""

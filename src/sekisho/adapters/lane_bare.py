@@ -108,7 +108,9 @@ class BareLane:
         record = self._ordered(job)
         text = msgspec.json.encode(record)
         begin = None if job.has_inputs else (record.token, record.argv)
+        self._host.bases.setdefault(job.id, self._notes.base(job.id))
         word, there = self._repeats.until_through(lambda: self._host.make(job.id, text, begin))
+        self._notes.keep_base(job.id, self._host.bases[job.id])
         known = self._knows(job.id, there)
         if known.record.job != job:
             raise Conflict("job.different_request", job=job.id)
@@ -243,6 +245,7 @@ class BareLane:
     def _known(self, job_id: str) -> _Known:
         if job_id in self._jobs:
             return self._jobs[job_id]
+        self._host.bases.setdefault(job_id, self._notes.base(job_id))
         kept = self._notes.place(job_id) / "record"
         with suppress(FileNotFoundError, NotADirectoryError):
             return self._knows(job_id, kept.read_bytes())

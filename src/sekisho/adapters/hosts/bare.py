@@ -24,6 +24,7 @@ from sekisho.transfer.holes import BLOCK_BYTES
 COMING: Final = ".sekisho-coming"
 _SCRIPT: Final = Path(__file__).with_name("bare.sh")
 _WORDS: Final = re.compile(r"exit ([0-9a-f]{1,64}) (\d{1,3}) (\d{1,11}) (\d{1,11}) \.")
+_BASE: Final = re.compile(rb"base (\d{1,20})")
 _SEARCHED: Final = re.compile(rb"end (\d{1,3})")
 _STATES: Final = frozenset(
     {"absent", "away", "making", "ready", "starting", "running", "cancelled", "gone", "exit"}
@@ -70,10 +71,15 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class BareHost:
-    """Jobs below ``base`` at ``ssh``; the directory of each is private to the login's user."""
+    """Jobs below ``base`` at ``ssh``; the directory of each is private to the login's user.
+
+    ``bases``: the number that the base's directory had when a job was met there. Without the job's
+    directory, a base with another number is `bare.away`: another file system, or none, is there.
+    """
 
     ssh: SshHost
     base: str
+    bases: dict[str, str] = field(default_factory=dict, compare=False)
 
     def make(
         self, job_id: str, record: bytes, start: tuple[str, Sequence[str]] | None = None
@@ -84,11 +90,11 @@ class BareHost:
         """
         begin = () if start is None else (start[0], _text(WRAPPER), *start[1])
         out = self._call("make", job_id, str(len(record)), *begin, stdin=record)
-        return _placed(out, job_id)
+        return self._met(job_id, out)
 
     def record(self, job_id: str) -> tuple[str, bytes]:
         """Return the state's word and the record of a job; raise NotFound."""
-        return _placed(self._call("record", job_id), job_id)
+        return self._met(job_id, self._call("record", job_id))
 
     def settle(self, job_id: str) -> None:
         """Wait a little for a transfer of inputs that was cut off to keep what it had."""
@@ -107,7 +113,7 @@ class BareHost:
         ``words`` tells how each was last seen; the answer comes when one differs, or after
         ``wait_s``.
         """
-        pairs = [f"{job_id}={word}" for job_id, word in words.items()]
+        pairs = [f"{self._named(job_id)}={word}" for job_id, word in words.items()]
         argv = [*self._head("look"), str(int(wait_s)), *pairs]
         out = _whole(self._output(argv, timeout_s=wait_s + _SLACK_S), b"end\n")
         first, *lines = out.decode("utf-8", "replace").split("\n")[:-1] or [""]
@@ -146,8 +152,17 @@ class BareHost:
         """Return the job's directory there."""
         return f"{self.base}/{job_id}"
 
+    def _named(self, job_id: str) -> str:
+        number = self.bases.get(job_id, "")
+        return f"{job_id}@{number}" if number else job_id
+
+    def _met(self, job_id: str, out: bytes) -> tuple[str, bytes]:
+        word, self.bases[job_id], record = _placed(out, job_id)
+        return word, record
+
     def _call(self, verb: str, job_id: str, *words: str, stdin: bytes = b"") -> bytes:
-        out = self._output([*self._head(verb), job_id, *words], stdin=stdin, timeout_s=_CALL_S)
+        argv = [*self._head(verb), self._named(job_id), *words]
+        out = self._output(argv, stdin=stdin, timeout_s=_CALL_S)
         if out.startswith(b"fault "):
             raise self._fault(out[6:].strip().decode("ascii", "replace"), job_id)
         return out
@@ -197,12 +212,17 @@ def _whole(out: bytes, end: bytes) -> bytes:
     return out.removesuffix(end)
 
 
-def _placed(out: bytes, job_id: str) -> tuple[str, bytes]:
+def _placed(out: bytes, job_id: str) -> tuple[str, str, bytes]:
+    """Return the state's word, the base's number and the record."""
     head, _, rest = _whole(out, b"\nend\n").partition(b"\n")
+    base, _, rest = rest.partition(b"\n")
     state, mark, record = rest.partition(b"\n")
+    number = _BASE.fullmatch(base)
     if not mark or not head.startswith(b"work /") or not head.endswith(f"/{job_id}/work".encode()):
         raise _strange()
-    return _word(state), record
+    if number is None:
+        raise _strange()
+    return _word(state), number[1].decode(), record
 
 
 def _word(out: bytes) -> str:

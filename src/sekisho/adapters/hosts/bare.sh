@@ -14,11 +14,12 @@
 #    here: one that wiped its own environment and left the process group is not found.
 # 4. No text of a user is interpreted: it is only ever an argument or a file's content.
 # 5. A file system that is not mounted takes a job's directory away, not the job: `away`, not `absent`.
+#    ID may be ID@NUMBER: the base's directory had that number (its inode) when the job was made.
 # 6. An answer of more than a word ends with `end`: what was killed over there may have said less.
 umask 077
 verb=$1
 base=$2
-id=$3
+id=${3%%@*}
 dir=$base/$id
 work=
 coming=work/.sekisho-coming
@@ -28,12 +29,19 @@ fail() {
     exit 0
 }
 
-lacking() { # why there is no such job: a base that is not there, or not ours to write to, had none
-    [ -d "$base" ] && [ -w "$base" ] && printf absent || printf away
+number() { # of the base's directory: with another one in its place, it is another file system
+    set -- $(ls -di -- "$base/.")
+    printf %s "$1"
 }
 
-enter() { # be in the job's directory, if it is ours
-    [ -d "$dir" ] || fail "$(lacking)"
+lacking() { # $1: ID@NUMBER. Why there is no such job: what could not have held it does not tell
+    case $1 in *@*) known=${1##*@} ;; *) known= ;; esac
+    [ -d "$base" ] && [ -w "$base" ] && { [ -z "$known" ] || [ "$known" = "$(number)" ]; } &&
+        printf absent || printf away
+}
+
+enter() { # $1: ID@NUMBER. Be in the job's directory, if it is ours
+    [ -d "$dir" ] || fail "$(lacking "$1")"
     { [ ! -h "$dir" ] && [ -O "$dir" ]; } || fail foreign
     cd -- "$dir" 2>/dev/null || fail absent
     work=$(pwd -P)/work
@@ -163,9 +171,12 @@ make) # SIZE; stdin: the record, whole only with so many bytes: a cut line looks
     #   With TOKEN WRAPPER ARGV... there are no inputs: start as well
     made=
     size=$4
+    case $3 in # made before, elsewhere: here it would start again
+    *@*) [ -d "$dir" ] || [ "$(lacking "$3")" = absent ] || fail away ;;
+    esac
     mkdir -p -- "$base" 2>/dev/null
     mkdir -m 0700 -- "$dir" 2>/dev/null || [ -e "$dir" ] || fail storage
-    enter
+    enter "$3"
     if [ ! -f record ]; then
         mkdir -p control work || fail storage
         [ "$#" -gt 4 ] || mkdir -p "$coming" || fail storage
@@ -189,24 +200,24 @@ make) # SIZE; stdin: the record, whole only with so many bytes: a cut line looks
         settle
     fi
     word=$(state)
-    printf 'work %s\nstate %s\n' "$work" "${word%% *}"
+    printf 'work %s\nbase %s\nstate %s\n' "$work" "$(number)" "${word%% *}"
     cat record && printf '\nend\n'
     ;;
 settle)
-    enter
+    enter "$3"
     settle
     printf 'settled\n'
     ;;
 record)
-    enter
+    enter "$3"
     [ -s record ] || fail absent
     word=$(state)
-    printf 'work %s\nstate %s\n' "$work" "${word%% *}"
+    printf 'work %s\nbase %s\nstate %s\n' "$work" "$(number)" "${word%% *}"
     cat record && printf '\nend\n'
     ;;
 start) # TOKEN WRAPPER ARGV...
+    enter "$3"
     shift 3
-    enter
     [ -s record ] || fail absent
     if [ ! -e ready ]; then
         rmdir "$coming" 2>/dev/null
@@ -230,9 +241,10 @@ look) # ID... are in pairs: an id, and the word that was seen last; $2 seconds t
         fresh=
         lines=
         for pair in "$@"; do
-            id=${pair%%=*}
+            asked_id=${pair%%=*}
+            id=${asked_id%%@*}
             word=$(
-                if cd -- "$base/$id" 2>/dev/null && [ -O . ]; then state; else lacking; fi
+                if cd -- "$base/$id" 2>/dev/null && [ -O . ]; then state; else lacking "$asked_id"; fi
             )
             asked=0
             [ -e "$base/$id/control/cancel" ] && asked=1
@@ -254,7 +266,7 @@ look) # ID... are in pairs: an id, and the word that was seen last; $2 seconds t
     printf 'clock %s\n%send\n' "$now" "$lines"
     ;;
 cancel)
-    enter
+    enter "$3"
     if mkdir control/latch 2>/dev/null; then
         { true >control/latch/cancelled; } 2>/dev/null || { rmdir control/latch && fail storage; }
     else
@@ -265,7 +277,7 @@ cancel)
     printf 'asked\n'
     ;;
 finish) # some seconds after `cancel`: no more asking
-    enter
+    enter "$3"
     round=0
     while ! recorded && [ "$round" -lt 120 ]; do
         sleep 1
@@ -275,7 +287,7 @@ finish) # some seconds after `cancel`: no more asking
     done
     ;;
 left) # what the program left: its files as "SIZE BLOCKS NAME" and NUL, after a line that says where
-    enter
+    enter "$3"
     [ -f control/exit ] || fail running
     [ -e control/swept ] || { kill_all KILL && true >control/swept; }
     printf 'log %s\n' "$(wc -c <control/stdout 2>/dev/null || printf 0)"
@@ -287,7 +299,7 @@ left) # what the program left: its files as "SIZE BLOCKS NAME" and NUL, after a 
     printf 'end %s\0' "$?"
     ;;
 tail) # the last bytes of what it printed
-    enter
+    enter "$3"
     tail -c "$4" control/stdout 2>/dev/null
     ;;
 clean) # $3: days. Ended jobs of ours that nobody will ask for any more; never what may still run
