@@ -403,12 +403,14 @@ def test_what_another_submitter_has_there_is_never_a_cache(
 
 
 def test_old_jobs_are_removed_and_others_stay(shared: BareWorld, client: Client) -> None:
+    """Kills: removing what has run for longer than ended jobs are kept."""
     old, fresh, held = (client.submit(spec(c)) for c in ("noop", "noop", "hold"))
     old.wait()
     fresh.wait()
     seen_running(shared, held)
     record = shared.job_directory(old.id) / "control" / "exit"
-    os.utime(record, (0, 0))
+    for place in (record, shared.job_directory(held.id)):
+        os.utime(place, (0, 0))
     for mark in (shared.place / "state" / "sekisho" / "jobs").glob(".cleaned-*"):
         mark.unlink()
     fresh.fetch(shared.place / "fresh")

@@ -29,14 +29,13 @@ fail() {
     exit 0
 }
 
-number() { # of the base's directory: with another one in its place, it is another file system
-    set -- $(ls -di -- "$base/.")
-    printf %s "$1"
+number() { # of the base's directory, $1: with another one in its place, it is another file system
+    find "$1" -prune -printf %i 2>/dev/null
 }
 
 lacking() { # $1: ID@NUMBER. Why there is no such job: what could not have held it does not tell
     case $1 in *@*) known=${1##*@} ;; *) known= ;; esac
-    [ -d "$base" ] && [ -w "$base" ] && { [ -z "$known" ] || [ "$known" = "$(number)" ]; } &&
+    [ -d "$base" ] && [ -w "$base" ] && { [ -z "$known" ] || [ "$known" = "$(number "$base/.")" ]; } &&
         printf absent || printf away
 }
 
@@ -200,7 +199,7 @@ make) # SIZE; stdin: the record, whole only with so many bytes: a cut line looks
         settle
     fi
     word=$(state)
-    printf 'work %s\nbase %s\nstate %s\n' "$work" "$(number)" "${word%% *}"
+    printf 'work %s\nbase %s\nstate %s\n' "$work" "$(number ..)" "${word%% *}"
     cat record && printf '\nend\n'
     ;;
 settle)
@@ -212,7 +211,7 @@ record)
     enter "$3"
     [ -s record ] || fail absent
     word=$(state)
-    printf 'work %s\nbase %s\nstate %s\n' "$work" "$(number)" "${word%% *}"
+    printf 'work %s\nbase %s\nstate %s\n' "$work" "$(number ..)" "${word%% *}"
     cat record && printf '\nend\n'
     ;;
 start) # TOKEN WRAPPER ARGV...
