@@ -23,7 +23,8 @@ from sekisho.cli.site import site
 from sekisho.compose.broker import desk
 from sekisho.config.broker import load_broker
 from sekisho.i18n.catalogue import catalogue
-from sekisho.wire.envelope import open_outcome
+from sekisho.wire.envelope import Request, open_outcome, seal
+from sekisho.wire.v1 import SubmitJob
 from tests.e2e.own_site import USER, Hall, a_hall
 from tests.world import an_id
 
@@ -377,6 +378,22 @@ def test_whoever_waits_for_a_site_that_is_not_there_is_told(
     assert site not in hall.call("wait", job, "--timeout", "4s", "--quiet").err
     (listed,) = [s for s in hall.call("sites", "--json").json if s["id"] == site]
     assert (listed["connected"], listed.get("disabled", False)) == (False, why == "disabled")
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_whoever_waits_for_inputs_that_nobody_sends_is_told(hall: Hall, lang: str) -> None:
+    """As after a sender was killed. Kills: a wait without a word, and without an end."""
+    site, _ = hall.invite()
+    job = an_id("job")
+    with desk(load_broker(hall.config, {})) as broker:
+        request = seal(Request(command="hello"))
+        message = SubmitJob(id=job, site=site, request=request, has_inputs=True)
+        broker.submissions.submit(USER, message)
+    done = hall.call("--lang", lang, "wait", job, "--timeout", "6s")
+    assert done.status == 81
+    assert f"--id {job}" in done.err
+    assert site not in done.err
+    assert "--id" not in hall.call("wait", job, "--timeout", "4s", "--quiet").err
 
 
 # --- ending ------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def _ended(show: Reporter, job: Job, how: Following) -> Result:
 def _waited(
     session: Session, job: Job, how: Following, changed: Callable[[JobView], None]
 ) -> Result:
-    """Wait for the job's end; tell once when nobody is there to take it."""
+    """Wait for the job's end; tell once when nobody is there to send it, or to take it."""
     left = how.timeout_s
     for seconds in _LOOKS_SECONDS:
         if how.sites is None or session.silent or (left is not None and left <= seconds):
@@ -98,12 +98,21 @@ def _waited(
             left = None if left is None else left - seconds
             if error.__cause__ is not None:  # the broker is away: it cannot tell of sites either
                 continue
-            if job.view.state != JobState.QUEUED:
+            if job.view.state not in (JobState.DRAFT, JobState.QUEUED):
                 break
-            if absence := _absence(session, job.view.site, how.sites()):
-                output.note(session, absence)
+            if obstacle := _obstacle(session, job.view, how.sites):
+                output.note(session, obstacle)
                 break
     return job.wait(left, changed)
+
+
+def _obstacle(
+    session: Session, view: JobView, sites: Callable[[], Sequence[SiteView]]
+) -> str | None:
+    """Return what stands in the way of a job that no site has, and what to do about it."""
+    if view.state == JobState.DRAFT:
+        return session.say("waits_for_inputs", job=view.id)
+    return _absence(session, view.site, sites())
 
 
 def _absence(session: Session, name: str, sites: Sequence[SiteView]) -> str | None:

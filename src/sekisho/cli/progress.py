@@ -167,7 +167,7 @@ class LiveReporter(LineReporter):
 
     def show_state(self, state: str) -> None:
         if self._live is not None:
-            self._live.update(self._task, description=state, completed=0, total=None)
+            self._live.update(self._task, description=state, completed=0, total=None, pace="")
         else:
             super().show_state(state)
 
@@ -176,7 +176,9 @@ class LiveReporter(LineReporter):
             return
         self._begin(moving=True)
         label = self.session.say(way, done=_mib(done), total=_mib(total))
-        self._live.update(self._task, description=label, completed=done, total=total)
+        speed = self._live.tasks[self._task].speed
+        pace = f"{_mib(speed)} MiB/s" if speed else ""
+        self._live.update(self._task, description=label, completed=done, total=total, pace=pace)
         if done == total:
             self._live.stop()
             self._live = None
@@ -207,17 +209,16 @@ class LiveReporter(LineReporter):
             Progress,
             TextColumn,
             TimeRemainingColumn,
-            TransferSpeedColumn,
         )
 
-        pace = (TransferSpeedColumn(), TimeRemainingColumn())
+        pace = (TextColumn("{task.fields[pace]}"), TimeRemainingColumn())
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             *(pace if self._moving else (TextColumn("{task.completed}%"),)),
         )
         self._live = Progress(*columns, console=Console(file=self.session.err), transient=True)
-        self._task = self._live.add_task("", total=None)
+        self._task = self._live.add_task("", total=None, pace="")
         self._live.start()
 
 
