@@ -8,6 +8,7 @@ from typing import Final
 
 import pytest
 
+from tests.faults.test_bad_lines import TURN
 from tests.faults.trio import Trio
 from tests.proxy import Proxy
 
@@ -61,6 +62,28 @@ def test_the_next_sweep_after_a_restart_of_the_agent_fetches_only_what_changed(
     sweep(trio, mesh, 2, first=1)
     for route in (UP, DOWN):
         assert bytes_of(trio.proxy, route) < MESH / 4, route
+
+
+def test_the_outputs_of_a_repeated_run_leave_the_site_once(trio: Trio, mesh: Path) -> None:
+    """None of them came in. Kills: a result that crosses the site's line again and again."""
+    (trio.home / "work.sh").write_text(TURN)
+    sizes = []
+    with trio.connect() as client:
+        for number, change in enumerate((b"", b"", b"other")):
+            with mesh.open("r+b") as file:
+                file.seek(MESH // 2)
+                file.write(change)
+            trio.proxy.seen.clear()
+            into = trio.home / f"got-{number}"
+            job = client.submit(trio.spec(f"run-{number}", source=mesh))
+            assert job.result(into, timeout=120).exit_code == 0
+            turned = mesh.read_bytes().translate(bytes([*range(1, 256), 0]))
+            assert (into / "out/turned").read_bytes() == turned
+            sizes.append(bytes_of(trio.proxy, BACK))
+    first, again, changed = sizes
+    assert MESH <= first < 1.05 * MESH
+    assert again < 0.01 * MESH
+    assert changed < 0.25 * MESH
 
 
 def test_a_damaged_cache_costs_the_line_and_no_more(trio: Trio, mesh: Path) -> None:
