@@ -24,7 +24,7 @@ from sekisho.wire.stdio import (
     decoded,
     encoded,
 )
-from sekisho.wire.v1 import Done, Message, Problem, SubmitJob
+from sekisho.wire.v1 import Done, Message, OpenDraft, Problem, SubmitJob
 
 log = structlog.get_logger()
 _MAX_LIST_BYTES: Final = 1 << 20
@@ -41,6 +41,7 @@ class GateStdio:
         self._packets = packets
         self._plain: dict[str, Callable[[Call], Message]] = {
             "identity": lambda _: gate.identity(),
+            "open": lambda c: gate.open(decoded(c.body, OpenDraft)),
             "submit": lambda c: gate.submit(decoded(c.body, SubmitJob)),
             "start": lambda c: gate.start(_job(c)),
             "view": lambda c: gate.view(_job(c), c.version, c.wait_s),

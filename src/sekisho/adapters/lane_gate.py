@@ -108,8 +108,10 @@ class GateLane:
         body = msgspec.Raw(encoded(job))
         return self._ask(Call(verb="submit", body=body), JobView)
 
-    def open(self, draft: OpenDraft) -> None:
-        """Decline: a site looks at the request before it takes inputs."""
+    def open(self, draft: OpenDraft) -> JobView:
+        """As the port says, without patience: whoever submits the job has it."""
+        call = Call(verb="open", body=msgspec.Raw(encoded(draft)))
+        return self._ask(call, JobView, limit_s=0)
 
     def chunks(self, job_id: str) -> GateChunks:
         return GateChunks(self, check_job_id(job_id))

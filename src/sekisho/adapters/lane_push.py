@@ -42,6 +42,9 @@ class PushSite:
     after: tuple[str, ...] = ()
     hook_s: float = 600.0
     hooks_in: Path = Path("/")  #: where both are run
+    #: Says whether inputs may go before their request: not where a hook would begin a host for a
+    #: job that may never come to be, and not where a login, which would then be two, may fail.
+    drafts: Callable[[], bool] = lambda: False
 
 
 class PushLane:
@@ -72,8 +75,12 @@ class PushLane:
             note = self._prepared(job)
         return self._seen(self._at(note.host).submit(job))
 
-    def open(self, draft: OpenDraft) -> None:
-        """Decline: a site looks at the request before it takes inputs."""
+    def open(self, draft: OpenDraft) -> JobView | None:
+        if not self._site.drafts():
+            return None
+        note = self._notes.find(draft.id) or self._prepared(draft)
+        view = self._at(note.host).open(draft)
+        return None if view is None else self._seen(view)
 
     def chunks(self, job_id: str) -> ChunkPort | FilePort:
         return self._of(job_id).chunks(job_id)
@@ -143,7 +150,7 @@ class PushLane:
             raise NotFound("job.not_found", job=job_id)
         return self._at(host)
 
-    def _prepared(self, job: SubmitJob) -> JobNote:
+    def _prepared(self, job: SubmitJob | OpenDraft) -> JobNote:
         owed = bool(self._site.after)
         note = JobNote(job=job.id, site=self._site.name, at=datetime.now(UTC), owed=owed)
         if not self._site.before:

@@ -53,7 +53,7 @@ class DirectoryPushStore:
                 admit()
                 self._write(job)
                 return job
-        if (kept.digest, kept.submitter) != (job.digest, job.submitter):
+        if not kept.resembles(job):
             raise Conflict("job.different_request", job=job.id)
         return kept
 

@@ -49,8 +49,13 @@ def push_lane(
         after=tuple(site.after),
         hook_s=site.hook_s,
         hooks_in=files.file.parent,
+        drafts=lambda: _drafts(site) and ssh_host(site, files, site.host).connected(),
     )
     return PushLane(here, notes, lane_at, patience)
+
+
+def _drafts(site: SshSite) -> bool:
+    return site.kind == "gated" and not (site.before or site.after)
 
 
 def ssh_host(site: SshSite, files: ClientFiles, host: str) -> SshHost:

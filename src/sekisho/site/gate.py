@@ -29,7 +29,7 @@ from sekisho.domain.errors import (
     SyncFailed,
 )
 from sekisho.domain.job import JobState
-from sekisho.domain.limits import QUEUE_TIME
+from sekisho.domain.limits import DRAFT_TIME, QUEUE_TIME
 from sekisho.domain.resources import LOCAL
 from sekisho.domain.run import Run, Stage
 from sekisho.site.push import (
@@ -45,7 +45,7 @@ from sekisho.site.push import (
 )
 from sekisho.site.workplace import Workplace
 from sekisho.wire.frames import Chunk, Frame, FrameReader
-from sekisho.wire.v1 import Identity, JobPage, JobView, SnapshotView, SubmitJob
+from sekisho.wire.v1 import Identity, JobPage, JobView, OpenDraft, SnapshotView, SubmitJob
 
 log = structlog.get_logger()
 PAGE: Final = 100
@@ -111,29 +111,46 @@ class Gate:
             max_body_bytes=0,
         )
 
+    def open(self, draft: OpenDraft) -> JobView:
+        """Keep a job whose request comes later, once its inputs, which may come now, are read."""
+        now = self.clock.now()
+        job = PushJob(
+            id=draft.id,
+            site=draft.site,
+            submitter=self.submitter,
+            created_at=now,
+            expires_at=now + DRAFT_TIME,
+        )
+        return self._seen(self._kept(job))
+
     def submit(self, message: SubmitJob) -> JobView:
         """Keep a new job; the same submission again finds the same job."""
-        if message.site != self.site:
-            raise NotFound("site.not_found", site=message.site)
         now = self.clock.now()
         queue = timedelta(seconds=message.queue_s) if message.queue_s else QUEUE_TIME
         digest = hashlib.sha256(msgspec.json.encode(message)).hexdigest()
-        job = self.store.add(
-            PushJob(
-                id=message.id,
-                site=self.site,
-                submitter=self.submitter,
-                request=message.request,
-                digest=digest,
-                created_at=now,
-                expires_at=now + queue,
-                ready=not message.has_inputs,
-            ),
-            lambda: self._not_forgotten(message.id),
+        job = PushJob(
+            id=message.id,
+            site=message.site,
+            submitter=self.submitter,
+            request=message.request,
+            digest=digest,
+            created_at=now,
+            expires_at=now + queue,
+            ready=not message.has_inputs,
         )
-        if job.gone:
-            raise Conflict("job.forgotten", job=job.id)
-        return self._seen(job, news=True)
+        kept = self._kept(job)
+        if not kept.digest:
+            kept = self._changed(job.id, lambda draft: _described(draft, job))
+        return self._seen(kept, news=True)
+
+    def _kept(self, job: PushJob) -> PushJob:
+        """Return what is kept under the id of ``job``: this, or what came before."""
+        if job.site != self.site:
+            raise NotFound("site.not_found", site=job.site)
+        kept = self.store.add(job, lambda: self._not_forgotten(job.id))
+        if kept.gone:
+            raise Conflict("job.forgotten", job=kept.id)
+        return kept
 
     def _not_forgotten(self, job_id: str) -> None:
         if self.runs.knew(job_id):
@@ -147,6 +164,8 @@ class Gate:
 
         job = self._job(job_id)
         open_draft = not (job.ready or job.cancelled or job.expired)
+        if open_draft and not job.digest:
+            raise Conflict("job.not_described", job=job_id)
         if open_draft and (count := lacking(self.chunks, job)):
             raise Conflict("job.inputs_missing", job=job_id, count=count)
         return self._seen(self._changed(job_id, begin), news=True)
@@ -341,6 +360,21 @@ def _there(job: PushJob) -> PushJob:
     if job.gone:
         raise NotFound("job.not_found", job=job.id)
     return job
+
+
+def _described(draft: PushJob, job: PushJob) -> PushJob:
+    """Return ``draft`` with the request of ``job``, which never changes again."""
+    if not draft.resembles(job):
+        raise Conflict("job.different_request", job=job.id)
+    if draft.digest or draft.cancelled or draft.expired:
+        return draft
+    return replace(
+        draft,
+        request=job.request,
+        digest=job.digest,
+        expires_at=job.expires_at,
+        ready=job.ready,
+    )
 
 
 def _past(job: PushJob, run: Run | None, now: datetime) -> bool:

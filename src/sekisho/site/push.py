@@ -30,8 +30,9 @@ class PushJob:
     id: str
     site: str
     submitter: str
-    request: bytes
-    digest: str  #: of the submission; the same id with another one is a conflict
+    request: bytes = b""
+    #: Of the submission: the same id with another one is a conflict. Empty until described.
+    digest: str = ""
     created_at: datetime
     expires_at: datetime  #: when it ends `expired` unless its carrier has taken it
     ready: bool = False  #: all inputs are here
@@ -40,6 +41,10 @@ class PushJob:
     received_at: datetime | None = None
     gone: bool = False  #: being dropped: shown to nobody, started by nobody, to be removed
 
+    def resembles(self, other: PushJob) -> bool:
+        """Say whether both may be the same submission: one of them may lack its request yet."""
+        return self.submitter == other.submitter and len({self.digest, other.digest} - {""}) < 2
+
 
 class PushStore(Protocol):
     """Durable records of pushed jobs. Synchronous, durable on return, safe between processes."""
@@ -47,6 +52,7 @@ class PushStore(Protocol):
     def add(self, job: PushJob, admit: Callable[[], None]) -> PushJob:
         """Keep a new job or return the kept one; Conflict(`job.different_request`) for another.
 
+        Either may lack its request yet; the kept one is returned as it is.
         What ``admit`` raises keeps a new one out; it is called with other writers locked out.
         """
         ...

@@ -23,7 +23,8 @@ from sekisho.wire.frames import Chunk
 Content = Callable[[Chunk], bytes]
 #: Of less the reading is over before the first request has come back.
 WORTH_BYTES: Final = 16 * MIB
-#: So many chunks are asked for at once; others are found and sent meanwhile.
+#: So much is asked for at once, and so many chunks; others are found and sent meanwhile.
+_BATCH_BYTES: Final = 8 * MIB
 _BATCH: Final = 256
 
 
@@ -39,7 +40,7 @@ class Ahead:
         self._gone: SimpleQueue[Chunk | None] = SimpleQueue()
         self._news = threading.Condition()
         self._chunks: set[Chunk] = set()
-        self._size = 0
+        self._size = self._size_waiting = 0
         self._begun = self._whole = self._left = False
         self._failed: BaseException | None = None
 
@@ -56,6 +57,7 @@ class Ahead:
         self._size += chunk.size
         with self._news:
             self._waiting.append((chunk, content))
+            self._size_waiting += chunk.size
             self._news.notify()
         if not self._begun and self._size >= WORTH_BYTES:
             self._begun = True
@@ -111,7 +113,9 @@ class Ahead:
                     self._gone.put(chunk)
 
     def _batch(self) -> list[tuple[Chunk, Content]]:
-        """Return what is known and not yet asked for, once there is some; nothing at the end."""
+        """Return what is known and not yet asked for, once it is enough; nothing at the end."""
         with self._news:
-            self._news.wait_for(lambda: self._waiting or self._whole)
-            return [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+            self._news.wait_for(lambda: self._size_waiting >= _BATCH_BYTES or self._whole)
+            batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+            self._size_waiting -= sum(chunk.size for chunk, _ in batch)
+            return batch

@@ -32,6 +32,7 @@ _KINDS: Final = frozenset({MESSAGE, DATA, END, PROBLEM})
 
 Verb = Literal[
     "identity",
+    "open",
     "submit",
     "missing",
     "put",
