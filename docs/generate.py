@@ -251,10 +251,14 @@ def _kind(schema: dict[str, Any]) -> str:
     if kind == "array":
         items = schema.get("items", {})
         return f"array of {_kind(items)}" if items else "array"
-    low = schema.get("minimum", schema.get("exclusiveMinimum"))
-    high = schema.get("maximum")
-    limits = "" if low is None else f" ≥ {low}" if high is None else f" {low}…{high}"
-    return kind + limits
+    return kind + _limits(schema)
+
+
+def _limits(schema: dict[str, Any]) -> str:
+    above, low, high = (schema.get(key) for key in ("exclusiveMinimum", "minimum", "maximum"))
+    if above is not None:
+        return f" > {above}" + ("" if high is None else f", ≤ {high}")
+    return "" if low is None else f" ≥ {low}" if high is None else f" {low}…{high}"
 
 
 def renewed(page: Path, maker: Page) -> str:
