@@ -55,25 +55,29 @@ class Yard:
     whole: dict[str, bytes] = field(default_factory=dict)
     half: list[str] = field(default_factory=list)
     lines: set[int] = field(default_factory=set)  #: turnstiles, by process
-    dead: set[int] = field(default_factory=set)  #: those that nobody listens to any more
+    told: set[str] = field(default_factory=set)  #: their lines
+    dead: set[str] = field(default_factory=set)  #: those that nobody listens to any more
     guard: threading.Lock = field(default_factory=threading.Lock)
 
     def heard(self, moment: Moment) -> None:
         """Kill at the next moment that is wanted; what is published by then is whole."""
         with self.guard:
             self.lines.add(moment.turnstile)
-            if self.wanted[:1] == [moment.name] and moment.turnstile not in self.dead:
+            self.told.add(moment.line)
+            if self.wanted[:1] == [moment.name] and moment.line not in self.dead:
                 self._kill(moment)
             if moment.name in WAITING and moment.name not in self.wanted:
                 self.sites.house.site.go.touch()
 
     def _kill(self, moment: Moment) -> None:
-        victims = self.kill(moment)
-        for pid in victims:
-            self.strike(pid)
-        if victims:
+        struck = 0
+        for pid in self.kill(moment):
+            with suppress(ProcessLookupError):  # of an earlier kill, and gone just now
+                self.strike(pid)
+                struck += 1
+        if struck:
             self.wanted.pop(0)
-            self.dead |= self.lines if self.cuts else set()
+            self.dead |= self.told if self.cuts else set()
         if any(self.whole.get(name) != data for name, data in self.published().items()):
             self.half.append(moment.name)
 

@@ -34,10 +34,12 @@ _PIECE: Final = 1 << 16
 class Moment:
     """Where a job is: `before`, `amid` or `after` a step, and which processes carry it there.
 
-    ``child`` is what the turnstile has started, 0 before that.
+    ``child`` is what the turnstile has started, 0 before that. ``line`` is like no other's: numbers
+    of processes come back.
     """
 
     name: str
+    line: str
     sshd: int
     turnstile: int
     child: int
@@ -80,6 +82,7 @@ class Turnstile:
 
     def __init__(self, place: str) -> None:
         self.place = place
+        self.line = os.urandom(8).hex()
         self.sshd = os.getppid()
         self.step = ""
         self.amid = False
@@ -89,6 +92,7 @@ class Turnstile:
         child = 0 if self.child is None else self.child.pid
         told = {
             "name": f"{when} {self.step}",
+            "line": self.line,
             "sshd": self.sshd,
             "turnstile": os.getpid(),
             "child": child,
