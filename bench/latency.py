@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from typing import Final
 from bench import parts
 from bench.idle import Crowd, Idle
 from bench.parts import timed
-from bench.process import end_as_interrupted, raise_open_files
+from bench.process import Server, end_as_interrupted, raise_open_files
 from bench.report import Figure, Spread, Table, conclude, note
 from bench.world import COPY, NOTHING, SITE, World, world
 from sekisho.adapters.logging_setup import set_up_logging
@@ -60,12 +61,13 @@ def measure(plan: Plan) -> Findings:
     with world() as here:
         members = here.crowd(plan.agents)
         broker = here.serve()
-        here.start_agent()
+        agent = here.start_agent()
         with connect(here.config) as client:
             _jobs(found, here, client, plan)
             _command_line(found, here, plan)
             _parts(found, here, plan)
             _rates(found, here, client, plan)
+            _behind_proxy(found, here, client, plan, agent)
         crowd = Crowd(here, broker, members)
         for size in sorted({min(_SMALL_CROWD, plan.agents), plan.agents}):
             _idle(found, crowd, size, plan)
@@ -109,6 +111,20 @@ def _parts(found: Findings, here: World, plan: Plan) -> None:
     found.spread("bare process", spawn, spawn_ms=spawn.p50)
     found.spread("bare SQLite commit, synchronous FULL", parts.commit(here.root, plan.jobs))
     found.spread("bare file: write, sync, rename, sync", parts.file(here.root, plan.jobs))
+
+
+def _behind_proxy(found: Findings, here: World, client: Client, plan: Plan, agent: Server) -> None:
+    """Measure with another ``agent``, which reaches the broker by CONNECT only."""
+    if shutil.which("tinyproxy") is None:
+        note("no tinyproxy: nothing is measured through a proxy")
+        return
+    note("jobs of an agent behind a proxy")
+    agent.stop()
+    _, url = here.start_proxy()
+    here.restart_agent(broker__proxy=url)
+    through = timed(lambda: run(client, here.root / "out"), plan.jobs)
+    name = "job that does nothing, agent behind a CONNECT proxy"
+    found.spread(name, through, api_proxy_p50_ms=through.p50)
 
 
 def _rates(found: Findings, here: World, client: Client, plan: Plan) -> None:

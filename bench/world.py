@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 import ssl
 import subprocess
 import sys
@@ -43,6 +44,15 @@ _READY_SECONDS: Final = 60.0
 _ORDINARY: Final = (
     ("setpriv", "--inh-caps=-all", "--bounding-set=-all") if os.geteuid() == 0 else ()
 )
+_PROXY: Final = """\
+Port {port}
+Listen 127.0.0.1
+Allow 127.0.0.1
+ConnectPort {broker}
+Timeout 600
+MaxClients 50
+LogLevel Warning
+"""
 #: A command that does nothing, and one that copies its input to its output.
 _MANIFEST: Final = f"""\
 schema = 1
@@ -159,10 +169,24 @@ class World:
     def start_agent(self) -> Server:
         """Let the site join, start its agent, and return it when it polls."""
         self.run(self.site_dir, "site", "join", "--dir", ".", "--invitation-file", "invitation")
-        argv = (*_ORDINARY, "sekisho", "agent", "--dir", ".")
+        return self.restart_agent()
+
+    def restart_agent(self, **settings: str) -> Server:
+        """Start the agent of a site that has joined, with ``settings`` of its environment."""
+        given = (f"SEKISHO_{name.upper()}={value}" for name, value in settings.items())
+        argv = ("env", *given, *_ORDINARY, "sekisho", "agent", "--dir", ".")
         server = self.start(self.site_dir, argv, "agent")
         server.wait_until(lambda: self.polling() > 0, _READY_SECONDS)
         return server
+
+    def start_proxy(self) -> tuple[Server, str]:
+        """Start tinyproxy, which connects to the broker and to nothing else; return its URL."""
+        port = free_port()
+        text = _PROXY.format(port=port, broker=self.port)
+        (self.root / "proxy.conf").write_text(text, encoding="ascii")
+        server = self.start(self.root, ("tinyproxy", "-d", "-c", "proxy.conf"), "proxy")
+        server.wait_until(lambda: _takes(port), _READY_SECONDS)
+        return server, f"http://127.0.0.1:{port}"
 
     def crowd(self, number: int) -> list[Member]:
         """Add ``number`` sites that serve our user, each joined, each with a token of its own."""
@@ -225,6 +249,12 @@ class World:
     def _private(path: Path, text: str) -> None:
         path.touch(mode=0o600)
         path.write_text(text, encoding="ascii")
+
+
+def _takes(port: int) -> bool:
+    """Say whether something takes connections at ``port``."""
+    with socket.socket() as line:
+        return line.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _instance() -> str:

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LATENCY = {
     "api_p50_ms",
     "api_p99_ms",
+    "api_proxy_p50_ms",
     "cli_p50_ms",
     "asgi_rtt_ms",
     "spawn_ms",
