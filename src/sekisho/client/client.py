@@ -36,11 +36,20 @@ def new_job_id() -> str:
 
 
 class Client:
-    """Submits jobs and finds them again. Safe to share between threads; a context manager."""
+    """Submits jobs and finds them again. Safe to share between threads; a context manager.
 
-    def __init__(self, line: Line, remembered: Remembered | None = None) -> None:
+    ``remembered`` knows the chunks of inputs, ``results`` those of files that were fetched.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        remembered: Remembered | None = None,
+        results: Remembered | None = None,
+    ) -> None:
         self._line = line
         self._remembered = remembered or Forgetful()
+        self._results = results or Forgetful()
 
     def __enter__(self) -> Self:
         return self
@@ -84,7 +93,7 @@ class Client:
                 view = self._line.start(job_id)
         finally:
             ahead.leave()
-        return Job(self._line, view)
+        return Job(self._line, view, results=self._results)
 
     def _begun(self, draft: OpenDraft) -> ChunkPort | None:
         """Return where to send inputs of a job that is not submitted yet, if they are taken."""
@@ -99,7 +108,8 @@ class Client:
 
         A line that is down is tried again for ``patience_s`` seconds; None: as the settings say.
         """
-        return Job(self._line, self._line.view(check_job_id(job_id), patience_s=patience_s))
+        view = self._line.view(check_job_id(job_id), patience_s=patience_s)
+        return Job(self._line, view, results=self._results)
 
     def jobs(self) -> Iterator[JobView]:
         """Return our jobs, newest first."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from sekisho.client.errors import JobGoesOn
 from sekisho.client.lane import Lane
@@ -15,9 +16,16 @@ from sekisho.client.spec import PathLike
 from sekisho.domain.errors import NotFound, Unavailable
 from sekisho.domain.job import JobState
 from sekisho.domain.limits import POLL_SECONDS
-from sekisho.transfer.fetch import fetch_tree
+from sekisho.transfer.fetch import fetch_files, fetch_index, fetch_tree
+from sekisho.transfer.kept import Kept, remember
+from sekisho.transfer.port import FileSource
 from sekisho.transfer.progress import Progress, unseen
+from sekisho.transfer.remembered import Forgetful, Remembered
+from sekisho.transfer.tree import Tree
+from sekisho.wire.envelope import TreeRef
 from sekisho.wire.v1 import JobView
+
+_FORGETFUL: Final = Forgetful()
 
 
 def _unheard(_view: JobView) -> None:
@@ -33,10 +41,15 @@ class Job:
     """
 
     def __init__(
-        self, lane: Lane, view: JobView, monotonic: Callable[[], float] = time.monotonic
+        self,
+        lane: Lane,
+        view: JobView,
+        monotonic: Callable[[], float] = time.monotonic,
+        results: Remembered = _FORGETFUL,
     ) -> None:
         self._lane = lane
         self._view = view
+        self._results = results
         self._monotonic = monotonic
 
     def __repr__(self) -> str:
@@ -106,19 +119,28 @@ class Job:
     def fetch(self, into: PathLike, progress: Progress = unseen) -> Result:
         """Bring the ended job's files into the directory ``into``; return how it ended.
 
-        Files with the same names are replaced, each as a whole. When this returns they are on
-        disk, verified, and the other side has been told so. May be repeated; continues where an
-        interrupted one stopped.
+        Files with the same names are replaced, each as a whole; of what an earlier result left
+        there only what differs is sent. When this returns they are on disk, verified, and the other
+        side has been told so. May be repeated; continues where an interrupted one stopped.
         """
         if not self.ended and not JobState(self.refresh().state).terminal:
             raise JobGoesOn(job=self.id)
         result = result_of(self._view)
         if result.outputs is not None and result.outputs.files:
-            tree = fetch_tree(result.outputs, self._lane.chunks(self.id), Path(into), progress)
+            tree = self._brought(result.outputs, Path(into), progress)
             files = tuple(Path(into, *f.path.parts) for f in tree.files)
             result = replace(result, files=files)
         self._view = self._lane.received(self.id)
         return result
+
+    def _brought(self, ref: TreeRef, into: Path, progress: Progress) -> Tree:
+        port = self._lane.chunks(self.id)
+        if isinstance(port, FileSource):  # whoever gives whole files knows what differs
+            return fetch_tree(ref, port, into, progress)
+        tree = fetch_index(ref, port)
+        fetch_files(tree, Kept.of(tree, into, port, self._results), into, progress)
+        remember(tree, into, self._results)
+        return tree
 
     def result(
         self,

@@ -40,12 +40,14 @@ def client_of(
 ) -> Client:
     """Return a client for settings that are at hand."""
     broker = files.settings.broker
-    remembered = RememberedDirectory(cache_directory(os.environ) / "chunks")
+    known = [
+        RememberedDirectory(cache_directory(os.environ) / kind) for kind in ("chunks", "results")
+    ]
     way = None if broker is None else _https(files, broker, on_pause)
     if not files.settings.site:
         if way is None:
             raise ConfigError("client.no_way", file=str(files.file))
-        return Client(way, remembered)
+        return Client(way, *known)
     from sekisho.compose.push import push_lane  # noqa: PLC0415 (only who pushes needs ssh)
 
     notes = JobNotes(state_directory(os.environ))
@@ -53,7 +55,7 @@ def client_of(
     lanes = {
         name: push_lane(name, files, notes, patience, on_bring) for name in files.settings.site
     }
-    return Client(RoutedLane(lanes, way, notes), remembered)
+    return Client(RoutedLane(lanes, way, notes), *known)
 
 
 def _https(files: ClientFiles, broker: BrokerSettings, on_pause: OnPause) -> Line:
