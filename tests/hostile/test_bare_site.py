@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -190,7 +191,10 @@ def test_a_sender_that_cheats_gets_nothing_outside_of_the_result(
 
 def test_a_list_of_files_without_end_is_not_held_in_memory(evil: BareWorld) -> None:
     tool = evil.place / "tools" / "find"
-    tool.write_text("#!/bin/sh\nyes '1 name' | tr '\\n' '\\000'\n")
+    lie = "yes '1 name' | tr '\\n' '\\000'"
+    tool.write_text(
+        f'#!/bin/sh\ncase $* in *%P*) {lie} ;; *) exec {shutil.which("find")} "$@" ;; esac\n'
+    )
     tool.chmod(0o755)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with evil.client() as client:
