@@ -163,6 +163,11 @@ ARMED: Final = (
 )
 
 
+def before(plan: Plan) -> tuple[str, ...]:
+    """Return what a Python program's command line, `python -c CODE …`, is an argument of."""
+    return (sys.executable, "-c", f"{ARMED}del sys.argv[1:3]; exec(sys.argv.pop(1))", plan.words())
+
+
 # ------------------------------------------------------------------- command lines, quickly
 
 
