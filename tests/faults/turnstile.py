@@ -52,7 +52,8 @@ def door(place: Path, heard: Callable[[Moment], object]) -> Iterator[None]:
 
     def answer(caller: socket.socket) -> None:
         with caller, caller.makefile("r") as line:
-            heard(Moment(**json.loads(line.readline())))
+            if (said := line.readline()).endswith("\n"):  # else it was killed before it spoke
+                heard(Moment(**json.loads(said)))
 
     def accept(listener: socket.socket) -> None:
         with suppress(OSError):
