@@ -15,6 +15,20 @@ from sekisho.transfer.tree import Tree
 PLENTY = 1 << 30
 
 
+def a_place(base: Path, number: int) -> Place:
+    """Make the directory of another job below ``base``."""
+    work = base / f"job-{number}" / "work"
+    work.mkdir(parents=True)
+    return Place(
+        job=f"job-{number}",
+        attempt=1,
+        work_dir=str(work),
+        control_dir="",
+        staging_dir="",
+        input_dir=str(work),
+    )
+
+
 @dataclass
 class Yard:
     """Jobs of a site whose files are really there, and its stock."""
@@ -51,16 +65,7 @@ class Yard:
 
     def place(self) -> Place:
         self.jobs += 1
-        work = self.home / "base" / f"job-{self.jobs}" / "work"
-        work.mkdir(parents=True)
-        return Place(
-            job=f"job-{self.jobs}",
-            attempt=1,
-            work_dir=str(work),
-            control_dir="",
-            staging_dir="",
-            input_dir=str(work),
-        )
+        return a_place(self.home / "base", self.jobs)
 
     def job(self, data: bytes, submitter: str = "alice", *, executable: bool = False) -> Job:
         """Stage one job: what is not lent is fetched, by writing it."""

@@ -19,6 +19,7 @@ from sekisho.transfer.pack import SMALL_BYTES
 from sekisho.transfer.source import LocalTree, scan
 from sekisho.transfer.tree import TreeFile
 from tests.modes import obeyed
+from tests.stock_yard import a_place
 
 #: Worth keeping for every adapter.
 SIZE = SMALL_BYTES + 4096
@@ -62,16 +63,7 @@ class Site:
 
     def place(self) -> Place:
         self.jobs += 1
-        work = self.home / "base" / f"job-{self.jobs}" / "work"
-        work.mkdir(parents=True)
-        return Place(
-            job=f"job-{self.jobs}",
-            attempt=1,
-            work_dir=str(work),
-            control_dir="",
-            staging_dir="",
-            input_dir=str(work),
-        )
+        return a_place(self.home / "base", self.jobs)
 
     def fetched(
         self, contents: Mapping[str, bytes], who: str = "alice", *, executable: bool = False

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from sekisho.adapters import seal, staging
-from sekisho.adapters.seal import Look, Sealing, Seals
+from sekisho.adapters.seal import Sealing, Seals
 from sekisho.adapters.workplace_local import LocalWorkplace
 from sekisho.domain.errors import Corrupt
 from sekisho.domain.run import Run
@@ -20,6 +20,7 @@ from sekisho.site.workplace import Staged
 from sekisho.transfer.cut import LEAST_BYTES
 from sekisho.transfer.flush import kind_of
 from sekisho.transfer.pack import SMALL_BYTES
+from sekisho.transfer.remembered import Look
 from sekisho.wire.frames import digest_of
 from tests.hostile.yard import JOB, Yard
 

@@ -291,6 +291,19 @@ def test_the_users_own_choice_of_a_cipher_stands(tmp_path: Path, chosen: str) ->
     assert _negotiated(tmp_path, f"Ciphers {chosen}") == {chosen}
 
 
+def pushed_by(
+    script: str, host: SshHost, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> SekishoError:
+    """Return what comes of a transfer whose rsync does as ``script`` says."""
+    (place / "rsync").write_text(f"#!/bin/sh\n{script}\n")
+    (place / "rsync").chmod(0o755)
+    host.connect()
+    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+    with pytest.raises(SekishoError) as caught:
+        Rsync(host).push(place, Target(place="/tmp/nowhere"), lambda _n: None)
+    return caught.value
+
+
 @pytest.mark.parametrize(
     ("said", "advanced"),
     [("\\r     32,768  10%%", True), ("\\r          0   0%%", False), ("", False)],
@@ -299,13 +312,9 @@ def test_a_transfer_that_broke_says_whether_anything_got_through(
     host: SshHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, *, advanced: bool
 ) -> None:
     """As rsync tells it, once a second: the next pause is as short as the first one then."""
-    (tmp_path / "rsync").write_text(f"#!/bin/sh\nprintf '{said}'\nexit 12\n")
-    (tmp_path / "rsync").chmod(0o755)
-    host.connect()
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(Unreachable) as caught:
-        Rsync(host).push(tmp_path, Target(place="/tmp/nowhere"), lambda _n: None)
-    assert caught.value.advanced is advanced
+    fault = pushed_by(f"printf '{said}'\nexit 12", host, tmp_path, monkeypatch)
+    assert isinstance(fault, Unreachable)
+    assert fault.advanced is advanced
 
 
 @pytest.mark.parametrize(
@@ -320,14 +329,9 @@ def test_a_file_fault_whose_words_were_lost_is_tried_again(
     host: SshHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, code: str
 ) -> None:
     """The far side dies of its disk, sometimes before it has said so: the next try hears it."""
-    (tmp_path / "rsync").write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 11\n")
-    (tmp_path / "rsync").chmod(0o755)
-    host.connect()
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(SekishoError) as caught:
-        Rsync(host).push(tmp_path, Target(place="/tmp/nowhere"), lambda _n: None)
-    assert caught.value.code == code
-    assert isinstance(caught.value, Unavailable) == (code != "bare.rsync")
+    fault = pushed_by(f"echo '{said}' >&2\nexit 11", host, tmp_path, monkeypatch)
+    assert fault.code == code
+    assert isinstance(fault, Unavailable) == (code != "bare.rsync")
 
 
 def test_a_key_that_asks_nothing_is_tried_for_ever_at_a_terminal_too(

@@ -15,12 +15,13 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 import msgspec
 
 from sekisho.adapters.lease import lease, lease_alone, leased_alone
 from sekisho.transfer.flush import kind_of
+from sekisho.transfer.remembered import Look
 from sekisho.wire.frames import digest_of
 
 #: Where every write shows in the time of change: in memory (tmpfs) one through a mapping does not.
@@ -28,26 +29,6 @@ _TELLING: Final = frozenset({"ext4", "xfs", "btrfs", "f2fs"})
 #: So many copies are held open: each waits until the file system tells a later change apart.
 _MOST_HELD: Final = 64
 _TRUSTED_SECONDS: Final = 3600.0
-
-
-class Look(NamedTuple):
-    """What a file shows. All of it changes, or the last of it, with every write."""
-
-    device: int
-    inode: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-
-    @classmethod
-    def at(cls, fd: int) -> Self:
-        seen = os.fstat(fd)
-        return cls(seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
-
-    @property
-    def age_s(self) -> float:
-        """For how long it has shown this; negative by a clock that was put back."""
-        return (time.time_ns() - self.ctime_ns) / 1e9
 
 
 @dataclass(frozen=True, slots=True)

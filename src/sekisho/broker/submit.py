@@ -7,7 +7,7 @@ list the submitter does not exist for them.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import msgspec
@@ -62,16 +62,7 @@ class Submissions:
             if kept.site != message.site:
                 raise Conflict("job.different_request", job=message.id)
             return kept, False
-        now = self.clock.now()
-        draft = Job(
-            id=message.id,
-            site=message.site,
-            submitter=user,
-            created_at=now,
-            changed_at=now,
-            expires_at=now + DRAFT_TIME,
-        )
-        return self._add(draft)
+        return self._add(self._draft(user, message, DRAFT_TIME))
 
     def start(self, user: str, job_id: str) -> Job:
         """Queue a draft whose declared inputs are all here; else raise Conflict."""
@@ -157,18 +148,20 @@ class Submissions:
         return min(asked, self.policy.value.queue_time)
 
     def _new(self, user: str, message: SubmitJob, digest: str) -> Job:
+        draft = self._draft(user, message, self._queue_time(message))
+        job = replace(draft, request=message.request, request_digest=digest)
+        return job if message.has_inputs else apply(job, InputsComplete(at=job.created_at))
+
+    def _draft(self, user: str, message: SubmitJob | OpenDraft, lasts: timedelta) -> Job:
         now = self.clock.now()
-        job = Job(
+        return Job(
             id=message.id,
             site=message.site,
             submitter=user,
             created_at=now,
             changed_at=now,
-            expires_at=now + self._queue_time(message),
-            request=message.request,
-            request_digest=digest,
+            expires_at=now + lasts,
         )
-        return job if message.has_inputs else apply(job, InputsComplete(at=now))
 
     def _serves(self, user: str, name: str) -> None:
         site = self.sites.site(name)

@@ -130,15 +130,16 @@ def _judged(file: Path, settings: ClientSettings) -> Path | None:
 
     A file for ssh counts as the settings that name it: it has commands of its own.
     """
+    loose = open_to_others(file)
     for name, site in settings.site.items():
         commands = [key for key in _COMMANDS if getattr(site, key)]
-        files = [file] if commands else []
-        if site.ssh_config is not None:
-            files.append(file.parent / Path(site.ssh_config).expanduser())
-        for place in filter(None, map(open_to_others, files)):
+        place = loose if commands else None
+        if place is None and site.ssh_config is not None:
+            place = open_to_others(file.parent / Path(site.ssh_config).expanduser())
+        if place is not None:
             named = ", ".join(f"site.{name}.{key}" for key in commands)
             raise ConfigError("client.open_to_others", file=str(place), names=named)
-    return open_to_others(file)
+    return loose
 
 
 def settings_text(*, url: str, token_file: str, ca_file: str | None, proxy: str | None) -> str:

@@ -243,8 +243,12 @@ class Job:
     def resembles(self, other: Job) -> bool:
         """Say whether both may be the same submission: one of them may lack its request yet."""
         whose = (self.site, self.submitter) == (other.site, other.submitter)
-        digests = {self.request_digest, other.request_digest} - {""}
-        return whose and len(digests) < 2
+        return whose and alike(self.request_digest, other.request_digest)
+
+
+def alike(digest: str, other: str) -> bool:
+    """Say whether both may be of the same request: either may be empty, until it is described."""
+    return "" in (digest, other) or digest == other
 
 
 def apply(job: Job, event: Event) -> Job:

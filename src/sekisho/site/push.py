@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final, Protocol
 
 from sekisho.domain.errors import IntegrityError, TooLarge, UsageError
-from sekisho.domain.job import JobState
+from sekisho.domain.job import JobState, alike
 from sekisho.domain.limits import DRAFT_TIME
 from sekisho.domain.run import Run, Stage
 from sekisho.transfer.fetch import MAX_INDEX_BYTES
@@ -43,7 +43,7 @@ class PushJob:
 
     def resembles(self, other: PushJob) -> bool:
         """Say whether both may be the same submission: one of them may lack its request yet."""
-        return self.submitter == other.submitter and len({self.digest, other.digest} - {""}) < 2
+        return self.submitter == other.submitter and alike(self.digest, other.digest)
 
 
 class PushStore(Protocol):

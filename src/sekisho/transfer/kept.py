@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 from sekisho.domain.errors import IntegrityError
 from sekisho.transfer.pipeline import mapped
 from sekisho.transfer.port import ChunkSource
-from sekisho.transfer.remembered import Look, Remembered
+from sekisho.transfer.remembered import WORTH_BYTES, Look, Remembered
 from sekisho.transfer.tree import Tree, TreeFile
 from sekisho.wire.frames import Chunk, Sound, verified
-
-#: A smaller file is brought as fast as it is looked for.
-WORTH_BYTES: Final = 256 << 10
 
 
 class Kept:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from sekisho.wire.frames import Chunk
 
+#: A smaller file is read as fast as it is looked up.
+WORTH_BYTES: Final = 256 << 10
 #: A change within the resolution of a file's times cannot be seen in them.
 _SETTLED_NS: Final = 2_000_000_000
 
@@ -26,6 +29,15 @@ class Look:
     @classmethod
     def of(cls, seen: os.stat_result) -> Look:
         return cls(seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)
+
+    @classmethod
+    def at(cls, fd: int) -> Look:
+        return cls.of(os.fstat(fd))
+
+    @property
+    def age_s(self) -> float:
+        """For how long it has shown this; negative by a clock that was put back."""
+        return (time.time_ns() - self.ctime_ns) / 1e9
 
     def settled(self, now_ns: int) -> bool:
         """Say whether a change after ``now_ns`` is certain to show."""

@@ -21,14 +21,12 @@ from sekisho.transfer.cut import as_chunk, cut
 from sekisho.transfer.pack import SMALL_BYTES, members, packed
 from sekisho.transfer.pipeline import mapped
 from sekisho.transfer.progress import Gauge, Progress, unseen
-from sekisho.transfer.remembered import Forgetful, Look, Remembered
+from sekisho.transfer.remembered import WORTH_BYTES, Forgetful, Look, Remembered
 from sekisho.transfer.tree import Tree, TreeFile
 from sekisho.wire.frames import Chunk, digest_of
 
 _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _WORTH_THREADS_BYTES: Final = 4 << 20
-#: A smaller file is read as fast as it is looked up.
-_WORTH_REMEMBERING_BYTES: Final = 256 << 10
 _FORGETFUL: Final = Forgetful()
 #: Hears of a chunk, and of what gives its content.
 Found = Callable[[Chunk, Callable[[Chunk], bytes]], None]
@@ -202,7 +200,7 @@ class LocalTree:
 
     def _recalled(self, source: Source, look: Look) -> tuple[Chunk, ...]:
         """Return the chunks of a file that is remembered, or none."""
-        worth = look.size >= _WORTH_REMEMBERING_BYTES
+        worth = look.size >= WORTH_BYTES
         if not (worth and (known := self._remembered.recall(look)) and _whole(known, look)):
             return ()
         self._read.add(look.size)
@@ -210,11 +208,11 @@ class LocalTree:
 
     def _chunks(self, fd: int, source: Source, look: Look) -> tuple[Chunk, ...]:
         """Return the chunks of a file, read now; what changes meanwhile is refused."""
-        worth = look.size >= _WORTH_REMEMBERING_BYTES
+        worth = look.size >= WORTH_BYTES
         now = time.time_ns()
         hashed = _hashed(cut(fd, 0, look.size), look.size)
         chunks = tuple(self._counted(self._placed(hashed, source, look)))
-        if Look.of(os.fstat(fd)) != look or not _whole(chunks, look):
+        if Look.at(fd) != look or not _whole(chunks, look):
             raise _changed(source)
         if worth and look.settled(now):
             self._remembered.keep(look, chunks)

@@ -218,9 +218,8 @@ def _placed(out: bytes, job_id: str) -> tuple[str, str, bytes]:
     base, _, rest = rest.partition(b"\n")
     state, mark, record = rest.partition(b"\n")
     number = _BASE.fullmatch(base)
-    if not mark or not head.startswith(b"work /") or not head.endswith(f"/{job_id}/work".encode()):
-        raise _strange()
-    if number is None:
+    placed = head.startswith(b"work /") and head.endswith(f"/{job_id}/work".encode())
+    if not (mark and placed and number):
         raise _strange()
     return _word(state), number[1].decode(), record
 
