@@ -26,6 +26,7 @@ from sekisho.i18n.catalogue import catalogue
 from sekisho.wire.envelope import Request, open_outcome, seal
 from sekisho.wire.v1 import SubmitJob
 from tests.e2e.own_site import USER, Hall, a_hall
+from tests.other_group import share
 from tests.world import an_id
 
 LANGUAGES = ("en", "ja")
@@ -84,7 +85,7 @@ def test_a_directory_that_others_can_write_to_is_refused_before_anything_is_made
     """As `mkdir` makes them where groups share their files."""
     home = tmp_path / "site"
     home.mkdir()
-    home.chmod(0o775)
+    share(home)
     words = ("site", "init", "--site", "kobe", "--broker", hall.url, "--dir", str(home))
     refused = hall.call(*words)
     assert refused.status == 78

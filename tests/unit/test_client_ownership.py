@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from sekisho.config.client import load_client
 from sekisho.config.ownership import open_to_others
 from sekisho.domain.errors import ConfigError
+from tests.other_group import share
 
 BROKER = '[broker]\nurl = "https://broker.example"\n'
 SITE = '[site.kobe]\nmode = "ssh"\nhost = "far"\n'
@@ -22,14 +24,6 @@ COMMANDS = {
     "ssh_config": 'ssh_config = "ssh_config"',
     "program": 'program = { solve = ["/bin/true"] }',
 }
-
-
-def share(file: Path) -> None:
-    """Let a group write that is not the private one of this account."""
-    own = pwd.getpwuid(os.geteuid()).pw_name
-    mine = os.getgroups() if os.geteuid() else [group.gr_gid for group in grp.getgrall()]
-    os.chown(file, -1, next(gid for gid in sorted(mine) if grp.getgrgid(gid).gr_name != own))
-    file.chmod(0o660)
 
 
 OPENED: dict[str, Callable[[Path], None]] = {
@@ -115,3 +109,32 @@ def test_what_belongs_to_another_is_not_ours(file: Path) -> None:
         assert open_to_others(file) == file.parent
     else:
         assert open_to_others(Path("/proc/1/cmdline")) is None  # of root, which is no other
+
+
+def test_a_mark_that_protects_in_a_directory_protects_no_file(file: Path) -> None:
+    """Kills: a file for all to write that passes because it is `sticky`, which means nothing."""
+    file.chmod(0o1606)
+    assert open_to_others(file) == file
+
+
+@pytest.mark.parametrize("who", ["u:nobody", "g:nogroup"])
+def test_whoever_may_write_by_an_acl_is_somebody_else(file: Path, who: str) -> None:
+    """Kills: an ACL that passes as the bits of one's own private group."""
+    user = pwd.getpwuid(os.geteuid())
+    for place in (file, file.parent):
+        os.chown(place, -1, user.pw_gid)
+        subprocess.run(["setfacl", "-m", f"{who}:r-x", place], check=True)
+        assert open_to_others(file) is None  # the control: who may read is nobody
+        subprocess.run(["setfacl", "-m", f"{who}:rwx", place], check=True)
+        assert open_to_others(file) == place
+        subprocess.run(["setfacl", "-b", place], check=True)
+        place.chmod(place.stat().st_mode & ~0o022)
+        assert open_to_others(file) is None
+
+
+def test_an_acl_for_files_that_are_still_to_be_made_lets_nobody_write(file: Path) -> None:
+    subprocess.run(["setfacl", "-d", "-m", "u:nobody:rwx", file.parent], check=True)
+    assert open_to_others(file) is None
+    made = file.with_name("made.toml")
+    made.touch(mode=0o666)
+    assert open_to_others(made) == made  # it came with the list of its directory

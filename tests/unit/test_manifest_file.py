@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import stat
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,6 +20,9 @@ from sekisho.domain.errors import ConfigError, Refused
 from sekisho.domain.files import Pattern
 from sekisho.domain.manifest import InputRule
 from sekisho.domain.resources import BatchSystem, Resources, Venue, granted
+from tests.other_group import share
+
+OPENED = [share, lambda place: place.chmod(place.stat().st_mode | 0o002)]
 
 FULL = """\
 schema = 1
@@ -287,20 +290,23 @@ def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert caught.value.code == "config.unreadable"
 
 
-@pytest.mark.parametrize("name", ["manifest.toml", "."])
-@pytest.mark.parametrize("mode", [stat.S_IWGRP, stat.S_IWOTH])
+@pytest.mark.parametrize("above", [0, 1, 2])
+@pytest.mark.parametrize("opened", OPENED)
 def test_what_others_could_have_written_is_not_the_sites_word(
-    tmp_path: Path, name: str, mode: int
+    tmp_path: Path, above: int, opened: Callable[[Path], None]
 ) -> None:
-    file = tmp_path / "manifest.toml"
+    """Kills: a look at the file and its directory, of which another could be put in its place."""
+    file = tmp_path / "home" / "manifest.toml"
+    file.parent.mkdir()
     file.write_text(SMALL)
-    before = (tmp_path / name).stat().st_mode
-    (tmp_path / name).chmod(before | mode)
+    place = (file, *file.parents)[above]
+    before = place.stat().st_mode
+    opened(place)
     with pytest.raises(ConfigError) as caught:
         load_manifest(file)
     assert caught.value.code == "config.open_to_others"
-    assert caught.value.params == {"file": str(tmp_path / name)}
-    (tmp_path / name).chmod(before)
+    assert caught.value.params == {"file": str(place)}
+    place.chmod(before)
     assert load_manifest(file).site == "tohoku"
 
 
@@ -319,14 +325,14 @@ def test_a_link_counts_for_what_it_leads_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["agent.toml", "."])
-@pytest.mark.parametrize("mode", [stat.S_IWGRP, stat.S_IWOTH])
+@pytest.mark.parametrize("opened", OPENED)
 def test_settings_that_others_could_have_written_are_not_followed(
-    tmp_path: Path, name: str, mode: int
+    tmp_path: Path, name: str, opened: Callable[[Path], None]
 ) -> None:
     """They say which manifest it is, and whom the token is shown."""
     (tmp_path / "agent.toml").write_text('[broker]\nurl = "https://b"\n')
     before = (tmp_path / name).stat().st_mode
-    (tmp_path / name).chmod(before | mode)
+    opened(tmp_path / name)
     with pytest.raises(ConfigError) as caught:
         load_site(tmp_path)
     assert caught.value.params == {"file": str(tmp_path / name)}

@@ -35,6 +35,11 @@ def set_up_logging(level: Level = "info", form: Form = "auto") -> None:
     )
 
 
+def silence() -> None:
+    """Drop all events: for commands of people, who are told what they need in words."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+
+
 def _console() -> list[structlog.types.Processor]:
     plain = structlog.dev.plain_traceback
     colors = sys.stderr.isatty()

@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 
 from sekisho.adapters.durable import write_file
-from sekisho.adapters.logging_setup import set_up_logging
-from sekisho.broker.scrub import Scrub
+from sekisho.adapters.logging_setup import silence
+from sekisho.broker.scrub import Damage, Scrub
 from sekisho.cli.broker_home import config_option, open_desk
 from sekisho.cli.broker_jobs import jobs, lost, show_job
 from sekisho.cli.broker_mint import import_ini, last_uses
@@ -117,7 +117,7 @@ def reload(session: Session, config: Path) -> None:
 @click.pass_obj
 def backup(session: Session, destination: Path, config: Path) -> None:
     """Copy database and chunks to the new directory DESTINATION, and verify the copy."""
-    set_up_logging("error")
+    silence()
     show_record(session, compose.back_up(load_broker(config), destination))
 
 
@@ -133,7 +133,7 @@ def scrub(session: Session, config: Path) -> int:
         for one in pass_.run(desk.ports.clock.now()):
             damage.append(one)
             if not session.json:
-                show(f"{one.what} {one.digest} {one.site} {one.submitter} {' '.join(one.jobs)}")
+                show(_words(session, one))
     fault = IntegrityError("store.chunks_damaged", count=len(damage)) if damage else None
     row = {"chunks": pass_.chunks, "chunk_bytes": pass_.bytes, "damage": len(damage)}
     if session.json:  # one object tells all of it
@@ -144,6 +144,13 @@ def scrub(session: Session, config: Path) -> int:
     if fault:
         raise fault
     return 0
+
+
+def _words(session: Session, damage: Damage) -> str:
+    what = session.say(f"chunk_{damage.what}")
+    jobs = ", ".join(damage.jobs) or session.say("no_job")
+    place = {"site": damage.site, "submitter": damage.submitter}
+    return session.say("chunk_damage", what=what, digest=damage.digest, jobs=jobs, **place)
 
 
 @broker.command()

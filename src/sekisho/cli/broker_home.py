@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from sekisho.adapters.logging_setup import set_up_logging
+from sekisho.adapters.logging_setup import silence
 from sekisho.broker.desk import Desk
 from sekisho.compose import broker as compose
 from sekisho.config.broker import load_broker
@@ -25,6 +25,6 @@ config_option = click.option(
 @contextmanager
 def open_desk(config: Path) -> Iterator[Desk]:
     """Give the services over the broker's data, beside a broker that may be serving it."""
-    set_up_logging("error")
+    silence()
     with compose.desk(load_broker(config)) as desk:
         yield desk

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from sekisho.adapters.durable import write_file
-from sekisho.adapters.logging_setup import set_up_logging
+from sekisho.adapters.logging_setup import silence
 from sekisho.broker.desk import Desk
 from sekisho.cli import output
 from sekisho.cli.broker_home import config_option
@@ -36,7 +36,7 @@ def import_ini(
     Every site is taken to have an old agent, until you say otherwise. What has no counterpart is
     listed on stderr.
     """
-    set_up_logging("error")
+    silence()
     old = read_ini(read_text(file), file.name)
     tables = mint_tables(old)
     if not session.json:

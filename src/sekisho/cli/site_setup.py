@@ -15,8 +15,9 @@ from sekisho.cli import output
 from sekisho.cli.session import Session
 from sekisho.cli.site_home import home_option, open_site
 from sekisho.cli.words import Command, json_option
-from sekisho.config.load import check_ours, read_text
+from sekisho.config.load import read_text
 from sekisho.config.manifest import parse_manifest
+from sekisho.config.ownership import check_ours
 from sekisho.config.site import MANIFEST_NAME, SETTINGS_NAME, SiteFiles
 from sekisho.config.site_template import (
     UNNAMED,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -63,26 +62,6 @@ def read_text(path: Path) -> str:
         raise ConfigError("config.unreadable", file=str(path), why=why) from error
     except UnicodeDecodeError as error:
         raise ConfigError("config.encoding", file=str(path)) from error
-
-
-def check_ours(path: Path) -> None:
-    """Raise ConfigError if another user could have written the file, or put it where it is.
-
-    What a link leads to counts as much as where the link is.
-    """
-    real = path.resolve()
-    for place in dict.fromkeys((path, path.parent, real, real.parent)):
-        if _open_to_others(place):
-            raise ConfigError("config.open_to_others", file=str(place))
-
-
-def _open_to_others(place: Path) -> bool:
-    """Say whether somebody but its owner, who is we or root, may write there."""
-    try:
-        seen = place.stat()
-    except OSError:
-        return False  # it cannot be read either, and that is told
-    return seen.st_uid not in (0, os.geteuid()) or bool(stat.S_IMODE(seen.st_mode) & 0o022)
 
 
 def load(path: Path, kind: type[T], *, environ: Mapping[str, str] | None = None) -> T:

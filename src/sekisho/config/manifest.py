@@ -28,7 +28,6 @@ from sekisho.config.batch import (
 )
 from sekisho.config.load import (
     Faults,
-    check_ours,
     examine,
     fault_at,
     invalid,
@@ -36,6 +35,7 @@ from sekisho.config.load import (
     table_faults,
 )
 from sekisho.config.locate import KeyPath
+from sekisho.config.ownership import check_ours
 from sekisho.config.parameter import ParameterTable, parameter, parameter_faults
 from sekisho.config.publish import PublishTable, publish_rule
 from sekisho.config.size import Seconds, Size, size_of

@@ -1,4 +1,9 @@
-"""Whether somebody else could have written a file of settings, or put another in its place."""
+"""Whether somebody else could have written a file of settings, or put another in its place.
+
+One rule for all that says what is run: a site's files, which are not read then, and a client's,
+which several people may share as long as they name no programs. Who may write by a POSIX ACL counts
+too, for its mask shows as the bits of the group; NFSv4's are seen as the server shows them.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,17 @@ import os
 import pwd
 import stat
 from pathlib import Path
+from typing import Final
+
+from sekisho.domain.errors import ConfigError
+
+_ACL: Final = "system.posix_acl_access"
+
+
+def check_ours(path: Path) -> None:
+    """Raise ConfigError(`config.open_to_others`) if `open_to_others` finds a place."""
+    if (place := open_to_others(path)) is not None:
+        raise ConfigError("config.open_to_others", file=str(place))
 
 
 def open_to_others(path: Path) -> Path | None:
@@ -37,10 +53,22 @@ def _loose(place: Path) -> bool:
         return False  # it cannot be read either, and that is told
     if found.st_uid not in (0, os.geteuid()):
         return True
-    if stat.S_ISLNK(found.st_mode) or found.st_mode & stat.S_ISVTX:
+    if stat.S_ISLNK(found.st_mode) or (
+        stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX
+    ):
         return False
-    by_group = found.st_mode & stat.S_IWGRP and not _private(found.st_uid, found.st_gid)
+    by_group = found.st_mode & stat.S_IWGRP and (
+        _listed(place) or not _private(found.st_uid, found.st_gid)
+    )
     return bool(found.st_mode & stat.S_IWOTH or by_group)
+
+
+def _listed(place: Path) -> bool:
+    """Say whether there is an ACL: somebody whom it names may be meant by the group's bits."""
+    try:
+        return bool(os.getxattr(place, _ACL))
+    except OSError:  # none, or none are known here
+        return False
 
 
 def _private(user: int, group: int) -> bool:

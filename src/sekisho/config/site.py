@@ -10,7 +10,8 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
-from sekisho.config.load import check_ours, load
+from sekisho.config.load import load
+from sekisho.config.ownership import check_ours
 from sekisho.domain.errors import ConfigError
 
 SETTINGS_NAME: Final = "agent.toml"
