@@ -25,10 +25,11 @@ from sekisho.domain.errors import (
     Unavailable,
     UsageError,
 )
+from sekisho.domain.limits import MAX_CHUNK_BYTES
 from sekisho.domain.run import Stage
 from sekisho.domain.sitelog import Kind, verify
 from sekisho.site.release import MAX_DAMAGED, ROOM_SECONDS
-from sekisho.wire.envelope import Outcome, seal
+from sekisho.wire.envelope import ChunkRef, Outcome, Request, TreeRef, seal
 from tests.site_world import GOOD, RESULT, USER, World, a_command, a_manifest, leaves
 from tests.virtual_time import simulate
 
@@ -178,6 +179,13 @@ def test_a_job_without_a_file_to_return_ends_without_a_tree(tmp_path: Path) -> N
     assert "mailbox.send" not in world.effects.calls
 
 
+def with_a_long_list(size: int) -> bytes:
+    """Return a request with one input, whose list of a mebibyte and more nobody has sent."""
+    index = [ChunkRef("0" * 64, MAX_CHUNK_BYTES)] * 2
+    ref = TreeRef(digest="0" * 64, files=1, size=size, index=index)
+    return seal(Request(command="solve", inputs=ref, outputs=["result.txt"]))
+
+
 REFUSALS: list[tuple[str, Callable[[World], str]]] = [
     ("command.unknown", lambda w: w.submit("unknown")),
     ("parameter.unknown", lambda w: w.submit(m=1)),
@@ -187,6 +195,7 @@ REFUSALS: list[tuple[str, Callable[[World], str]]] = [
     ("path.invalid", lambda w: w.submit(outputs=["../secret"])),
     ("input.unexpected", lambda w: w.submit(inputs={"a.exe": b"1"})),
     ("input.too_large", lambda w: w.submit(inputs={"a.dat": b"1" * 1001})),
+    ("input.too_much", lambda w: w.offer_bytes(with_a_long_list(1001))),
     ("envelope.invalid", lambda w: w.offer_bytes(b"no envelope")),
     ("envelope.invalid", lambda w: w.offer_bytes(seal(Outcome(verdict="lost")))),
     ("envelope.invalid", lambda w: w.offer_bytes(b'{"type":"request/1","command":"a","x":1}')),
@@ -212,6 +221,12 @@ def test_what_the_manifest_does_not_allow_is_refused_with_the_reason(
     job = submit(world)
     assert end_of(world, job) == ("refused", code)
     assert (world.scheduler.started, world.work_dirs(job)) == ([], [])
+
+
+def test_a_list_longer_than_any_of_so_much_is_not_fetched(tmp_path: Path) -> None:
+    """Kills: an agent that holds what any of its submitters wants it to hold."""
+    world = World(tmp_path)
+    assert end_of(world, world.offer_bytes(with_a_long_list(1000))) == ("failed", "tree.invalid")
 
 
 @pytest.mark.parametrize(

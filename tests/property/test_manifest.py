@@ -12,7 +12,9 @@ from sekisho.domain.access import Submitters
 from sekisho.domain.egress import OutputRule
 from sekisho.domain.errors import Refused, UsageError
 from sekisho.domain.files import Pattern, RelPath
+from sekisho.domain.limits import SHORT_LIST_BYTES
 from sekisho.domain.manifest import (
+    Announced,
     Arrival,
     Command,
     InputRule,
@@ -291,6 +293,50 @@ def test_a_command_can_be_switched_off_from_the_other_side_but_not_on() -> None:
 
 def test_inputs_that_are_not_known_yet_are_not_judged_yet() -> None:
     assert admit(MANIFEST, order(inputs=None)).command is SERVED
+
+
+LONG = SHORT_LIST_BYTES + 1
+
+
+def announced(files: int, size: int, list_bytes: int = LONG) -> Announced:
+    return Announced(files=files, bytes=size, list_bytes=list_bytes)
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "limit"),
+    [(announced(3, 1), "input.too_many", 2), (announced(2, 2001), "input.too_much", 2000)],
+)
+def test_inputs_with_a_long_list_that_cannot_fit_are_refused_without_it(
+    said: Announced, code: str, limit: int
+) -> None:
+    """Kills: a list that is fetched though nothing in it can be allowed."""
+    rules = [
+        InputRule(path=Pattern(name), max_bytes=size) for name, size in (("a", 9), ("b", 1000))
+    ]
+    manifest = replace(MANIFEST, commands={"solve": replace(SERVED, inputs=tuple(rules))})
+    with pytest.raises(Refused) as refusal:
+        admit(manifest, order(inputs=None, announced=said))
+    assert (refusal.value.code, refusal.value.params) == (code, {"limit": limit})
+    short = replace(said, list_bytes=SHORT_LIST_BYTES)  # of which the wrong file will be named
+    assert admit(manifest, order(inputs=None, announced=short)).argv == ("/opt/solve",)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", "*", "x/*"]), st.integers(1, 99))), st.data())
+def test_no_inputs_that_the_manifest_takes_are_refused_for_their_long_list(
+    rules: list[tuple[str, int]], data: st.DataObject
+) -> None:
+    """Kills: a bound that is below what may come in."""
+    inputs = tuple(InputRule(path=Pattern(p), max_bytes=n, required=False) for p, n in rules)
+    manifest = replace(MANIFEST, commands={"solve": replace(SERVED, inputs=inputs)})
+    names = st.sampled_from(["a", "b", "c", "d", "x/a", "x/b"])
+    sizes = data.draw(st.dictionaries(names, st.integers(0, 99)))
+    files = [Arrival(RelPath.parse(name), size) for name, size in sizes.items()]
+    try:
+        admit(manifest, order(inputs=files))
+    except Refused:
+        return
+    said = announced(len(files), sum(sizes.values()))
+    assert admit(manifest, order(inputs=files, announced=said)).argv == ("/opt/solve",)
 
 
 def test_wildcards_may_be_asked_for_whatever_is_permitted() -> None:

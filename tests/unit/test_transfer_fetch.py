@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,14 +18,15 @@ from sekisho.domain.errors import (
     StorageFull,
     TooLarge,
     Unreachable,
+    UsageError,
 )
 from sekisho.domain.files import RelPath
-from sekisho.domain.limits import CHUNK_BYTES, MAX_CHUNK_BYTES
+from sekisho.domain.limits import CHUNK_BYTES, MAX_CHUNK_BYTES, MIB, SHORT_LIST_BYTES
 from sekisho.transfer.fetch import Caps, fetch_files, fetch_index, fetch_tree
 from sekisho.transfer.part import Part
 from sekisho.transfer.send import send_tree
 from sekisho.transfer.source import LocalTree, scan
-from sekisho.transfer.tree import Tree, TreeFile
+from sekisho.transfer.tree import Tree, TreeFile, check_length
 from sekisho.wire.envelope import ChunkRef, TreeRef
 from sekisho.wire.frames import Chunk, Sound
 
@@ -234,6 +236,48 @@ def test_a_list_too_long_to_hold_is_refused_by_its_announced_length(port: Faulty
     ref = TreeRef(digest="0" * 64, files=1, size=1, index=pieces)
     with pytest.raises(TooLarge, match=r"tree\.too_large"):
         fetch_index(ref, port)
+
+
+def test_a_list_longer_than_any_of_so_much_is_refused_before_it_is_fetched(
+    port: FaultyChunks,
+) -> None:
+    """Kills: bytes cut one by one, each of which would cost hundreds of those who read the list."""
+    index = [ChunkRef("0" * 64, CHUNK_BYTES)] * 4
+    for size, refused in ((CHUNK_BYTES, UsageError), (64 * MIB, NotFound)):
+        with pytest.raises(refused) as caught:
+            fetch_index(TreeRef(digest="0" * 64, files=1, size=size, index=index), port)
+        assert caught.value.code == ("tree.invalid" if refused is UsageError else "chunk.not_found")
+
+
+@pytest.mark.parametrize("character", ["a", '"', "字"])
+def test_no_list_of_files_with_long_names_is_too_long(character: str) -> None:
+    """Kills: a bound below what a list of ours can be."""
+    folder = "/".join([character * (200 // len(character.encode()))] * 5)
+    chunk = Chunk("0" * 64, 1)
+    files = [TreeFile(RelPath.parse(f"{folder}/{n:07}"), False, 1, (chunk,)) for n in range(2000)]
+    tree = Tree(tuple(files))
+    assert len(tree.text) > 2 * SHORT_LIST_BYTES
+    check_length(tree.ref())
+
+
+def test_a_list_is_read_without_being_held_again_and_again() -> None:
+    """Kills: the list, its lines, what they say and the list made anew, all at the same time."""
+    folder = "/".join(["a" * 200] * 5)
+    named = [RelPath.parse(f"{folder}/{n:07}") for n in range(10_000)]
+    tree = Tree(
+        tuple(TreeFile(name, False, 1, (Chunk(f"{n:064x}", 1),)) for n, name in enumerate(named))
+    )
+    port = MemoryChunks()
+    pieces = dict(tree.index())
+    port.missing(list(pieces))
+    port.send(pieces.items())
+    ref = tree.ref()
+    tracemalloc.start()
+    try:
+        assert len(fetch_index(ref, port).files) == len(named)
+        assert tracemalloc.get_traced_memory()[1] < 4 * len(tree.text)
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_list_that_is_not_there_is_not_found(tree: Tree) -> None:

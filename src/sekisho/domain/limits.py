@@ -34,6 +34,15 @@ MAX_NAME_BYTES: Final = 255
 MAX_DEPTH: Final = 32
 MAX_FILES: Final = 100_000
 MAX_TREE_BYTES: Final = 1 << 50
+#: The list of a tree is the one thing held in memory as a whole, in a form of its own.
+MAX_LIST_BYTES: Final = 256 * MIB
+#: A list of files that is no longer is looked at before it is judged: then the file is named.
+SHORT_LIST_BYTES: Final = MIB
+#: A longer one has so much for each file (each byte of its name may be escaped) and for each chunk,
+#: and chunks of so many bytes on average: cut finer, it would mostly keep others busy.
+LIST_BYTES_PER_FILE: Final = 2 * MAX_PATH_BYTES + 256
+LIST_BYTES_PER_CHUNK: Final = 80
+LEAST_MEAN_CHUNK_BYTES: Final = 4096
 
 MAX_PARAMETERS: Final = 64
 MAX_REQUESTED: Final = 256

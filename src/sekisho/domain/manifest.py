@@ -19,6 +19,7 @@ from sekisho.domain.egress import NAME_BYTES, LogRule, OutputRule, PublishRule
 from sekisho.domain.errors import Refused, UsageError
 from sekisho.domain.files import Pattern, RelPath
 from sekisho.domain.launch import LaunchLimits, Sandbox, check_variable
+from sekisho.domain.limits import MAX_FILES, SHORT_LIST_BYTES
 from sekisho.domain.parameter import Boolean, Parameter, Value
 from sekisho.domain.resources import BatchSystem, ResourceRule, Resources, Venue, granted
 
@@ -139,6 +140,18 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Announced:
+    """What a request says of its inputs: how many, their bytes, and those of the list of them.
+
+    The list, once it is here, is held to it.
+    """
+
+    files: int
+    bytes: int
+    list_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """What a submitter asks for, as far as a manifest judges it."""
 
@@ -147,6 +160,7 @@ class Order:
     parameters: Mapping[str, Value]
     inputs: Sequence[Arrival] | None  #: None: not known yet; they are judged when they are
     outputs: Sequence[Pattern]
+    announced: Announced | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +187,8 @@ def admit(manifest: Manifest, order: Order, *, disabled: frozenset[str] = frozen
         raise Refused("command.unknown", command=order.command)
     if not command.enabled or order.command in disabled:
         raise Refused("command.disabled", command=order.command)
+    if order.announced is not None:
+        _check_announced(command, order.announced)
     if order.inputs is not None:
         _check_inputs(command, order.inputs)
     _check_requested(command, order.outputs)
@@ -223,6 +239,22 @@ def _expand(element: ArgTemplate, texts: Mapping[str, str | None]) -> list[str]:
 
 def _fill(part: str, texts: Mapping[str, str | None]) -> str:
     return _PLACEHOLDER.sub(lambda m: texts[m[1]] or "", part)
+
+
+def _check_announced(command: Command, announced: Announced) -> None:
+    """Refuse inputs whose list is long, and which cannot fit whatever is in it.
+
+    A short list is worth its fetching: then it can be said which of the files is wrong.
+    """
+    if announced.list_bytes <= SHORT_LIST_BYTES:
+        return
+    names = {rule.path.text for rule in command.inputs if rule.path.literal}
+    open_ended = any(not rule.path.literal for rule in command.inputs)
+    largest = max((rule.max_bytes for rule in command.inputs), default=0)
+    if announced.files > (limit := MAX_FILES if open_ended else len(names)):
+        raise Refused("input.too_many", limit=limit)
+    if announced.bytes > (limit := largest * announced.files):
+        raise Refused("input.too_much", limit=limit)
 
 
 def _check_inputs(command: Command, inputs: Sequence[Arrival]) -> None:

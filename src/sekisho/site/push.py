@@ -16,8 +16,7 @@ from sekisho.domain.errors import IntegrityError, TooLarge, UsageError
 from sekisho.domain.job import JobState, alike
 from sekisho.domain.limits import DRAFT_TIME
 from sekisho.domain.run import Run, Stage
-from sekisho.transfer.fetch import MAX_INDEX_BYTES
-from sekisho.transfer.tree import read_tree
+from sekisho.transfer.tree import check_length, read_pieces
 from sekisho.wire.envelope import open_request
 from sekisho.wire.frames import Frame
 from sekisho.wire.v1 import JobView
@@ -176,9 +175,8 @@ def lacking(shelf: ChunkShelf, job: PushJob) -> int:
         here = shelf.find(job.submitter, listed)
         if ref is None or (absent := len(set(listed) - here.keys())):
             return 0 if ref is None else absent
-        if sum(chunk.size for chunk in ref.index) > MAX_INDEX_BYTES:
-            return 0
-        tree = read_tree(b"".join(shelf.read(here[d]).opened()[1] for d in listed), ref)
+        check_length(ref)
+        tree = read_pieces((shelf.read(here[d]).opened()[1] for d in listed), ref)
     except (UsageError, IntegrityError, TooLarge):
         return 0
     wanted = {chunk.digest for chunk in tree.chunks()}

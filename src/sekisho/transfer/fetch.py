@@ -8,24 +8,24 @@ Rule 3: an interrupted fetch is called again and continues where it was, chunk b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from sekisho.domain.errors import IntegrityError, StorageFull, TooLarge
-from sekisho.domain.limits import MAX_CHUNK_BYTES, MAX_DIGESTS, MAX_FILES, MAX_TREE_BYTES, MIB
+from sekisho.domain.limits import MAX_DIGESTS, MAX_FILES, MAX_TREE_BYTES, MIB
 from sekisho.transfer.earlier import Begun
 from sekisho.transfer.part import Part, nothing
 from sekisho.transfer.port import ChunkSource, FileSource
 from sekisho.transfer.progress import Gauge, Progress, unseen
 from sekisho.transfer.send import batched
-from sekisho.transfer.tree import Tree, read_tree
+from sekisho.transfer.tree import Tree, check_length, read_pieces
 from sekisho.wire.envelope import TreeRef
 from sekisho.wire.frames import Chunk
 
-#: The list of a tree is the one thing held in memory as a whole.
-MAX_INDEX_BYTES: Final = 256 * MIB
+#: So many pieces of a list are in memory at a time, each up to a chunk long.
+_LISTED: Final = 16
 #: Room that is left to others on the disk.
 _SPARE_BYTES: Final = 16 * MIB
 
@@ -51,17 +51,16 @@ def fetch_index(ref: TreeRef, port: ChunkSource, caps: Caps = UNCAPPED) -> Tree:
         raise TooLarge("tree.too_many_files", limit=caps.max_files)
     if ref.size > caps.max_bytes:
         raise TooLarge("tree.too_large", limit=caps.max_bytes)
-    pieces = [Chunk(c.digest, c.size) for c in ref.index]
-    if sum(c.size for c in pieces) > MAX_INDEX_BYTES or any(
-        c.size > MAX_CHUNK_BYTES for c in pieces
-    ):
-        raise TooLarge("tree.too_large", limit=MAX_INDEX_BYTES)
-    held: dict[Chunk, bytes] = {}
-    for batch in batched(dict.fromkeys(pieces), MAX_DIGESTS):
-        held.update(port.fetch(batch))
-    if not held.keys() >= set(pieces):
-        raise IntegrityError("chunk.missing")
-    return read_tree(b"".join(held[c] for c in pieces), ref)
+    check_length(ref)
+    return read_pieces(_pieces(ref, port), ref)
+
+
+def _pieces(ref: TreeRef, port: ChunkSource) -> Iterator[bytes]:
+    for batch in batched((Chunk(c.digest, c.size) for c in ref.index), _LISTED):
+        held = dict(port.fetch(list(dict.fromkeys(batch))))
+        if not held.keys() >= set(batch):
+            raise IntegrityError("chunk.missing")
+        yield from (held[chunk] for chunk in batch)
 
 
 def fetch_files(

@@ -6,6 +6,7 @@ see the same files speak of the same tree, whatever the times, owners and order 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,13 +16,22 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from sekisho.domain.errors import IntegrityError, UsageError
+from sekisho.domain.errors import IntegrityError, TooLarge, UsageError
 from sekisho.domain.files import RelPath, key_of, keys_above
-from sekisho.domain.limits import CHUNK_BYTES, MAX_CHUNK_BYTES, MAX_FILES
+from sekisho.domain.limits import (
+    CHUNK_BYTES,
+    LEAST_MEAN_CHUNK_BYTES,
+    LIST_BYTES_PER_CHUNK,
+    LIST_BYTES_PER_FILE,
+    MAX_CHUNK_BYTES,
+    MAX_FILES,
+    MAX_LIST_BYTES,
+    SHORT_LIST_BYTES,
+)
 from sekisho.wire.envelope import ChunkRef, TreeRef
 from sekisho.wire.frames import Chunk, digest_of
 
-_HEADER: Final = b"sekisho-tree/2\n"
+_HEADER: Final = b"sekisho-tree/2"
 
 
 #: So many files, chunks and holes a list may name, told by its brackets before anything is made of
@@ -140,17 +150,7 @@ class Tree:
     @cached_property
     def text(self) -> bytes:
         """The canonical list: a header, then one line of JSON for each file."""
-        lines = (
-            _Line(
-                str(f.path),
-                f.executable,
-                f.size,
-                f.offset,
-                [_Piece(c.digest, c.size) for c in f.chunks],
-            )
-            for f in self.files
-        )
-        return _HEADER + b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+        return b"\n".join([_HEADER, *map(_text, self.files), b""])
 
     @cached_property
     def digest(self) -> str:
@@ -176,34 +176,77 @@ class Tree:
         return list(dict.fromkeys(c for f in self.files for c in f.chunks if not c.hole))
 
 
+def check_length(ref: TreeRef) -> None:
+    """Raise TooLarge or UsageError for a list that is longer than any of so much can be.
+
+    So much of a list is known, and true or refused in the end, before any of it is fetched.
+    """
+    size = sum(piece.size for piece in ref.index)
+    if size > MAX_LIST_BYTES or any(piece.size > MAX_CHUNK_BYTES for piece in ref.index):
+        raise TooLarge("tree.too_large", limit=MAX_LIST_BYTES)
+    chunks = ref.size // LEAST_MEAN_CHUNK_BYTES
+    most = LIST_BYTES_PER_FILE * ref.files + LIST_BYTES_PER_CHUNK * chunks
+    if size > SHORT_LIST_BYTES + most:
+        raise UsageError("tree.invalid", why="length")
+
+
 def read_tree(text: bytes, ref: TreeRef) -> Tree:
     """Return the tree that ``ref`` names from its list; raise IntegrityError or UsageError."""
-    if digest_of(text) != ref.digest:
+    return read_pieces([text], ref)
+
+
+def read_pieces(text: Iterable[bytes], ref: TreeRef) -> Tree:
+    """Return what `read_tree` does of a list that comes in pieces; never holds all of them."""
+    whole, files, chunks = hashlib.sha256(), list[TreeFile](), dict[Chunk, Chunk]()
+    for line in _lines(text, whole.update):
+        files.append(_file(line, chunks))
+        if len(files) > MAX_FILES:
+            raise UsageError("tree.invalid", why="count")
+    if whole.hexdigest() != ref.digest:
         raise IntegrityError("tree.digest")
-    if not text.startswith(_HEADER):
-        raise UsageError("tree.invalid", why="version")
-    if text.count(b"[") > _MAX_ENTRIES:
-        raise UsageError("tree.invalid", why="count")
-    try:
-        lines = [msgspec.json.decode(x, type=_Line) for x in text[len(_HEADER) :].splitlines()]
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError("tree.invalid", why="form") from error
-    tree = Tree(tuple(_files(lines)))
-    if tree.text != text or (len(tree.files), tree.size) != (ref.files, ref.size):
+    tree = Tree(tuple(files))
+    if (len(files), tree.size) != (ref.files, ref.size):
         raise UsageError("tree.invalid", why="canonical")
+    vars(tree)["digest"] = ref.digest  # was seen to be that of the text, which need not be made
     return tree
 
 
-class _Chunks(dict[_Piece, Chunk]):
-    """The chunks of a list: each is one object, however many files it holds."""
+def _lines(text: Iterable[bytes], seen: Callable[[bytes], None]) -> Iterator[bytes]:
+    """Return the lines after the header, without their ends, as soon as they are there."""
+    entries, rest, headed = 0, list[bytes](), False
+    for piece in text:
+        seen(piece)
+        entries += piece.count(b"[")
+        if entries > _MAX_ENTRIES:
+            raise UsageError("tree.invalid", why="count")
+        begun, *others = piece.split(b"\n")
+        rest.append(begun)
+        for other in others:
+            line, rest = b"".join(rest), [other]
+            if headed:
+                yield line
+            elif line != _HEADER:
+                raise UsageError("tree.invalid", why="version")
+            headed = True
+    if not headed or any(rest):
+        raise UsageError("tree.invalid", why="form" if headed else "version")
 
-    def __missing__(self, piece: _Piece) -> Chunk:
-        self[piece] = chunk = Chunk(piece.digest, piece.size)
-        return chunk
+
+def _text(file: TreeFile) -> bytes:
+    pieces = [_Piece(c.digest, c.size) for c in file.chunks]
+    line = _Line(str(file.path), file.executable, file.size, file.offset, pieces)
+    return msgspec.json.encode(line)
 
 
-def _files(lines: Iterable[_Line]) -> Iterator[TreeFile]:
-    chunks = _Chunks()
-    for line in lines:
-        pieces = tuple(chunks[piece] for piece in line.chunks)
-        yield TreeFile(RelPath.parse(line.path), line.executable, line.size, pieces, line.offset)
+def _file(text: bytes, chunks: dict[Chunk, Chunk]) -> TreeFile:
+    """Return the file of a line; equal ``chunks`` are one object, for however many files."""
+    try:
+        line = msgspec.json.decode(text, type=_Line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError("tree.invalid", why="form") from error
+    made = [Chunk(piece.digest, piece.size) for piece in line.chunks]
+    pieces = tuple(chunks.setdefault(chunk, chunk) for chunk in made)
+    file = TreeFile(RelPath.parse(line.path), line.executable, line.size, pieces, line.offset)
+    if _text(file) != text:
+        raise UsageError("tree.invalid", why="canonical")
+    return file
