@@ -23,7 +23,7 @@ from sekisho.domain.errors import (
     Unreachable,
 )
 from sekisho.domain.limits import MIB
-from sekisho.transfer.ahead import WORTH_BYTES, Ahead
+from sekisho.transfer.ahead import HELD_BYTES, WORTH_BYTES, Ahead
 from sekisho.transfer.remembered import Forgetful, Look
 from sekisho.transfer.source import LocalTree, scan
 from sekisho.wire.envelope import Outcome, Request
@@ -254,9 +254,8 @@ def test_a_file_that_changes_while_it_is_read_makes_no_job(lane: Seen, tmp_path:
     assert "submit" not in lane.asked
 
 
-def test_a_file_that_changes_after_it_was_read_is_named(lane: Seen, tmp_path: Path) -> None:
-    """What was sent ahead is not what the list names: the job does not start."""
-    place = large(tmp_path / "mesh")
+def submit_late(lane: Seen, place: Path) -> None:
+    """Submit ``place``, of which nothing is sent before its end changed, after it was read."""
     hold = threading.Event()
 
     class Late(Watched):
@@ -272,10 +271,50 @@ def test_a_file_that_changes_after_it_was_read_is_named(lane: Seen, tmp_path: Pa
             file.write(b"changed")
         hold.set()
 
+    Client(lane).submit(spec(place), on_known=known)
+
+
+def test_a_file_that_changes_after_it_was_read_is_named(lane: Seen, tmp_path: Path) -> None:
+    """What is sent is not what the list names: the job does not start. Kills: keeping it all."""
     with pytest.raises(IntegrityError) as caught:
-        Client(lane).submit(spec(place), on_known=known)
+        submit_late(lane, large(tmp_path / "mesh", HELD_BYTES + WORTH_BYTES))
     assert caught.value.code == "input.changed"
     assert "start" not in lane.asked
+
+
+def test_what_was_read_is_sent_as_it_was(lane: Seen, tmp_path: Path) -> None:
+    """Kills: reading everything twice."""
+    place = large(tmp_path / "mesh", ENOUGH)
+    before = place.read_bytes()
+    submit_late(lane, place)
+    assert place.read_bytes() != before
+    place.write_bytes(before)
+    assert whole(lane, lane.jobs().jobs[0].id, place)
+
+
+def test_there_is_room_again_when_something_has_gone() -> None:
+    """Kills: keeping only what was read first."""
+    sent = threading.Semaphore(0)
+    chunks = [bytes([number]) * MIB for number in range(4 * HELD_BYTES // MIB)]
+    again: list[Chunk] = []
+
+    def content(chunk: Chunk) -> bytes:
+        again.append(chunk)
+        return chunks[0]
+
+    class Slow(MemoryChunks):
+        def send(self, chunks: Iterable[tuple[Chunk, bytes]]) -> None:
+            for one in chunks:
+                super().send([one])
+                sent.release()
+
+    ahead = Ahead(Slow)
+    for number, data in enumerate(chunks):
+        ahead.found(Chunk(digest_of(data), MIB), data, content)
+        if number >= WORTH_BYTES // MIB:
+            assert sent.acquire(timeout=SECONDS)
+    assert len(list(ahead.gone())) == len(chunks)
+    assert not again
 
 
 def test_progress_counts_every_byte_once(lane: Seen, tmp_path: Path) -> None:
@@ -309,6 +348,6 @@ def test_a_chunk_is_told_of_once_and_a_hole_never() -> None:
     ahead = Ahead(lambda: begun.append("once"))
     chunk = Chunk(digest_of(b"x"), WORTH_BYTES // 2)
     for told in (chunk, chunk, chunk, Chunk("", WORTH_BYTES)):
-        ahead.found(told, lambda _chunk: b"")
+        ahead.found(told, b"", lambda _chunk: b"")
     assert list(ahead.gone()) == []
     assert not begun

@@ -28,7 +28,7 @@ from sekisho.transfer.cut import as_chunk, cut
 from sekisho.transfer.flush import sync_files
 from sekisho.transfer.pack import SMALL_BYTES, members, packed
 from sekisho.transfer.pipeline import mapped
-from sekisho.transfer.tree import Tree, TreeFile, read_tree
+from sekisho.transfer.tree import Tree, TreeFile, read_tree, remember
 from sekisho.wire.envelope import TreeRef
 from sekisho.wire.frames import Chunk, digest_of
 
@@ -144,6 +144,7 @@ class Copying:
         """Write the list of what was copied, sync the copy, and return the tree, and its seals."""
         seals = self._sealing.seals()
         tree = Tree(tuple(sorted(self.files, key=lambda file: file.path.parts)))
+        remember(tree)
         with _created(LIST_NAME, self.staging) as out:
             _write_all(out, msgspec.json.encode(tree.ref()) + b"\n" + tree.text)
         if seals.looks:

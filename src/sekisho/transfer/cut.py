@@ -72,18 +72,17 @@ def _cutter(size: int) -> FastCDC:
 
 
 def _chunks(cutter: FastCDC, read: Read, start: int, size: int) -> Iterator[memoryview]:
-    rest = b""
-    while window := rest + read(start, min(size, _WINDOW_BYTES - len(rest))):
-        fresh = len(window) - len(rest)
-        start, size = start + fresh, size - fresh
-        last = not size or not fresh
+    """Cut what ``read`` gives; what is too near to a window's end begins the next one."""
+    last = False
+    while not last and (window := read(start, length := min(size, _WINDOW_BYTES))):
+        last = len(window) < length or length == size
         used = 0
         for chunk in cutter.cut_buf(window):
             if not last and len(window) - chunk.offset < MAX_CHUNK_BYTES:
                 break  # where this one ends depends on what comes next
             used = chunk.offset + chunk.length
             yield memoryview(window)[chunk.offset : used]
-        rest = window[used:]
+        start, size = start + used, size - used
 
 
 def _read(fd: int, offset: int, length: int) -> bytes:

@@ -1,7 +1,7 @@
 """Files of this machine as a tree: which there are, what they hold, and reading a chunk again.
 
-On the side that sends, symbolic links are followed: what the user sees is what travels. A file is
-read twice, for its digests and to send it; what changed between, the other side refuses.
+On the side that sends, symbolic links are followed: what the user sees is what travels. What is
+read a second time, to be sent, and has changed since the first, the other side refuses.
 """
 
 from __future__ import annotations
@@ -28,11 +28,15 @@ from sekisho.wire.frames import Chunk, digest_of
 _FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _WORTH_THREADS_BYTES: Final = 4 << 20
 _FORGETFUL: Final = Forgetful()
-#: Hears of a chunk, and of what gives its content.
-Found = Callable[[Chunk, Callable[[Chunk], bytes]], None]
+#: A chunk, and its bytes: of a hole, or of what is remembered, none.
+_Piece = tuple[Chunk, bytes | memoryview]
+#: Hears of a chunk, of its content, and of what gives that again.
+Found = Callable[[Chunk, bytes | memoryview, Callable[[Chunk], bytes]], None]
 
 
-def _unheard(_chunk: Chunk, _content: Callable[[Chunk], bytes], /) -> None:
+def _unheard(
+    _chunk: Chunk, _data: bytes | memoryview, _content: Callable[[Chunk], bytes], /
+) -> None:
     """Tell nobody."""
 
 
@@ -165,11 +169,11 @@ class LocalTree:
         self.sources = _sorted(sources)
         self._read = Gauge(0 if reading is unseen else _size(self.sources), reading)
         files: list[TreeFile] = []
-        for pack, chunk in mapped(_hashed_pack, packed(self._small(files))):
+        for pack, chunk, data in mapped(_hashed_pack, packed(self._small(files))):
             places = tuple(_Place(s.source, 0, s.size, s.ctime_ns) for s in pack)
             self._at.setdefault(chunk.digest, places)
             self._read.add(chunk.size)
-            found(chunk, self.content)
+            found(chunk, data, self.content)
             files += members([(s.path, s.executable, s.size) for s in pack], chunk)
         files.sort(key=lambda file: file.path.parts)
         self.tree = Tree(tuple(files))
@@ -204,33 +208,33 @@ class LocalTree:
         if not (worth and (known := self._remembered.recall(look)) and _whole(known, look)):
             return ()
         self._read.add(look.size)
-        return tuple(self._placed(known, source, look))
+        return tuple(chunk for chunk, _ in self._placed(((c, b"") for c in known), source, look))
 
     def _chunks(self, fd: int, source: Source, look: Look) -> tuple[Chunk, ...]:
         """Return the chunks of a file, read now; what changes meanwhile is refused."""
         worth = look.size >= WORTH_BYTES
         now = time.time_ns()
         hashed = _hashed(cut(fd, 0, look.size), look.size)
-        chunks = tuple(self._counted(self._placed(hashed, source, look)))
+        chunks = tuple(self._told(self._placed(hashed, source, look)))
         if Look.at(fd) != look or not _whole(chunks, look):
             raise _changed(source)
         if worth and look.settled(now):
             self._remembered.keep(look, chunks)
         return chunks
 
-    def _placed(self, chunks: Iterable[Chunk], source: Source, look: Look) -> Iterator[Chunk]:
-        """Give ``chunks`` on, knowing where in the file each of them is."""
+    def _placed(self, pieces: Iterable[_Piece], source: Source, look: Look) -> Iterator[_Piece]:
+        """Give ``pieces`` on, knowing where in the file each of them is."""
         offset = 0
-        for chunk in chunks:
+        for chunk, data in pieces:
             place = _Place(source, offset, chunk.size, look.ctime_ns)
             self._at.setdefault(chunk.digest, (place,))
             offset += chunk.size
-            yield chunk
+            yield chunk, data
 
-    def _counted(self, chunks: Iterable[Chunk]) -> Iterator[Chunk]:
-        for chunk in chunks:
+    def _told(self, pieces: Iterable[_Piece]) -> Iterator[Chunk]:
+        for chunk, data in pieces:
             self._read.add(chunk.size)
-            self._found(chunk, self.content)
+            self._found(chunk, data, self.content)
             yield chunk
 
     def read(self, chunk: Chunk) -> bytes:
@@ -271,20 +275,24 @@ def _whole_of(fd: int, source: Source, before: os.stat_result) -> bytes:
     return data
 
 
-def _hashed_pack(pack: Sequence[_Small]) -> tuple[Sequence[_Small], Chunk]:
+def _hashed_pack(pack: Sequence[_Small]) -> tuple[Sequence[_Small], Chunk, bytes]:
     data = b"".join(small.data for small in pack)
-    return pack, Chunk(digest_of(data), len(data))
+    return pack, Chunk(digest_of(data), len(data)), data
 
 
 def _whole(chunks: Sequence[Chunk], look: Look) -> bool:
     return sum(chunk.size for chunk in chunks) == look.size
 
 
-def _hashed(pieces: Iterable[memoryview | int], size: int) -> Iterator[Chunk]:
+def _hashed(pieces: Iterable[memoryview | int], size: int) -> Iterator[_Piece]:
     """Return the chunks that ``pieces`` are; of a small file without the pains of threads."""
     if size < _WORTH_THREADS_BYTES:
-        return map(as_chunk, pieces)
-    return mapped(as_chunk, pieces)
+        return map(_as_piece, pieces)
+    return mapped(_as_piece, pieces)
+
+
+def _as_piece(piece: memoryview | int) -> _Piece:
+    return as_chunk(piece), b"" if isinstance(piece, int) else piece
 
 
 def _open(source: Source) -> int:

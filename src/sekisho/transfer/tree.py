@@ -197,18 +197,47 @@ def read_tree(text: bytes, ref: TreeRef) -> Tree:
 
 def read_pieces(text: Iterable[bytes], ref: TreeRef) -> Tree:
     """Return what `read_tree` does of a list that comes in pieces; never holds all of them."""
-    whole, files, chunks = hashlib.sha256(), list[TreeFile](), dict[Chunk, Chunk]()
-    for line in _lines(text, whole.update):
-        files.append(_file(line, chunks))
-        if len(files) > MAX_FILES:
-            raise UsageError("tree.invalid", why="count")
+    whole = hashlib.sha256()
+    tree = _lately.get(ref.digest)
+    if tree is None:
+        tree = Tree(tuple(_files(_lines(text, whole.update))))
+    else:
+        for piece in text:
+            whole.update(piece)
     if whole.hexdigest() != ref.digest:
         raise IntegrityError("tree.digest")
-    tree = Tree(tuple(files))
-    if (len(files), tree.size) != (ref.files, ref.size):
+    if (len(tree.files), tree.size) != (ref.files, ref.size):
         raise UsageError("tree.invalid", why="canonical")
     vars(tree)["digest"] = ref.digest  # was seen to be that of the text, which need not be made
+    _hold(tree, sum(piece.size for piece in ref.index))
     return tree
+
+
+#: The trees met last, by digest: a site meets one several times, and each time reads its list.
+_lately: Final[dict[str, Tree]] = {}
+_MOST_LATELY: Final = 2
+#: So long may a list be that is held: it names some twenty thousand small files.
+_LATELY_BYTES: Final = 2 << 20
+
+
+def remember(tree: Tree) -> None:
+    """Have the list of ``tree``, made here, not taken apart when it is read soon."""
+    _hold(tree, len(tree.text))
+
+
+def _hold(tree: Tree, size: int) -> None:
+    if size <= _LATELY_BYTES:
+        for digest in [*_lately][: 1 - _MOST_LATELY]:
+            _lately.pop(digest, None)  # another thread may have come before us
+        _lately[tree.digest] = tree
+
+
+def _files(lines: Iterable[bytes]) -> Iterator[TreeFile]:
+    chunks: dict[Chunk, Chunk] = {}
+    for number, line in enumerate(lines):
+        if number == MAX_FILES:
+            raise UsageError("tree.invalid", why="count")
+        yield _file(line, chunks)
 
 
 def _lines(text: Iterable[bytes], seen: Callable[[bytes], None]) -> Iterator[bytes]:
