@@ -51,6 +51,7 @@ def test_few_lists_are_held_and_no_long_one() -> None:
     names = [tree(f"mesh{number}") for number in range(5)]
     for each in names:
         remember(each)
+    remember(names[-1])
     held = trees._lately.values()  # noqa: SLF001 (how much is held)
     assert all(known is each for known, each in zip(held, names[-2:], strict=True))
     long = tree("long", 30_000)

@@ -227,7 +227,8 @@ def remember(tree: Tree) -> None:
 
 def _hold(tree: Tree, size: int) -> None:
     if size <= _LATELY_BYTES:
-        for digest in [*_lately][: 1 - _MOST_LATELY]:
+        others = [digest for digest in [*_lately] if digest != tree.digest]
+        for digest in others[: 1 - _MOST_LATELY]:
             _lately.pop(digest, None)  # another thread may have come before us
         _lately[tree.digest] = tree
 
