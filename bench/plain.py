@@ -33,23 +33,39 @@ class Plain:
     def rsync(self, *sources: Path) -> float:
         """Copy each of ``sources`` to a new place over ssh, all at once."""
         begun = time.perf_counter()
+        self._copied(sources)
+        return self._cleared(time.perf_counter() - begun)
+
+    def relayed(self, source: Path) -> float:
+        """Copy ``source`` to one place over ssh, and on to another, as by a host between."""
+        begun = time.perf_counter()
+        self._copied([source])
+        self._copied([self._files / str(self.copies) / source.name])
+        return self._cleared(time.perf_counter() - begun)
+
+    @property
+    def _files(self) -> Path:
+        return self.sshd.open_place / "files"
+
+    def _copied(self, sources: Sequence[Path]) -> None:
         running = [subprocess.Popen(self._argv(source)) for source in sources]
         if any(copy.wait(_SECONDS) for copy in running):
             raise SystemExit("rsync failed")
-        took = time.perf_counter() - begun
-        shutil.rmtree(self.sshd.open_place / "files")
+
+    def _cleared(self, took: float) -> float:
+        shutil.rmtree(self._files)
         self.prepare()
         return took
 
     def _argv(self, source: Path) -> Sequence[str]:
         self.copies += 1
-        to = f"far:{self.sshd.open_place}/files/{self.copies}/"
+        to = f"far:{self._files}/{self.copies}/"
         return ("rsync", "-a", "-e", f"ssh -F {self.ssh_config}", str(source), to)
 
     def prepare(self) -> None:
         """Make the place where copies go."""
-        (self.sshd.open_place / "files").mkdir()
-        shutil.chown(self.sshd.open_place / "files", self.sshd.user)
+        self._files.mkdir()
+        shutil.chown(self._files, self.sshd.user)
 
     def curl(self, file: Path) -> float:
         """Stream ``file`` to the bare server."""

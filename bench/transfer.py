@@ -35,6 +35,13 @@ _SECONDS: Final = 3600.0
 _EDITS: Final = 100
 _AT_ONCE: Final = 4
 _GIB_MIB: Final = 1024
+#: What stands beside a cold run, and what its ratio is called.
+_TOOLS: Final = {
+    "rsync -a": "rsync",
+    "rsync -a twice": "relay",
+    "curl": "curl",
+    "base64": "base64",
+}
 _LOOKING: Final = """\
 [[command]]
 name = "{name}"
@@ -159,13 +166,14 @@ def cold(bench: Bench, kind: str, make: Callable[[Path, int], Path]) -> None:
     """Measure contents that nobody has seen, in and out."""
     into: list[Sent] = []
     out: list[Sent] = []
-    others: dict[str, list[float]] = {"rsync -a": [], "curl": [], "base64": []}
+    others: dict[str, list[float]] = {tool: [] for tool in _TOOLS}
     for _ in range(bench.times):
         note(f"{bench.mib} MiB of {kind}, in and out")
         source = bench.here.user_dir / kind
         file = make(source / "data", bench.mib)
         into.append(bench.job("take", source))
         others["rsync -a"].append(bench.plain.rsync(source))
+        others["rsync -a twice"].append(bench.plain.relayed(source))
         others["curl"].append(bench.plain.curl(file))
         others["base64"].append(bench.plain.base64(file))
         shutil.rmtree(bench.prepared, ignore_errors=True)
@@ -173,7 +181,7 @@ def cold(bench: Bench, kind: str, make: Callable[[Path, int], Path]) -> None:
         out.append(bench.job("give"))
     there, back = (median(job.total_s for job in jobs) for jobs in (into, out))
     for tool, seconds in others.items():
-        key = f"cold_{kind}_ratio_{tool.split()[0]}"
+        key = f"cold_{kind}_ratio_{_TOOLS[tool]}"
         bench.row(f"{kind}, in, beside {tool}", there, median(seconds), key)
     copy = median(others["rsync -a"])
     bench.row(f"{kind}, out, beside rsync -a", back, copy, f"cold_{kind}_out_ratio_rsync")
