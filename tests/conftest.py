@@ -32,6 +32,20 @@ settings.register_profile(
 settings.load_profile("shared")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def home_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Give all tests, and what they start, a home that is empty at first and nobody's."""
+    home = tmp_path_factory.mktemp("home")
+    sockets = Path(tempfile.mkdtemp(prefix="sk-", dir="/tmp"))  # short: the names of sockets are
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"):
+            patch.delenv(name, raising=False)
+        patch.setenv("HOME", str(home))
+        patch.setenv("XDG_RUNTIME_DIR", str(sockets))
+        yield home
+    shutil.rmtree(sockets, ignore_errors=True)  # a connection that ends just now removes its own
+
+
 @pytest.fixture(autouse=True)
 def checkout_as_found() -> Iterator[None]:
     """Fail a test during which something appears in the checkout: results belong elsewhere."""
