@@ -242,7 +242,7 @@ def test_a_cancel_for_which_there_is_no_room_is_waited_for_and_cancels(
     """Kills: a latch that is nobody's, after which a job that never started is lost."""
     _, disk = small
     host.make(JOB, b"{}")
-    disk.leave(names=1)
+    disk.leave(names=0)
     assert full(lambda: host.cancel(JOB)) == "bare.storage"
     assert word(host) == "making"
     disk.free()

@@ -181,10 +181,10 @@ def test_a_cancel_that_a_bare_site_has_no_room_for_is_no_cancel(
     """Kills: telling that it was asked for when nothing over there knows of it."""
     job = JOB[:-1] + "1"
     bare.host.make(job, b"{}")
-    bare.tear.plant("mkdir", "exit 1")
+    bare.tear.plant("ln", "exit 1")
     with pytest.raises(Unavailable, match=r"bare\.storage"):
         bare.host.cancel(job)
-    (tmp_path / "tools" / "mkdir").unlink()
+    (tmp_path / "tools" / "ln").unlink()
     assert bare.host.look({job: ""}, 0)[1][job].word == "making"
     bare.host.cancel(job)
     assert bare.host.look({job: ""}, 0)[1][job].word == "cancelled"

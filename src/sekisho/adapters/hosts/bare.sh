@@ -8,14 +8,15 @@
 #      control/  latch, exit record and printed text of wrapper.sh; `cancel` when asked to;
 #                `roomless` when the last start found no room, until somebody was told
 #      work/     the program's directory; below `.sekisho-coming`, until the start, an input while it comes
-# 2. `control/latch` is made once: by the wrapper, which then starts the program, or by `cancel`,
-#    and then nothing ever starts. Absence proves nothing.
+# 2. `control/latch` is made once: by the wrapper, a directory, which then starts the program, or by
+#    `cancel`, a link to nothing, and then nothing ever starts. Absence proves nothing.
 # 3. A process is the job's when its first environment says so (CALC_DIR). There is no subreaper
 #    here: one that wiped its own environment and left the process group is not found.
 # 4. No text of a user is interpreted: it is only ever an argument or a file's content.
 # 5. A file system that is not mounted takes a job's directory away, not the job: `away`, not `absent`.
 #    ID may be ID@NUMBER: the base's directory had that number (its inode) when the job was made.
 # 6. An answer of more than a word ends with `end`: what was killed over there may have said less.
+#    Nor is the silence of a tool that a signal has ended an answer: it is asked again.
 umask 077
 verb=$1
 base=$2
@@ -47,11 +48,15 @@ enter() { # $1: ID@NUMBER. Be in the job's directory, if it is ours
 }
 
 marked() { # the processes of the job that are alive
-    grep -lszxF "CALC_DIR=$work" /proc/[0-9]*/environ | while IFS=/ read -r _ _ pid _; do
+    found=$(grep -lszxF "CALC_DIR=$work" /proc/[0-9]*/environ)
+    [ "$?" -lt 128 ] || return 1
+    for pid in $found; do
+        pid=${pid#/proc/} pid=${pid%/environ}
         read -r stat <"/proc/$pid/stat" || continue
         set -- ${stat##*) }
         [ "$1" != Z ] && printf '%s\n' "$pid"
     done 2>/dev/null
+    return 0
 }
 
 wrapper_alive() { # 0: yes, or on another host of this name, where it cannot be seen
@@ -69,9 +74,11 @@ kill_all() { # $1: signal. The wrapper and its group leader stay, to write the r
     read -r _ _ wrapper _ <control/latch/start 2>/dev/null
     read -r stat <"/proc/$wrapper/stat" 2>/dev/null
     set -- "$1" ${stat##*) }
-    for pid in $(marked); do
+    pids=$(marked) || return 1
+    for pid in $pids; do
         case $pid in "${wrapper:-none}" | "${4:-none}") ;; *) kill -s "$1" "$pid" 2>/dev/null ;; esac
     done
+    return 0
 }
 
 alone() { # run the rest in a session of its own that outlives the line
@@ -85,7 +92,8 @@ alone() { # run the rest in a session of its own that outlives the line
 }
 
 mark_inputs() { # a file of the program is told from an input: it is newer than `inputs`
-    [ -n "$(find work -prune ! -empty)" ] || return 0
+    found=$(find work -prune ! -empty) || exit 1
+    [ -n "$found" ] || return 0
     true >inputs || fail storage
     round=0
     while # until the file system's clock has moved on
@@ -133,10 +141,10 @@ recorded() { # the exit record, into $words; a power cut may have kept its name,
 state() { # one word, and the exit record's when there is one
     if recorded; then
         printf 'exit %s' "$words"
+    elif [ -h control/latch ]; then
+        printf cancelled
     elif [ -d control/latch ]; then
-        if [ -e control/latch/cancelled ]; then
-            printf cancelled
-        elif [ ! -e control/latch/start ]; then
+        if [ ! -e control/latch/start ]; then
             # between two acts of the wrapper; after two minutes it will not do the second
             [ -n "$(find control/latch -prune -mmin +2)" ] && printf gone || printf starting
         elif wrapper_alive; then
@@ -224,7 +232,7 @@ start) # TOKEN WRAPPER ARGV...
         true >ready || fail storage
         sync ready 2>/dev/null || sync
     fi
-    if [ ! -d control/latch ] && [ ! -e control/exit ]; then
+    if [ ! -d control/latch ] && [ ! -h control/latch ] && [ ! -e control/exit ]; then
         [ ! -e control/roomless ] || { rm -f control/roomless && fail storage; } # tell, then try again
         launch "$@"
     fi
@@ -266,11 +274,12 @@ look) # ID... are in pairs: an id, and the word that was seen last; $2 seconds t
     ;;
 cancel)
     enter "$3"
-    if mkdir control/latch 2>/dev/null; then
-        { true >control/latch/cancelled; } 2>/dev/null || { rmdir control/latch && fail storage; }
+    [ -e control/latch ] || ln -s cancelled control/latch 2>/dev/null # the first one stays
+    if [ -h control/latch ]; then
+        sync control 2>/dev/null || sync
     else
         [ -d control/latch ] && { true >control/cancel; } 2>/dev/null || fail storage
-        kill_all TERM
+        kill_all TERM || exit 1
         alone sh -c "$4" sekisho finish "$base" "$id"
     fi
     printf 'asked\n'
@@ -288,8 +297,15 @@ finish) # some seconds after `cancel`: no more asking
 left) # what the program left: its files as "SIZE BLOCKS NAME" and NUL, after a line that says where
     enter "$3"
     [ -f control/exit ] || fail running
-    [ -e control/swept ] || { kill_all KILL && true >control/swept; }
-    printf 'log %s\n' "$(wc -c <control/stdout 2>/dev/null || printf 0)"
+    if [ ! -e control/swept ]; then
+        kill_all KILL || exit 1
+        true >control/swept
+    fi
+    log=$(wc -c <control/stdout 2>/dev/null) || {
+        [ "$?" -lt 128 ] || exit 1
+        log=0
+    }
+    printf 'log %s\n' "$log"
     listed || { # the program has closed a folder
         find work -type d ! -perm -0700 -exec chmod u+rwx {} \;
         printf 'again\0'
@@ -301,7 +317,11 @@ tail) # the last bytes of what it printed
     enter "$3"
     tail -c "$4" control/stdout 2>/dev/null
     ;;
-clean) # $3: days. Ended jobs of ours that nobody will ask for any more; never what may still run
+clean) # $3: days. Ended jobs of ours that nobody will ask for any more; never what may still run.
+    #   Each is gone at once: half of one is no result, and without its latch it would start again
+    gone=$base/.sekisho-old-$(id -u)
+    mkdir -m 0700 -- "$gone" 2>/dev/null
+    { [ -d "$gone" ] && [ ! -h "$gone" ] && [ -O "$gone" ]; } || fail foreign
     for dir in "$base"/job_*; do
         [ -d "$dir" ] && [ ! -h "$dir" ] && [ -O "$dir" ] || continue
         if [ -f "$dir/control/exit" ]; then
@@ -311,8 +331,9 @@ clean) # $3: days. Ended jobs of ours that nobody will ask for any more; never w
         else
             old=$(find "$dir" -prune -mtime "+$3")
         fi
-        [ -n "$old" ] && rm -rf -- "$dir"
+        [ -n "$old" ] && mv -- "$dir" "$gone/"
     done
+    rm -rf -- "$gone"
     printf 'cleaned\n'
     ;;
 esac
