@@ -205,6 +205,19 @@ def test_a_site_out_of_room_stores_nothing(world: World) -> None:
         world.desk.chunks.store(job, [Frame(a_chunk("here")[0].digest, b"here")])
 
 
+def test_the_room_that_is_to_stay_is_looked_for_below_what_comes() -> None:
+    """Kills: the last chunk, of whatever length, that takes what was to stay free."""
+    world = World(blobs=MemoryBlobs(capacity=14))
+    world.policy.value = Policy(free_floor_bytes=10)
+    job = world.draft("four")
+    frames = [Frame(a_chunk("four")[0].digest, b"four")]
+    world.policy.value = Policy(free_floor_bytes=7)
+    with pytest.raises(StorageFull):
+        world.desk.chunks.store(job, frames)
+    world.policy.value = Policy(free_floor_bytes=6)
+    world.desk.chunks.store(job, frames)
+
+
 def test_a_chunk_without_bytes_is_no_chunk(world: World) -> None:
     job = world.draft()
     with pytest.raises(UsageError):

@@ -101,13 +101,28 @@ def test_chunks_are_collected_when_no_job_needs_them_and_they_are_old(world: Wor
     dropped = world.draft("dropped")
     world.desk.submissions.cancel("alice", dropped.id)
     world.store.retention.purge(dropped.id)
+    world.clock.move(DAY - SECOND)
     assert world.desk.reaper.collect() == 0
-    world.clock.move(DAY + SECOND)
+    world.clock.move(2 * SECOND)
     assert world.desk.reaper.collect() == 1
     digests = [a_chunk(text)[0].digest for text in ("kept", "dropped")]
     assert world.blobs.missing("one/alice", digests) == digests[1:]
     assert world.blobs.read("one/alice", digests[0]).payload == b"kept"
     assert world.desk.chunks.fetch(kept, digests[:1])[0] == FRAME_HEAD_BYTES + 4
+
+
+def test_chunks_are_collected_again_and_again(world: World) -> None:
+    """Kills: a broker that collects when it starts, and fills its disk from then on."""
+    world = World(clock=world.clock, blobs=MemoryBlobs(now=world.clock.now))
+    world.desk.reaper.tick()
+    for text in ("one", "two"):
+        job = world.draft(text)
+        world.desk.submissions.cancel("alice", job.id)
+        world.store.retention.purge(job.id)
+        world.clock.move(DAY + SECOND)
+        world.desk.reaper.tick()
+        digest = a_chunk(text)[0].digest
+        assert world.blobs.missing("one/alice", [digest]) == [digest]
 
 
 class BrokenListing(MemoryBlobs):

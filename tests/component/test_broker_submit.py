@@ -104,6 +104,22 @@ def test_the_number_of_live_jobs_is_bounded(world: World, kind: str) -> None:
     assert world.submit().state is JobState.QUEUED
 
 
+@pytest.mark.parametrize("kind", ["site", "submitter"])
+def test_whoever_holds_more_bytes_than_allowed_by_now_submits_nothing_new(
+    world: World, kind: str
+) -> None:
+    world.draft("12345")
+    for allowed in (5, 4):
+        quota = Quota(live_jobs=10, stored_bytes=allowed)
+        world.policy.value = replace(world.policy.value, **{kind: quota})  # type: ignore[arg-type]
+        if allowed == 5:
+            world.submit()
+            continue
+        with pytest.raises(QuotaExceeded) as caught:
+            world.submit()
+        assert (caught.value.code, caught.value.params["kind"]) == ("quota.bytes", kind)
+
+
 def test_the_wait_for_an_agent_is_the_users_choice_within_the_operators_bound(
     world: World,
 ) -> None:

@@ -9,8 +9,9 @@ from datetime import timedelta
 
 import pytest
 
+from sekisho.broker.holding import Holding
 from sekisho.broker.ports import EVERYONE, JobFilter, Store, Usage
-from sekisho.domain.errors import IntegrityError, InvalidTransition, NotFound
+from sekisho.domain.errors import IntegrityError, InvalidTransition, NotFound, QuotaExceeded
 from sekisho.domain.job import (
     Accepted,
     Attention,
@@ -102,6 +103,31 @@ def test_threads_that_declare_at_once_count_each_chunk_once(store: Store) -> Non
     with ThreadPoolExecutor(8) as threads:
         held = list(threads.map(store.ledger.declare, [job.id] * 40, parts))
     assert max(held) == sum(range(1, 60)) == store.ledger.usage().stored_bytes
+
+
+@pytest.mark.parametrize("kind", ["site", "submitter"])
+def test_of_many_who_declare_at_once_no_more_are_let_in_than_may_be(
+    store: Store, kind: str
+) -> None:
+    """Kills: a quota that is looked at before, and passed by all who looked at the same time."""
+    other = {"site": "submitter", "submitter": "site"}[kind]
+    jobs = [store.jobs.add(a_job(**{other: f"other{n % 4}"})) for n in range(16)]
+
+    def at_most_30(holding: Holding) -> None:
+        if getattr(holding, kind) > 30:
+            raise QuotaExceeded("quota.bytes")
+
+    def declared(job: Job) -> bool:
+        try:
+            store.ledger.declare(job.id, chunks(10), at_most_30)
+        except QuotaExceeded:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(declared, jobs)) == 3
+    assert store.ledger.usage().stored_bytes == 30
+    assert sum(len(store.ledger.declared(job.id)) for job in jobs) == 3
 
 
 def test_a_digest_has_one_size(store: Store) -> None:

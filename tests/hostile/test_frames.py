@@ -14,13 +14,15 @@ from sekisho.domain.errors import IntegrityError, SekishoError, TooLarge, UsageE
 from sekisho.domain.limits import MAX_CHUNK_BYTES, MIB
 from sekisho.transfer.tree import read_tree
 from sekisho.wire.envelope import TreeRef
-from sekisho.wire.frames import Frame, FrameReader, digest_of, frame, packed
+from sekisho.wire.frames import PACKED_MAGIC, Frame, FrameReader, digest_of, frame, packed
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
+#: Kinds of blocks in a frame of zstd: bytes as they are, one byte many times.
+RAW, RLE = 0, 1
 TEXT = b"node 1.0 2.0 3.0\n" * 20_000
 
 
@@ -28,6 +30,22 @@ def test_text_travels_packed_and_noise_as_it_is() -> None:
     noise = os.urandom(300_000)
     assert len(packed(digest_of(TEXT), TEXT)) < len(TEXT) // 10
     assert bytes(packed(digest_of(noise), noise)) == frame(digest_of(noise), noise)
+
+
+def test_a_sample_from_the_middle_decides_whether_packing_is_tried() -> None:
+    """Kills: all of a database packed for the zeros that it begins with."""
+    noise, zeros = os.urandom(100_000), bytes(50_000)
+    for data, tried in ((zeros + noise + zeros, False), (noise + zeros + noise, True)):
+        assert len(zstd.compress(data)) < 0.9 * len(data)  # the control: it would have paid
+        assert packed(digest_of(data), data).packed is tried
+
+
+def test_what_packing_hardly_makes_shorter_travels_as_it_is() -> None:
+    """Kills: a receiver that unpacks for the sake of a few bytes."""
+    for zeros, pays in ((50, False), (500, True)):
+        data = os.urandom(1000) + bytes(zeros)
+        assert len(zstd.compress(data)) < len(data)
+        assert packed(digest_of(data), data).packed is pays
 
 
 @given(st.binary(min_size=1, max_size=5000), st.integers(1, 100), st.integers(1, 999))
@@ -89,6 +107,41 @@ def test_a_payload_that_is_not_exactly_the_content_is_refused(payload: bytes) ->
         Frame(digest_of(TEXT), payload, packed=True).opened()
     with pytest.raises(IntegrityError):
         Frame(digest_of(bytes(100_000)), payload, packed=True).opened()
+
+
+def blocks(*made: bytes, states: int) -> bytes:
+    """Return a frame of zstd, by hand: it states a length of content, and has these blocks."""
+    head = bytes([0x80, 10 << 3]) + states.to_bytes(4, "little")
+    return PACKED_MAGIC + head + b"".join(made)
+
+
+def block(kind: int, size: int, data: bytes, *, last: bool = True) -> bytes:
+    return (size << 3 | kind << 1 | last).to_bytes(3, "little") + data
+
+
+def test_content_longer_than_was_stated_is_not_unpacked() -> None:
+    """Kills: four bytes that become 128 KiB, again and again."""
+    many = [block(RLE, 128 << 10, b"x", last=False)] * 500
+    bomb = Frame("0" * 64, blocks(*many, block(RLE, 1, b"x"), states=1000), packed=True)
+    tracemalloc.start()
+    try:
+        with pytest.raises(IntegrityError):
+            bomb.opened()
+        assert tracemalloc.get_traced_memory()[1] < MIB
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_frame_whose_end_is_missing_is_refused_though_its_content_is_there() -> None:
+    text = b"nodes and elements"
+    for last in (True, False):
+        payload = blocks(block(RAW, len(text), text, last=last), states=len(text))
+        found = Frame(digest_of(text), payload, packed=True)
+        if last:
+            assert found.opened()[1] == text  # the control: made by hand, and right
+            continue
+        with pytest.raises(IntegrityError):
+            found.opened()
 
 
 @given(st.binary(max_size=300))

@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sekisho.domain.limits import MAX_CHUNK_BYTES, MIB
-from sekisho.transfer.cut import LEAST_BYTES, cut
+from sekisho.transfer.cut import LARGE_FILE_BYTES, LEAST_BYTES, as_chunk, cut, cut_solid
+from sekisho.wire.frames import Chunk
 
 _KNOWN = "6f652188391a2380ea4464e948c25d1b6f0f5720302b6602a80a3c06b721d951"
 Sizes = st.integers(0, 6 * MIB)
@@ -62,6 +63,25 @@ def test_what_is_inserted_changes_only_what_it_touches(length: int, at: int) -> 
 def test_a_file_that_ends_early_gives_what_there_is() -> None:
     data = content(MIB)
     assert b"".join(in_file(data, lambda fd: [bytes(p) for p in cut(fd, 0, 9 * MIB)])) == data
+
+
+def test_a_large_file_has_fewer_and_longer_chunks() -> None:
+    """Kills: one size for all: of what a broker keeps of a large file, twice as many files."""
+    data = content(8 * MIB)
+    found = {}
+    for size in (LARGE_FILE_BYTES - 1, LARGE_FILE_BYTES):
+        cut = cut_solid(size, lambda offset, length: data[offset : offset + length])
+        found[size] = [len(piece) for piece in cut]
+        assert sum(found[size]) == len(data)
+    usual, large = found.values()
+    assert min(usual[:-1]) < 256 << 10 <= min(large[:-1])
+    assert len(large) < 0.7 * len(usual)
+
+
+def test_the_longest_chunk_of_zeros_is_a_hole() -> None:
+    """Kills: zeros that travel as often as somebody has written them out."""
+    assert as_chunk(memoryview(bytes(MAX_CHUNK_BYTES))) == Chunk("", MAX_CHUNK_BYTES)
+    assert not as_chunk(memoryview(bytes(MAX_CHUNK_BYTES - 1))).hole
 
 
 def test_boundaries_are_those_of_every_earlier_version() -> None:

@@ -12,10 +12,10 @@ import pytest
 
 from sekisho.adapters.chunks_memory import MemoryChunks
 from sekisho.domain.errors import IntegrityError, UsageError
-from sekisho.domain.limits import MAX_CHUNK_BYTES
+from sekisho.domain.limits import MAX_CHUNK_BYTES, MIB
 from sekisho.transfer.remembered import Look
 from sekisho.transfer.send import send_tree
-from sekisho.transfer.source import LocalTree, scan
+from sekisho.transfer.source import LocalTree, _whole_of, scan
 from sekisho.wire.frames import Chunk
 
 
@@ -70,6 +70,33 @@ def test_a_file_changed_after_its_digest_was_taken_is_not_sent(tmp_path: Path) -
     with pytest.raises(IntegrityError, match=r"input\.changed"):
         send_tree(local.tree, local.read, port)
     assert local.tree.chunks()[0].digest not in port.held
+
+
+@pytest.mark.parametrize("size", [300_000, 5 * MIB])
+def test_a_file_that_changes_while_it_is_read_is_not_listed(tmp_path: Path, size: int) -> None:
+    """Kills: a list of half the old and half the new content, which nobody has ever had."""
+    file = tmp_path / "file"
+    file.write_bytes(os.urandom(size))
+    os.utime(file, ns=(1, 1))
+
+    def change(_chunk: Chunk, _content: object) -> None:
+        file.write_bytes(os.urandom(size))
+
+    with pytest.raises(IntegrityError) as caught:
+        LocalTree(scan([("file", file)]), found=change)
+    assert (caught.value.code, caught.value.params["input"]) == ("input.changed", "file")
+
+
+def test_a_small_file_that_changed_since_it_was_opened_is_not_listed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"before")
+    (source,) = scan([("file", tmp_path / "file")])
+    with (tmp_path / "file").open("r+b") as file:
+        before = os.fstat(file.fileno())
+        assert _whole_of(file.fileno(), source, before) == b"before"
+        os.utime(file.fileno(), ns=(1, 1))
+        (tmp_path / "file").write_bytes(b"behind")
+        with pytest.raises(IntegrityError, match=r"input\.changed"):
+            _whole_of(file.fileno(), source, before)
 
 
 def test_a_file_that_shrank_is_not_sent(tmp_path: Path) -> None:

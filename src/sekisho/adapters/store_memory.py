@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from sekisho.broker.holding import Allow, Holding, anything
 from sekisho.broker.ports import (
     BlobStore,
     JobFilter,
@@ -138,16 +139,23 @@ class MemoryLedger:
     def __init__(self, state: _State) -> None:
         self._state = state
 
-    def declare(self, job_id: str, chunks: Sequence[Chunk]) -> int:
+    def declare(self, job_id: str, chunks: Sequence[Chunk], allow: Allow = anything) -> int:
         with self._state.lock:
-            if job_id not in self._state.jobs:
+            job = self._state.jobs.get(job_id)
+            if job is None:
                 raise NotFound("job.not_found", job=job_id)
-            pins = dict(self._state.pins.get(job_id, {}))
+            before = self._state.pins.get(job_id, {})
+            pins = dict(before)
             for chunk in chunks:
                 if pins.setdefault(chunk.digest, chunk.size) != chunk.size:
                     raise IntegrityError("chunk.size", digest=chunk.digest)
+            held, new = sum(pins.values()), sum(pins.values()) - sum(before.values())
+            if pins != before:
+                site = self.usage(site=job.site).stored_bytes + new
+                submitter = self.usage(submitter=job.submitter).stored_bytes + new
+                allow(Holding(job=held, site=site, submitter=submitter))
             self._state.pins[job_id] = pins
-            return sum(pins.values())
+            return held
 
     def needs(self, job_id: str, digests: Sequence[str]) -> bool:
         with self._state.lock:

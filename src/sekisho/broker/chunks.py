@@ -1,7 +1,7 @@
 """The chunks of a job: declared first, then stored, then fetched, by either side.
 
 Rule 1: only declared chunks are stored, and only those of the caller's own job are given out.
-Rule 2: what a declaration would hold is checked against every quota before it is written.
+Rule 2: what a declaration would hold is checked against every quota in the step that writes it.
 Rule 3: a site speaks of a job under the epoch that it holds; a stale one learns nothing.
 """
 
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from sekisho.broker.arriving import Arriving, arrival_topic
+from sekisho.broker.holding import Holding
 from sekisho.broker.jobs import HELD, WAITING, Jobs, site_topic
-from sekisho.broker.policy import CurrentPolicy, Quota
-from sekisho.broker.ports import BlobStore, JobLedger, Tenant, Usage, space_of
+from sekisho.broker.policy import CurrentPolicy, Policy
+from sekisho.broker.ports import BlobStore, JobLedger, Tenant, space_of
 from sekisho.domain.clock import Clock
 from sekisho.domain.errors import (
     IntegrityError,
@@ -61,7 +63,7 @@ class Chunks:
         known = set(self.ledger.declared(job.id, digests))
         if new := [chunk for chunk in dict.fromkeys(chunks) if chunk not in known]:
             self._may_declare(claim, job, new)
-            self.ledger.declare(job.id, new)
+            self.ledger.declare(job.id, new, partial(_allowed, self.policy.value, job))
         missing = self.blobs.missing(_space(job), digests)
         if claim.tenant.submitter is not None and missing:
             self._announce(job, chunks, set(missing))
@@ -150,24 +152,21 @@ class Chunks:
             raise InvalidTransition(job=job.id, state=job.state.value, event="Declared")
         if any(chunk.size < 1 for chunk in chunks):
             raise UsageError("message.invalid", why="size")
-        new = sum(chunk.size for chunk in chunks)
-        policy = self.policy.value
-        held = self.ledger.declare(job.id, [])
-        if held + new > policy.job_bytes:
-            raise QuotaExceeded("quota.bytes", kind="job", name=job.id, limit=policy.job_bytes)
-        _room("site", policy.site, self.ledger.usage(site=job.site), new, job.site)
-        usage = self.ledger.usage(submitter=job.submitter)
-        _room("submitter", policy.submitter, usage, new, job.submitter)
-        self._room(new)
+        self._room(sum(chunk.size for chunk in chunks))
 
     def _room(self, size: int) -> None:
         if self.blobs.free_bytes() - size < self.policy.value.free_floor_bytes:
             raise StorageFull
 
 
-def _room(kind: str, quota: Quota, usage: Usage, new: int, name: str) -> None:
-    if usage.stored_bytes + new > quota.stored_bytes:
-        raise QuotaExceeded("quota.bytes", kind=kind, name=name, limit=quota.stored_bytes)
+def _allowed(policy: Policy, job: Job, holding: Holding) -> None:
+    for kind, name, held, limit in (
+        ("job", job.id, holding.job, policy.job_bytes),
+        ("site", job.site, holding.site, policy.site.stored_bytes),
+        ("submitter", job.submitter, holding.submitter, policy.submitter.stored_bytes),
+    ):
+        if held > limit:
+            raise QuotaExceeded("quota.bytes", kind=kind, name=name, limit=limit)
 
 
 def _space(job: Job) -> str:

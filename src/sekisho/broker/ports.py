@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from sekisho.broker.holding import Allow, anything
 from sekisho.domain.access import Principal, Role
 from sekisho.domain.job import Job, JobState
 from sekisho.wire.frames import Chunk, Frame
@@ -147,11 +148,12 @@ class JobStore(Protocol):
 class JobLedger(Protocol):
     """What jobs hold and have been through; the other half of the job tables."""
 
-    def declare(self, job_id: str, chunks: Sequence[Chunk]) -> int:
+    def declare(self, job_id: str, chunks: Sequence[Chunk], allow: Allow = anything) -> int:
         """Pin ``chunks`` for the job, and return the bytes that it now holds. Idempotent.
 
         Ask `BlobStore.missing` only afterwards: a pinned chunk that is there stays. Raise NotFound
-        without such a job, IntegrityError when a digest was declared with another size.
+        without such a job, IntegrityError when a digest was declared with another size, and what
+        ``allow`` raises, which hears of everything that was declared before, at whatever moment.
         """
         ...
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sekisho.adapters.sql.engine import AnyRow, Database
 from sekisho.adapters.sql.jobs import holding
 from sekisho.adapters.sql.tables import history, holdings, jobs, pins
+from sekisho.broker.holding import Allow, Holding, anything
 from sekisho.broker.ports import Usage, space_of
 from sekisho.domain.errors import IntegrityError, NotFound
 from sekisho.domain.job import JobState
@@ -50,7 +51,7 @@ class SqlLedger:
         self._database = database
         self._hold = holding(database)
 
-    def declare(self, job_id: str, chunks: Sequence[Chunk]) -> int:
+    def declare(self, job_id: str, chunks: Sequence[Chunk], allow: Allow = anything) -> int:
         def work(tx: sa.Connection) -> int:
             job = tx.execute(_HOLDER, {"id": job_id}).first()
             if job is None:
@@ -61,9 +62,11 @@ class SqlLedger:
             new = _sizes([*pinned, *chunks])
             for chunk in pinned:
                 del new[chunk.digest]
+            held = int(job.stored_bytes) + sum(new.values())
             if new:
                 self._pin(tx, job_id, job, new)
-            return int(job.stored_bytes) + sum(new.values())
+                allow(self._holding(tx, job, held))
+            return held
 
         return self._database.write(work)
 
@@ -78,12 +81,17 @@ class SqlLedger:
                 found = _pinned(tx, job_id, list(set(among)))
         return sorted(found)
 
+    def _holding(self, tx: sa.Connection, job: AnyRow, held: int) -> Holding:
+        """Return what is held now; nobody else of the site or the submitter changes it with us."""
+        for name in (f"{job.site}/", f"/{job.submitter}"):  # no space is called so
+            self._database.hold_space(tx, name, alone=True)
+        site = _used(tx, site=job.site).stored_bytes
+        submitter = _used(tx, submitter=job.submitter).stored_bytes
+        return Holding(job=held, site=site, submitter=submitter)
+
     def usage(self, *, site: str | None = None, submitter: str | None = None) -> Usage:
-        statement = _usage(site=site is not None, submitter=submitter is not None)
         with self._database.reading() as tx:
-            names = {"site": site, "submitter": submitter}
-            live_jobs, stored_bytes = tx.execute(statement, names).one()
-        return Usage(live_jobs=int(live_jobs or 0), stored_bytes=int(stored_bytes or 0))
+            return _used(tx, site=site, submitter=submitter)
 
     def counts(self) -> dict[tuple[str, JobState], int]:
         with self._database.reading() as tx:
@@ -100,6 +108,12 @@ class SqlLedger:
         tx.execute(_STORED, {"job": job_id, "bytes": job.stored_bytes + more})
         held = {"site": job.site, "submitter": job.submitter, "live_jobs": 0, "stored_bytes": more}
         tx.execute(self._hold, held)
+
+
+def _used(tx: sa.Connection, *, site: str | None = None, submitter: str | None = None) -> Usage:
+    statement = _usage(site=site is not None, submitter=submitter is not None)
+    live_jobs, stored_bytes = tx.execute(statement, {"site": site, "submitter": submitter}).one()
+    return Usage(live_jobs=int(live_jobs or 0), stored_bytes=int(stored_bytes or 0))
 
 
 @lru_cache
