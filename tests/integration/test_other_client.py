@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -147,3 +148,51 @@ def test_what_we_send_another_client_reads(line: Line, tmp_path: Path) -> None:
         data = data[offset : offset + size]
         assert (data, executable, len(data)) == (FILES[name], False, size)
     assert len(rows) == len(FILES)
+
+
+class Page:
+    """The calls of a draft as the page tells them."""
+
+    def __init__(self, http: httpx2.Client) -> None:
+        self.http = http
+        letters = "0123456789abcdefghjkmnpqrstvwxyz"
+        self.id = "job_0" + "".join(letters[byte % 32] for byte in os.urandom(25))
+
+    def said(self, path: str, **body: object) -> tuple[int, str]:
+        """Return the status, with the job's state or the code of the error."""
+        answer = self.http.post(path, json=body) if body else self.http.post(path)
+        told = answer.json()
+        return answer.status_code, told["state"] if answer.is_success else told["code"]
+
+    def open(self, site: str = "one") -> tuple[int, str]:
+        return self.said("v1/drafts", id=self.id, site=site)
+
+    def describe(self, request: object) -> tuple[int, str]:
+        sealed = base64.b64encode(json.dumps(request).encode()).decode()
+        return self.said("v1/jobs", id=self.id, site="one", request=sealed, has_inputs=True)
+
+    def start(self) -> tuple[int, str]:
+        return self.said(f"v1/jobs/{self.id}/start")
+
+
+def test_another_client_sends_inputs_before_it_says_what_they_are_for(line: Line) -> None:
+    """Kills: a page from which nobody could write what our own client does."""
+    page = Page(line.theirs)
+    other = OtherClient(line.theirs, f"v1/jobs/{page.id}/chunks")
+    assert page.open("two") == (404, "site.not_found")
+    assert [page.open(), page.open()] == [(201, "draft"), (200, "draft")]
+    other.send([FILES["a.txt"], FILES["dir/n"]])
+    assert page.start() == (409, "job.not_described")
+    text = a_list(FILES, step=960 << 10)
+    digest, size = hashlib.sha256(text).hexdigest(), sum(map(len, FILES.values()))
+    named = {"digest": digest, "files": len(FILES), "size": size, "index": [[digest, len(text)]]}
+    request = {"type": "request/1", "command": "solve", "inputs": named}
+    assert [page.describe(request), page.describe(request)] == [(200, "draft")] * 2
+    assert page.describe({**request, "command": "other"}) == (409, "job.different_request")
+    late = hashlib.sha256(text).digest() + struct.pack(">I", len(text))
+    assert other.post("POST", "/missing", late) == hashlib.sha256(text).digest()
+    assert page.start() == (409, "job.inputs_missing")
+    step = 960 << 10
+    other.send([text, *(d[n : n + step] for d in FILES.values() for n in range(0, len(d), step))])
+    assert [page.start(), page.start()] == [(200, "queued")] * 2
+    assert page.describe(request) == (200, "queued")

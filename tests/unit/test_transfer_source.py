@@ -79,7 +79,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_listed(tmp_path: Path, size
     file.write_bytes(os.urandom(size))
     os.utime(file, ns=(1, 1))
 
-    def change(_chunk: Chunk, _content: object) -> None:
+    def change(*_: object) -> None:
         file.write_bytes(os.urandom(size))
 
     with pytest.raises(IntegrityError) as caught:
