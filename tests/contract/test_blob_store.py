@@ -153,6 +153,18 @@ def test_damage_is_never_read_and_is_healed_by_putting_again(root: Path, damage:
     assert blobs.read(SPACE, digest).payload == b"a chunk"
 
 
+def test_who_set_a_chunk_aside_that_was_mended_meanwhile_puts_it_back(root: Path) -> None:
+    """Kills: a sound chunk, which somebody was told is there, taken away as damage."""
+    blobs = BlobDirectory(root)
+    digest = put(blobs)
+    blobs._set_aside(file_of(root, digest))  # noqa: SLF001 - as after a look at what it was before
+    assert blobs.missing(SPACE, [digest]) == []
+    assert blobs.read(SPACE, digest).payload == b"a chunk"
+    file_of(root, digest).write_bytes(b"damage")
+    blobs._set_aside(file_of(root, digest))  # noqa: SLF001 - the control
+    assert blobs.missing(SPACE, [digest]) == [digest]
+
+
 NUMBERS = b"1.000000e+00, 2.500000e-01\n" * 2000
 
 
