@@ -23,6 +23,7 @@ from statistics import median
 from typing import Any, Final
 
 from bench.contents import change_places, insert_lines, random_file, small_files, text_file
+from bench.disk import on_disk, to_be_had
 from bench.large import large
 from bench.plain import Plain, plain
 from bench.process import Server, end_as_interrupted
@@ -218,6 +219,24 @@ def again(bench: Bench) -> None:
     _changed(bench, source, size, "inserted")
 
 
+def cloned(bench: Bench) -> None:
+    """Measure the same again where the site's disk clones files; the agent is another one then."""
+    if not to_be_had():
+        note("no disk that clones: that takes root, and mkfs.xfs")
+        return
+    note("the same again, cloned")
+    bench.agent.stop()
+    size = 4 * bench.mib * _MIB + (1 << 30)
+    within = on_disk(bench.here.root / "disk", size, bench.here.site_dir / "work")
+    bench.agent = bench.here.restart_agent(*within)
+    source = bench.here.user_dir / "cloned"
+    random_file(source / "data", bench.mib)
+    first = bench.job("take", source).total_s
+    bench.job("take", source)
+    jobs = [bench.job("take", source) for _ in range(bench.times)]
+    _repeated(bench, first, jobs, "the same again, cloned", "repeated_cloned")
+
+
 def _repeated(bench: Bench, first: float, jobs: Sequence[Sent], name: str, key: str) -> None:
     """Tell of ``jobs`` with the same input as one that took ``first`` seconds."""
     took = median(job.total_s for job in jobs)
@@ -312,6 +331,7 @@ def everything(bench: Bench) -> None:
     peaks(bench)
     at_once(bench)
     peaks(bench, "_at_once")
+    cloned(bench)
 
 
 def main() -> int:

@@ -171,10 +171,13 @@ class World:
         self.run(self.site_dir, "site", "join", "--dir", ".", "--invitation-file", "invitation")
         return self.restart_agent()
 
-    def restart_agent(self, **settings: str) -> Server:
-        """Start the agent of a site that has joined, with ``settings`` of its environment."""
+    def restart_agent(self, *before: str, **settings: str) -> Server:
+        """Start the agent of a site that has joined, with ``settings`` of its environment.
+
+        It is started as an argument of ``before``.
+        """
         given = (f"SEKISHO_{name.upper()}={value}" for name, value in settings.items())
-        argv = ("env", *given, *_ORDINARY, "sekisho", "agent", "--dir", ".")
+        argv = (*before, "env", *given, *_ORDINARY, "sekisho", "agent", "--dir", ".")
         server = self.start(self.site_dir, argv, "agent")
         server.wait_until(lambda: self.polling() > 0, _READY_SECONDS)
         return server

@@ -140,6 +140,8 @@ class Watched:
 
     def __getattr__(self, method: str) -> Any:
         real, label = getattr(self._port, method), f"{self._name}.{method}"
+        if not callable(real):  # a property
+            return real
 
         def call(*given: Any, **named: Any) -> Any:
             number = self._effects.before(label)

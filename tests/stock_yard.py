@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sekisho.adapters.stock_linked import LinkedStock
+from sekisho.adapters.stock_directory import DirectoryStock
 from sekisho.site.workplace import Place
 from sekisho.transfer.source import LocalTree, scan
 from sekisho.transfer.tree import Tree
@@ -48,7 +48,7 @@ class Yard:
         self.start()
 
     def start(self) -> None:
-        self.stock = LinkedStock(
+        self.stock = DirectoryStock(
             self.home / "base",
             self.max_bytes,
             grown=self.told.append,
@@ -67,17 +67,25 @@ class Yard:
         self.jobs += 1
         return a_place(self.home / "base", self.jobs)
 
-    def job(self, data: bytes, submitter: str = "alice", *, executable: bool = False) -> Job:
+    def job(
+        self,
+        data: bytes,
+        submitter: str = "alice",
+        *,
+        executable: bool = False,
+        writable: bool = False,
+    ) -> Job:
         """Stage one job: what is not lent is fetched, by writing it."""
         tree, place = self.tree(data, executable=executable), self.place()
-        lent = self.stock.lend(submitter, place, tree.files, lasting=True)
+        files = tree.files
+        lent = self.stock.lend(submitter, place, files, writable=writable, lasting=True)
         mesh = Path(place.input_dir, "in", "mesh")
         if not lent:
             mesh.parent.mkdir(exist_ok=True)
             mesh.unlink(missing_ok=True)
             mesh.write_bytes(data)
             mesh.chmod(0o755 if executable else 0o644)
-            self.stock.keep(submitter, place, tree.files)
+            self.stock.keep(submitter, place, files, writable=writable)
         return Job(self, mesh, bool(lent))
 
     def kept(self) -> list[Path]:

@@ -29,6 +29,7 @@ from sekisho.domain.files import Pattern, RelPath
 from sekisho.domain.limits import EARLY_BYTES, MIB
 from sekisho.domain.manifest import InputRule
 from sekisho.site.agent import Agent
+from sekisho.transfer.pack import SMALL_BYTES
 from sekisho.transfer.send import send_tree
 from sekisho.transfer.tree import Tree, TreeFile
 from sekisho.wire.envelope import Request, TreeRef, seal
@@ -133,18 +134,26 @@ def early(tmp_path: Path) -> EarlyWorld:
 class FullStock:
     """Seems to have whatever it is asked for."""
 
+    clones: bool = False
+
     def has(self, _: str, files: Sequence[TreeFile]) -> set[RelPath]:
         return {file.path for file in files}
 
 
 @pytest.mark.parametrize("read_only", [True, False])
-def test_what_will_be_lent_is_not_fetched_early(early: EarlyWorld, *, read_only: bool) -> None:
-    rule = InputRule(path=Pattern("*.dat"), max_bytes=1000, read_only=read_only)
+@pytest.mark.parametrize("clones", [True, False])
+@pytest.mark.parametrize("large", [True, False])
+def test_what_will_be_lent_is_not_fetched_early(
+    early: EarlyWorld, *, read_only: bool, clones: bool, large: bool
+) -> None:
+    rule = InputRule(path=Pattern("*.dat"), max_bytes=1 << 20, read_only=read_only)
     early.world.edit(inputs=(rule,))
-    early.world.stock = FullStock()
+    early.world.stock = FullStock(clones)
+    early.line.tree = a_tree({"mesh.dat": b"1" * (SMALL_BYTES if large else 100)})[0]
     early.draft()
     early.play()
-    assert early.line.wanted == [[] if read_only else ["mesh.dat"]]
+    to_fetch = [] if read_only or (clones and large) else ["mesh.dat"]
+    assert early.line.wanted == [to_fetch]
 
 
 # --- what is fetched --------------------------------------------------------------------------

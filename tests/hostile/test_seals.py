@@ -18,7 +18,7 @@ from sekisho.domain.errors import Corrupt
 from sekisho.domain.run import Run
 from sekisho.site.workplace import Staged
 from sekisho.transfer.cut import LEAST_BYTES
-from sekisho.transfer.flush import kind_of
+from sekisho.transfer.mount import kind_of
 from sekisho.transfer.pack import SMALL_BYTES
 from sekisho.transfer.remembered import Look
 from sekisho.wire.frames import digest_of

@@ -20,6 +20,7 @@ from sekisho.compose.site_check import Diagnosis
 from sekisho.config.site_template import UNNAMED
 from sekisho.domain.limits import MAX_PART_BYTES
 from sekisho.site.check import Ask, Finding, Grade
+from tests.cloning import let_clone, let_copy
 from tests.integration.bad_network import (
     Authority,
     Manners,
@@ -466,8 +467,11 @@ read_only = true
 """
 
 
-def test_read_only_inputs_that_no_mode_protects_are_told_of(tmp_path: Path) -> None:
-    """As root, that is; an ordinary account is held back."""
+def test_read_only_inputs_that_no_mode_protects_are_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As root, that is; an ordinary account is held back, and clones need no protection."""
+    let_copy(monkeypatch)
     home = a_place(tmp_path, "https://127.0.0.1:1")
     powerless = ("work", "check.modes_powerless")
     assert powerless not in faults(findings_of(home))
@@ -476,6 +480,21 @@ def test_read_only_inputs_that_no_mode_protects_are_told_of(tmp_path: Path) -> N
     assert (powerless in faults(findings_of(home))) == (os.geteuid() == 0)
     with obeyed():
         assert powerless not in faults(findings_of(home))
+    monkeypatch.undo()
+    let_clone(monkeypatch, tmp_path)
+    assert powerless not in faults(findings_of(home))
+    assert list((home / "work").iterdir()) == []
+
+
+def test_whether_files_can_be_cloned_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = a_place(tmp_path, "https://127.0.0.1:1")
+    let_copy(monkeypatch)
+    assert of(findings_of(home), "clones").code == "check.no_clones"
+    monkeypatch.undo()
+    let_clone(monkeypatch, tmp_path)
+    assert of(findings_of(home), "clones").grade is Grade.OK
     assert list((home / "work").iterdir()) == []
 
 

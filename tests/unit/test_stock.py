@@ -1,4 +1,4 @@
-"""Files that jobs share: right whenever they are lent, never across submitters, never too much."""
+"""Files that jobs share by links: always right, apart for each submitter, and never too much."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from sekisho.adapters import stock_linked
-from sekisho.adapters.stock_linked import LinkedStock
+from sekisho.adapters import stock_directory, vouched
+from sekisho.adapters.stock_directory import DirectoryStock
 from sekisho.domain.files import RelPath
 from sekisho.transfer.content import holds
 from sekisho.transfer.pack import SMALL_BYTES
 from sekisho.transfer.source import LocalTree, scan
 from sekisho.transfer.tree import TreeFile
+from tests.cloning import let_clone, let_copy
 from tests.modes import obeyed
 from tests.stock_yard import PLENTY, Job, Yard
 
@@ -34,7 +35,8 @@ def _ordinary() -> Iterator[None]:
 
 
 @pytest.fixture
-def yard(tmp_path: Path) -> Iterator[Yard]:
+def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
+    let_copy(monkeypatch)
     made = Yard(tmp_path)
     yield made
     made.stock.close()
@@ -49,7 +51,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         seen.append(file.size)
         return holds(fd, file)
 
-    monkeypatch.setattr(stock_linked, "holds", looked)
+    monkeypatch.setattr(stock_directory, "holds", looked)
     return seen
 
 
@@ -134,8 +136,12 @@ def test_many_jobs_at_once_share_one_file_or_have_their_own(yard: Yard) -> None:
     def stage(number: int) -> None:
         if number < 8:
             start.wait(30)
-        assert yard.stock.lend("alice", places[number], mesh.files, lasting=False) == {MESH}
-        yard.stock.lend("alice", places[number], trees[number % 3].files, lasting=False)
+        assert yard.stock.lend(
+            "alice", places[number], mesh.files, writable=False, lasting=False
+        ) == {MESH}
+        yard.stock.lend(
+            "alice", places[number], trees[number % 3].files, writable=False, lasting=False
+        )
         if number % 5 == 0:
             yard.stock.close()  # as when too many others are held
 
@@ -211,7 +217,7 @@ def test_without_the_look_the_wrong_bytes_would_be_lent(
     """Shows that the attack above works when the defence is off."""
     yard.job(DATA)
     yard.job(DATA).tamper()
-    monkeypatch.setattr(stock_linked, "holds", lambda *_: True)
+    monkeypatch.setattr(stock_directory, "holds", lambda *_: True)
     assert yard.job(DATA).mesh.read_bytes() != DATA
 
 
@@ -263,7 +269,7 @@ def test_after_an_hour_a_file_is_read_again(yard: Yard, reads: list[int]) -> Non
 def test_where_leases_mean_nothing_a_file_is_read_each_time(
     yard: Yard, reads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stock_linked, "vouches", lambda _: False)
+    monkeypatch.setattr(stock_directory, "vouches", lambda _: False)
     first = yard.job(DATA)
     assert yard.job(DATA).lent
     assert yard.job(DATA).lent
@@ -322,7 +328,7 @@ def test_no_descriptor_is_kept_of_what_went(yard: Yard) -> None:
 def test_no_more_than_so_many_files_are_held_open(
     yard: Yard, monkeypatch: pytest.MonkeyPatch, reads: list[int]
 ) -> None:
-    monkeypatch.setattr(stock_linked, "_MOST_HELD", 2)
+    monkeypatch.setattr(vouched, "_MOST_HELD", 2)
     data = [os.urandom(len(DATA)) for _ in range(3)]
     for each in (*data, *data):
         yard.job(each)
@@ -333,7 +339,7 @@ def test_no_more_than_so_many_files_are_held_open(
 
 def test_a_disk_with_little_room_is_left_alone(tmp_path: Path) -> None:
     yard = Yard(tmp_path)
-    yard.stock = LinkedStock(tmp_path / "base", PLENTY, spare_bytes=1 << 62)
+    yard.stock = DirectoryStock(tmp_path / "base", PLENTY, spare_bytes=1 << 62)
     yard.job(DATA)
     assert not yard.job(DATA).lent
 
@@ -345,6 +351,17 @@ def test_who_is_not_held_back_by_modes_is_lent_nothing(
     yard.job(DATA)
     assert not yard.job(DATA).lent
     assert yard.kept() == []
+
+
+def test_with_clones_it_is_lent_them(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each its own: whoever no mode holds back changes nobody else's."""
+    let_clone(monkeypatch, yard.home)
+    yard.restart()
+    monkeypatch.setattr(os, "access", lambda *_, **__: True)  # as for root
+    jobs = [yard.job(DATA) for _ in range(3)]
+    assert [job.lent for job in jobs] == [False, True, True]
+    assert len({job.inode for job in jobs}) == 3
+    assert {stat.S_IMODE(job.mesh.stat().st_mode) for job in jobs} == {0o444}
 
 
 @pytest.mark.parametrize(
@@ -376,8 +393,8 @@ def test_a_link_in_the_place_of_a_folder_is_not_followed(yard: Yard) -> None:
     outside = yard.home / "outside"
     outside.mkdir()
     Path(place.input_dir, "in").symlink_to(outside)
-    assert not yard.stock.lend("alice", place, tree.files, lasting=False)
-    yard.stock.keep("alice", place, tree.files)
+    assert not yard.stock.lend("alice", place, tree.files, writable=False, lasting=False)
+    yard.stock.keep("alice", place, tree.files, writable=False)
     assert list(outside.iterdir()) == []
 
 
@@ -388,7 +405,7 @@ def test_what_an_earlier_try_left_is_replaced(yard: Yard) -> None:
     mesh.parent.mkdir()
     mesh.write_bytes(b"by half")
     for _ in range(2):
-        assert yard.stock.lend("alice", place, tree.files, lasting=True) == {MESH}
+        assert yard.stock.lend("alice", place, tree.files, writable=False, lasting=True) == {MESH}
         assert mesh.read_bytes() == DATA
 
 
@@ -407,7 +424,11 @@ def test_holes_must_be_empty(yard: Yard) -> None:
     mesh = Path(place.input_dir, "in", "mesh")
     mesh.parent.mkdir()
     mesh.write_bytes(data)
-    yard.stock.keep("alice", place, tree.files)
-    assert yard.stock.lend("alice", yard.place(), tree.files, lasting=False) == {MESH}
+    yard.stock.keep("alice", place, tree.files, writable=False)
+    assert yard.stock.lend("alice", yard.place(), tree.files, writable=False, lasting=False) == {
+        MESH
+    }
     Job(yard, mesh, lent=True).tamper(at=len(DATA) + (2 << 20))
-    assert yard.stock.lend("alice", yard.place(), tree.files, lasting=False) == set()
+    assert (
+        yard.stock.lend("alice", yard.place(), tree.files, writable=False, lasting=False) == set()
+    )

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from sekisho.transfer.flush import kind_of
+from sekisho.transfer.mount import kind_of
 
 #: Where a lease tells all there is: elsewhere another machine, or another mount, may write past it.
 _SURE: Final = frozenset({"ext4", "xfs", "btrfs", "f2fs", "tmpfs"})

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from sekisho.adapters.reflink import can_clone
 from sekisho.domain.manifest import Command, Manifest
 from sekisho.domain.resources import LOCAL
 from sekisho.site.check import Finding, found, judge_room, ok
@@ -66,7 +67,16 @@ def probe_directory(check: str, folder: Path) -> Iterator[Finding]:
 
 
 def probe_sharing(manifest: Manifest, folder: Path) -> Iterator[Finding]:
-    """Look whether inputs that commands here only read can be protected in ``folder``."""
+    """Look whether jobs can be given inputs in ``folder`` that are not copied for each of them."""
+    if can_clone(folder):
+        yield ok("clones", str(folder))
+        return
+    yield found("clones", "check.no_clones")
+    yield from _unprotected(manifest, folder)
+
+
+def _unprotected(manifest: Manifest, folder: Path) -> Iterator[Finding]:
+    """Look whether what commands here only read can be protected, to be shared as it is."""
     trial = folder / f".check-{secrets.token_hex(8)}"
     with suppress(OSError):
         trial.touch(mode=0o400)

@@ -14,7 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from sekisho.adapters.walk import Unsafe, mount_of, opened_directory
+from sekisho.adapters.walk import Unsafe, opened_directory
+from sekisho.transfer.mount import mount_of
 
 #: Where things wait to be removed, in the base of all jobs; no name of a job begins with a dot.
 TRASH: Final = ".trash"

@@ -20,7 +20,7 @@ from typing import Final, Self
 import msgspec
 
 from sekisho.adapters.lease import lease, lease_alone, leased_alone
-from sekisho.transfer.flush import kind_of
+from sekisho.transfer.mount import kind_of
 from sekisho.transfer.remembered import Look
 from sekisho.wire.frames import digest_of
 

@@ -24,7 +24,8 @@ _Key = tuple[str, bool, tuple[Chunk, ...]]  #: a submitter, and what a job sees 
 class MemoryStock:
     """Implements `site.stock.Stock` up to ``max_bytes``; every job gets bytes of its own."""
 
-    def __init__(self, max_bytes: int = 1 << 30) -> None:
+    def __init__(self, max_bytes: int = 1 << 30, *, clones: bool = True) -> None:
+        self.clones = clones
         self._kept: dict[_Key, bytes] = {}
         self._room = max_bytes
 
@@ -32,21 +33,30 @@ class MemoryStock:
         return {file.path for file in files if _key(submitter, file) in self._kept}
 
     def lend(
-        self, submitter: str, place: Place, files: Sequence[TreeFile], *, lasting: bool
+        self,
+        submitter: str,
+        place: Place,
+        files: Sequence[TreeFile],
+        *,
+        writable: bool,
+        lasting: bool,
     ) -> set[RelPath]:
         lent = set()
-        here = self.has(submitter, files)
+        here = self.has(submitter, files) if self.clones or not writable else set()
         for file in files:
             with suppress(OSError, Conflict):
                 if file.path in here:
-                    _put(place, file, self._kept[_key(submitter, file)], lasting=lasting)
+                    data, mode = self._kept[_key(submitter, file)], _mode(file, writable=writable)
+                    _put(place, file, data, mode, lasting=lasting)
                     lent.add(file.path)
         return lent
 
-    def keep(self, submitter: str, place: Place, files: Sequence[TreeFile]) -> None:
-        for file in files:
+    def keep(
+        self, submitter: str, place: Place, files: Sequence[TreeFile], *, writable: bool
+    ) -> None:
+        for file in files if self.clones or not writable else ():
             with suppress(OSError, Conflict):
-                data = _taken(place, file)
+                data = _taken(place, file, writable=writable)
                 key = _key(submitter, file)
                 if data is not None and key not in self._kept and len(data) <= self._room:
                     self._kept[key] = data
@@ -57,16 +67,16 @@ def _key(submitter: str, file: TreeFile) -> _Key:
     return submitter, file.executable, file.chunks
 
 
-def _mode(file: TreeFile) -> int:
-    return 0o555 if file.executable else 0o444
+def _mode(file: TreeFile, *, writable: bool) -> int:
+    return (0o111 if file.executable else 0) | (0o644 if writable else 0o444)
 
 
-def _put(place: Place, file: TreeFile, data: bytes, *, lasting: bool) -> None:
+def _put(place: Place, file: TreeFile, data: bytes, mode: int, *, lasting: bool) -> None:
     here = _folder(place, file, make=True)
     try:
         with suppress(FileNotFoundError):
             os.unlink(file.path.parts[-1], dir_fd=here)
-        fd = os.open(file.path.parts[-1], _MAKE, _mode(file), dir_fd=here)
+        fd = os.open(file.path.parts[-1], _MAKE, mode, dir_fd=here)
         with os.fdopen(fd, "wb") as opened:
             opened.write(data)
             opened.flush()
@@ -86,15 +96,15 @@ def _sync(folder: Path) -> None:
         os.close(fd)
 
 
-def _taken(place: Place, file: TreeFile) -> bytes | None:
-    """Take the write permission from a file; return its bytes if they are right."""
+def _taken(place: Place, file: TreeFile, *, writable: bool) -> bytes | None:
+    """Give a file its mode; return its bytes if they are right."""
     here = _folder(place, file, make=False)
     try:
         fd = os.open(file.path.parts[-1], _READ, dir_fd=here)
     finally:
         os.close(here)
     with os.fdopen(fd, "rb") as opened:
-        os.fchmod(fd, _mode(file))
+        os.fchmod(fd, _mode(file, writable=writable))
         right = not file.shared and holds(fd, file)
         opened.seek(0)
         return opened.read() if right else None

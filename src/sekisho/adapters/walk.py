@@ -23,6 +23,7 @@ from sekisho.domain.egress import Fault, Found, Withheld
 from sekisho.domain.errors import UsageError
 from sekisho.domain.files import RelPath
 from sekisho.site.workplace import CollectCaps, Collected, Why
+from sekisho.transfer.mount import mount_of
 
 _COMMON: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 #: What an open says about the thing it met; every other error is the machine's, not the thing's.
@@ -67,22 +68,6 @@ class Origin:
 def origin_of(root: int) -> Origin:
     """Return the origin of the directory ``root``, to be shared with the user we run as."""
     return Origin(os.fstat(root).st_dev, mount_of(root), os.geteuid())
-
-
-def mount_of(fd: int) -> int:
-    """Return the id of the mount that ``fd`` was opened on; -1 where the kernel does not tell.
-
-    It tells a bind mount of the same device apart, which the device number does not.
-    """
-    try:
-        info = os.open(f"/proc/self/fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return -1
-    try:
-        _, _, rest = os.read(info, 512).partition(b"mnt_id:")
-    finally:
-        os.close(info)
-    return int(rest.split(b"\n", 1)[0])
 
 
 @contextmanager

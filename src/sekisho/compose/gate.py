@@ -118,7 +118,7 @@ async def _serve(push: PushFiles, lock: int) -> None:
     from sekisho.adapters.mailbox_gate import GateMailbox  # noqa: PLC0415  needs none of these)
     from sekisho.adapters.sandboxes.landlock import LandlockSandbox  # noqa: PLC0415
     from sekisho.adapters.slots_directory import DirectorySlots  # noqa: PLC0415
-    from sekisho.adapters.stock_linked import LinkedStock  # noqa: PLC0415
+    from sekisho.adapters.stock_directory import DirectoryStock  # noqa: PLC0415
     from sekisho.compose.hosts import Hosts  # noqa: PLC0415
     from sekisho.compose.schedulers import schedulers  # noqa: PLC0415
     from sekisho.site.agent import Agent  # noqa: PLC0415
@@ -130,7 +130,7 @@ async def _serve(push: PushFiles, lock: int) -> None:
     mailbox = GateMailbox(store, journal, DirectoryShelf(push.chunks), SystemClock())
     desires = DirectoryDesires(push.site, load_manifest(push.site.manifest))
     hosts = Hosts(push.site, push.workplace())
-    stock = LinkedStock(push.work_base, push.site.settings.site.cache_bytes)
+    stock = DirectoryStock(push.work_base, push.site.settings.site.cache_bytes)
     heed(stock.give_way)
     desk = Desk(
         mailbox=mailbox,

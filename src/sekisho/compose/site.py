@@ -30,7 +30,7 @@ from sekisho.adapters.mint_shelf import MintShelf
 from sekisho.adapters.patience import Patience
 from sekisho.adapters.sandboxes.landlock import LandlockSandbox
 from sekisho.adapters.slots_directory import DirectorySlots
-from sekisho.adapters.stock_linked import LinkedStock
+from sekisho.adapters.stock_directory import DirectoryStock
 from sekisho.adapters.token_file import read_token
 from sekisho.adapters.workplace_local import LocalWorkplace
 from sekisho.compose.hosts import Hosts
@@ -143,7 +143,7 @@ async def agent(
         cache = ChunkCache(files.cache, kept)
         async with _mailbox(files, manifest, mint, local, cache) as line:
             clock = SystemClock()
-            stock = LinkedStock(files.work_base, kept, grown=cache.leave)
+            stock = DirectoryStock(files.work_base, kept, grown=cache.leave)
             heed(stock.give_way)
             desk = Desk(
                 mailbox=NotedMailbox(

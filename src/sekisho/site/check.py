@@ -76,6 +76,7 @@ CODES: Final[Mapping[str, tuple[Grade, Ask | None]]] = {
     "check.idle_cut": (_F, _N),
     "check.idle_short": (_W, _N),
     "check.modes_powerless": (_W, _S),
+    "check.no_clones": (Grade.SKIPPED, None),
     "check.no_command": (_W, _S),
     "check.nobody_served": (_W, _S),
     "check.not_tried": (Grade.SKIPPED, None),

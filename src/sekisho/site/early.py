@@ -143,7 +143,8 @@ class Early:
             admitted = admission(self._desk.word(), coming.submitter, request, tree)
             if self._desk.stock is None:
                 return tree
-            files = lendable(admitted.command, tree)
+            shared = lendable(admitted.command, tree, clones=self._desk.stock.clones)
+            files = [file for _, some in shared for file in some]
             return without(tree, self._desk.stock.has(coming.submitter, files))
 
         try:

@@ -209,17 +209,24 @@ class Intake:
     async def _bring(self, run: Run, tree: Tree, where: Place) -> None:
         """Put the files of ``tree`` into ``input_dir``: lent, as far as may be, or fetched."""
         stock = self._desk.stock
-        shared = lendable(self._desk.word().command(run), tree)
-        if stock is not None and shared:
-            lend = partial(stock.lend, run.submitter, where, shared, lasting=run.kept)
-            lent = await in_thread(lend)
-            tree = without(tree, lent)
-            shared = [file for file in shared if file.path not in lent]
+        if stock is None:
+            return await self._fetched(run, tree, where)
+        shared = lendable(self._desk.word().command(run), tree, clones=stock.clones)
+        for writable, files in shared:
+            lend = partial(stock.lend, writable=writable, lasting=run.kept)
+            tree = without(tree, await in_thread(lend, run.submitter, where, files))
+        await self._fetched(run, tree, where)
+        came = {file.path for file in tree.files}
+        for writable, files in shared:
+            if fresh := [file for file in files if file.path in came]:
+                keep = partial(stock.keep, writable=writable)
+                await in_thread(keep, run.submitter, where, fresh)
+        return None
+
+    async def _fetched(self, run: Run, tree: Tree, where: Place) -> None:
         if tree.files:
             fetch = self._desk.mailbox.fetch
             await fetch(hold_of(run), tree, where.input_dir, lasting=run.kept)
-        if stock is not None and shared:
-            await in_thread(stock.keep, run.submitter, where, shared)
 
     async def _give_room(self, run: Run) -> None:
         """Remove inputs that are half there: they would keep the room from everybody for long.

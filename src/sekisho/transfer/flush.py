@@ -13,9 +13,9 @@ import os
 import re
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Final
 
+from sekisho.transfer.mount import kind_of
 from sekisho.transfer.pipeline import mapped
 
 #: From so many on, one call is worth that it waits for what others have written, too.
@@ -54,17 +54,6 @@ def flush(fd: int) -> None:
     if _libc().syncfs(fd):
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
-
-
-def kind_of(fd: int) -> str:
-    """Return the kind of the file system of ``fd``, as far as it is mounted under its number."""
-    device = os.fstat(fd).st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
-    for line in Path("/proc/self/mountinfo").read_text("utf-8", "surrogateescape").splitlines():
-        mount, _, system = line.partition(" - ")
-        if mount.split(" ", 3)[2] == number:
-            return system.split(" ", 1)[0]
-    return ""
 
 
 @cache
