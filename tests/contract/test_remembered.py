@@ -91,6 +91,33 @@ def test_a_file_just_written_is_not_remembered(tmp_path: Path, file: Path) -> No
     assert look.settled(max(look.mtime_ns, look.ctime_ns) + 2_000_000_001)
     assert not look.settled(max(look.mtime_ns, look.ctime_ns) + 2_000_000_000)
     assert not replace(look, mtime_ns=OLD).settled(look.ctime_ns + 1)
+    assert not replace(look, ctime_ns=OLD).settled(look.mtime_ns + 1)
+
+
+def test_what_may_have_changed_while_it_was_read_is_not_remembered(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills: the age of a file told after the reading, of a change that no time has shown."""
+    ctime_ns = file.stat().st_ctime_ns
+    for before, kept in ((1_000_000_000, 0), (3_000_000_000, 1)):
+        clock, memory = Clock(ctime_ns + before), Counting(tmp_path / "cache")
+        monkeypatch.setattr("sekisho.transfer.source.time", clock)
+        LocalTree(scan([("in", file)]), memory, found=clock.found)
+        assert clock.now > ctime_ns + 9_000_000_000
+        assert memory.kept == kept
+
+
+class Clock:
+    """Goes on by a while with each chunk that is read."""
+
+    def __init__(self, now: int) -> None:
+        self.now = now
+
+    def time_ns(self) -> int:
+        return self.now
+
+    def found(self, *_: object) -> None:
+        self.now += 9_000_000_000
 
 
 def test_a_remembered_file_is_not_read_again(memory: RememberedDirectory, file: Path) -> None:
@@ -98,6 +125,13 @@ def test_a_remembered_file_is_not_read_again(memory: RememberedDirectory, file: 
     never = (Chunk("0" * 64, size // 2), Chunk("1" * 64, size // 2))
     memory.keep(Look.of(file.stat()), never)
     assert LocalTree(scan([("in", file)]), memory).tree.files[0].chunks == never
+
+
+def test_what_is_remembered_of_another_size_is_not_believed(
+    memory: RememberedDirectory, file: Path
+) -> None:
+    memory.keep(Look.of(file.stat()), [Chunk("0" * 64, 900_000)])
+    assert LocalTree(scan([("in", file)]), memory).tree == LocalTree(scan([("in", file)])).tree
 
 
 def test_a_file_that_changed_is_read_again(memory: RememberedDirectory, file: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from sekisho.adapters.chunk_cache import ChunkCache
 from sekisho.adapters.durable import TEMPORARY
-from sekisho.domain.errors import Unreachable
+from sekisho.domain.errors import IntegrityError, Unreachable
 from sekisho.wire.frames import Chunk, Sound, digest_of, verified
 from tests.world import a_chunk
 
@@ -90,6 +90,17 @@ def test_damage_is_fetched_anew_and_never_delivered(tmp_path: Path, damage: byte
     assert file.read_bytes() == b"a"
 
 
+@pytest.mark.time_limit(30)
+def test_a_list_that_lies_about_the_length_of_what_is_kept_is_told(tmp_path: Path) -> None:
+    """Kills: an agent that looks for it for ever, as nobody is fetching it and it is not right."""
+    line, cache = Line("a"), a_cache(tmp_path)
+    (chunk,) = fetch(cache, line)
+    with pytest.raises(IntegrityError, match=r"chunk\.size"):
+        list(cache.over(line, "alice").fetch([Chunk(chunk.digest, 2)]))
+    assert fetch(cache, line) == line.data
+    assert line.asked == [chunk]
+
+
 def test_a_kept_file_that_somebody_removed_is_fetched_anew(tmp_path: Path) -> None:
     line, cache = Line("a"), a_cache(tmp_path)
     fetch(cache, line)
@@ -110,6 +121,30 @@ def test_the_least_recently_used_goes_first_also_after_a_restart(tmp_path: Path)
         line.asked.clear()
         fetch(again, line)
     assert (old.asked, used.asked) == ([], list(used.data))
+
+
+def test_what_was_used_again_outlives_what_was_not_while_the_agent_runs(tmp_path: Path) -> None:
+    """Kills: a mesh that a sweep uses all the time, and that goes because it came first."""
+    old, used, new = Line("1111"), Line("2222"), Line("3333")
+    cache = a_cache(tmp_path, 8)
+    for line in (old, used, old, new):
+        fetch(cache, line)
+    for line in (old, used):
+        line.asked.clear()
+        fetch(cache, line)
+    assert (old.asked, used.asked) == ([], list(used.data))
+
+
+def test_what_is_left_to_others_is_not_used_and_nothing_goes_for_what_cannot_stay(
+    tmp_path: Path,
+) -> None:
+    small, large, cache = Line("111"), Line("4444"), a_cache(tmp_path, 8)
+    fetch(cache, Line("55555"))
+    cache.leave(5)
+    assert kept(tmp_path) == []
+    for line in (small, large, small, large):
+        assert fetch(cache, line) == line.data
+    assert (len(small.asked), len(large.asked)) == (1, 2)
 
 
 def test_it_is_never_larger_than_it_may_be(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from typing import Final
 import structlog
 
 from sekisho.adapters.durable import TEMPORARY
+from sekisho.domain.errors import IntegrityError
 from sekisho.domain.limits import MIB
 from sekisho.transfer.pipeline import mapped
 from sekisho.transfer.port import ChunkSource
@@ -177,9 +178,12 @@ class CachedChunks:
         here = [(key, chunk) for key, chunk in owed.items() if key not in absent]
         found = mapped(self._cache.read, [key for key, _ in here]) if here else ()
         for (key, chunk), data in zip(here, found, strict=True):
-            if data is not None and len(data) == chunk.size:
-                del owed[key]
-                yield Sound((chunk, data))
+            if data is None:
+                continue
+            if len(data) != chunk.size:  # the list lies: nobody has what it names
+                raise IntegrityError("chunk.size", digest=chunk.digest)
+            del owed[key]
+            yield Sound((chunk, data))
 
     def _fetched(self, owed: dict[Key, Chunk], mine: set[Key]) -> Iterator[Sound]:
         wanted = [chunk for key, chunk in owed.items() if key in mine]
