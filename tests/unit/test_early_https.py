@@ -230,6 +230,57 @@ async def test_half_of_the_room_stays_for_jobs(world: World) -> None:
     assert set(world.tree.chunks()) < set(world.way.fetched)
 
 
+def with_a_large_file(world: World, tmp_path: Path) -> int:
+    """Add a file of 600 MiB, all of it a hole; return the size of the tree."""
+    with (tmp_path / "source" / "sparse").open("wb") as file:
+        file.truncate(600 * MIB)
+    world.local = world.way.local = LocalTree(scan([("in", tmp_path / "source")]))
+    return world.tree.size
+
+
+async def test_more_than_half_of_much_room_is_not_used_either(world: World, tmp_path: Path) -> None:
+    """Kills: all of a disk filled but for what is always left."""
+    size = with_a_large_file(world, tmp_path)
+    world.arrive()
+    world.place.free = 2 * size - 1
+    with pytest.raises(StorageFull):
+        await world.fetch()
+    world.place.free = 2 * size
+    await world.fetch()
+
+
+@dataclass
+class HeldWay(MemoryWay):
+    """Lets the job ``held`` wait for what comes after the list."""
+
+    held: str = ""
+    waits: anyio.Event = field(default_factory=anyio.Event)
+    goes_on: anyio.Event = field(default_factory=anyio.Event)
+
+    async def arrived(self, coming: Coming, chunks: Sequence[Chunk], least: int) -> list[Chunk]:
+        if coming.job == self.held and chunks[0] in self.local.tree.chunks():
+            self.waits.set()
+            await self.goes_on.wait()
+        return await super().arrived(coming, chunks, least)
+
+
+async def test_what_others_are_still_to_bring_has_its_room(world: World, tmp_path: Path) -> None:
+    """Kills: several drafts at once, each within half of the room, that fill all of it."""
+    size = with_a_large_file(world, tmp_path)
+    way = HeldWay(world.local, held=world.coming.job)
+    world.way, world.early = way, HttpsEarly(way, world.place, breath_s=0)
+    world.arrive()
+    other = Coming(job=an_id("job"), submitter="bob", request=b"")
+    world.place.free = 3 * size - 1
+    async with anyio.create_task_group() as group:
+        group.start_soon(world.fetch)
+        await way.waits.wait()
+        with pytest.raises(StorageFull):
+            await world.early.fetch(other, world.tree.ref(), lambda tree: tree)
+        way.goes_on.set()
+    await world.early.fetch(other, world.tree.ref(), lambda tree: tree)  # the control
+
+
 async def test_a_disk_that_fills_up_meanwhile_ends_it(world: World) -> None:
     world.arrive()
     world.way.fail_after = 6
