@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tracemalloc
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from sekisho.domain.errors import (
     NotFound,
     SekishoError,
     StorageFull,
+    SyncFailed,
     TooLarge,
     Unreachable,
     UsageError,
@@ -119,6 +121,53 @@ def test_damage_of_a_part_is_found_and_fetched_again(
     fetch_files(tree, port, there)
     assert (there / "big").read_bytes() == BIG
     assert tree.files[0].chunks[0] in port.fetched
+
+
+def test_what_follows_the_end_of_a_part_is_cut_off(
+    tmp_path: Path, port: FaultyChunks, tree: Tree
+) -> None:
+    there = tmp_path / "there"
+    port.allowance = 2
+    with pytest.raises(Unreachable):
+        fetch_files(tree, port, there)
+    with (there / f".sekisho-{tree.digest[:16]}.part" / "0").open("ab") as file:
+        file.write(b"more")
+    port.allowance = 1_000
+    fetch_files(tree, port, there)
+    assert (there / "big").read_bytes() == BIG
+
+
+def test_a_file_in_place_that_has_another_name_too_is_replaced(
+    tmp_path: Path, port: FaultyChunks, tree: Tree
+) -> None:
+    """Kills: a result that changes when somebody writes to what it shares its bytes with."""
+    there = tmp_path / "there"
+    for name in ("big", "sub/small"):
+        fetch_files(tree, port, there)
+        (tmp_path / "shared").unlink(missing_ok=True)
+        (tmp_path / "shared").hardlink_to(there / name)
+        fetch_files(tree, port, there)
+        (tmp_path / "shared").write_bytes(b"changed")
+    assert (there / "big").read_bytes() == BIG
+    assert (there / "sub" / "small").read_bytes() == b"small"
+
+
+def test_after_a_sync_that_failed_nothing_of_it_is_believed(
+    tmp_path: Path, port: FaultyChunks, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills: bytes that only the memory of a machine has, taken for what its disk holds."""
+
+    def failing(_folder: int, _names: Sequence[str]) -> None:
+        raise OSError(errno.EIO, "the disk fails")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("sekisho.transfer.part.sync_files", failing)
+        with pytest.raises(SyncFailed):
+            fetch_files(tree, port, tmp_path / "there")
+    assert not (tmp_path / "there" / "big").exists()
+    port.fetched = []
+    fetch_files(tree, port, tmp_path / "there")
+    assert sorted(port.fetched) == sorted(tree.chunks())
 
 
 def test_a_file_of_the_same_name_is_replaced_as_a_whole(
