@@ -108,7 +108,7 @@ class Rsync:
         """
         if any(name.count("/") > MAX_DEPTH + 1 or "\0" in name for name in names):
             raise UsageError("path.invalid", path="", why="depth")
-        argv = [*self._argv(), "--from0", "--files-from=-", "--no-links", "--ignore-missing-args"]
+        argv = [*self._argv(), "--from0", "--files-from=-", "--ignore-missing-args"]
         argv += [f"--temp-dir={to.passing}", *["--sparse"] * to.sparse]
         argv += ["--", f"{self.host.address.host}:{source}/", f"{to.place}/"]
         self._run(argv, b"".join(n.encode() + b"\0" for n in names), report, to.max_bytes)

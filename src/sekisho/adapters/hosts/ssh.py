@@ -222,7 +222,7 @@ class SshHost:
     def _log_in(self, place: Path) -> None:
         address, asking = self.address, self._may_ask()
         argv = [
-            *("ssh", *self._configured(), "-M", "-N", "-f", "-T", "-S", str(place)),
+            *("ssh", *self._configured(), "-M", "-N", "-f", "-S", str(place)),
             *_options(f"ControlPersist={address.persist_s}"),
             *_options(f"ConnectTimeout={address.connect_s}", *_ALWAYS),
             *_options(f"BatchMode={'no' if asking else 'yes'}"),
@@ -257,7 +257,7 @@ class SshHost:
         When that is gone it fails at once: the proxy command stands for every other way there.
         """
         return [
-            *("ssh", *self._configured(), "-T", "-S", str(self.socket), *flags),
+            *("ssh", *self._configured(), "-S", str(self.socket), *flags),
             *_options("ControlMaster=no", "ProxyCommand=false", "BatchMode=yes", *_ALWAYS),
         ]
 

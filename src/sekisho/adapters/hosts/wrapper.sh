@@ -81,7 +81,8 @@ sekisho_end_orphans() {
 }
 
 sekisho_not_started() { # a fault before the command: give the latch back, so that it can be tried again
-    sekisho_tool rm -rf "$sekisho_control/exit.new" "$sekisho_control/latch"
+    sekisho_tool rm -rf "$sekisho_control/exit.new" "$sekisho_control/stdout" \
+        "$sekisho_control/stderr" "$sekisho_control/latch" # in this order: the latch goes last
     exit 74
 }
 
