@@ -226,7 +226,7 @@ def cloned(bench: Bench) -> None:
         return
     note("the same again, cloned")
     bench.agent.stop()
-    size = 4 * bench.mib * _MIB + (1 << 30)
+    size = 4 * bench.mib * _MIB + (2 << 30)  # with less than a GiB of room nothing is kept
     within = on_disk(bench.here.root / "disk", size, bench.here.site_dir / "work")
     bench.agent = bench.here.restart_agent(*within)
     source = bench.here.user_dir / "cloned"

@@ -20,10 +20,10 @@ _MAKE: Final = {
 }
 
 
-def a_disk(kind: str, file: Path) -> Path:
-    """Make ``file`` an empty disk with a file system of that kind."""
+def a_disk(kind: str, file: Path, size: int = BYTES) -> Path:
+    """Make ``file`` an empty disk of ``size`` bytes with a file system of that kind."""
     with file.open("wb") as made:
-        made.truncate(BYTES)
+        made.truncate(size)
     name, *options = _MAKE[kind]
     program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     assert program is not None, name
