@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,3 +140,14 @@ def test_a_write_that_fails_in_a_program_of_others_costs_another_call_at_most(
         failed = yard.failed(whose)
     assert nth > 3
     assert yard.calls <= MOST_CALLS
+
+
+def test_an_input_of_the_same_size_and_second_is_not_the_one_before(yard: Yard) -> None:
+    """Kills: believing rsync's comparison of whole seconds, by which the first would run again."""
+    yard.fail("far", 0)
+    second = int(time.time())
+    for content in (b"a" * SIZE, b"b" * SIZE):
+        (yard.place / "in.txt").write_bytes(content)
+        os.utime(yard.place / "in.txt", (second, second))
+        assert yard.run(job := new_job_id()).status == 0
+        assert yard.published(job)["out.txt"] == content

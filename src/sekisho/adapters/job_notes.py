@@ -84,6 +84,13 @@ class JobNotes:
         """Keep the number of the directory that a bare job was made in: unsynced, it only tells."""
         (self.make(job_id) / _BASE).write_text(number, "ascii")
 
+    def made_at(self, job_id: str) -> float | None:
+        """Return when `keep_base` kept something, in seconds of the epoch; None: never."""
+        try:
+            return (self.root / job_id / _BASE).stat().st_mtime
+        except OSError:
+            return None
+
     def base(self, job_id: str) -> str:
         """Return what `keep_base` has kept, or nothing."""
         try:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -57,6 +57,8 @@ _VERDICTS: Final = {
     "cancelled": JobState.CANCELLED,
     "lost": JobState.LOST,
 }
+#: An earlier job may have taken its inputs for so long after it was made.
+_TAKING_S: Final = 10
 _EARLIER: Final = 3  #: so many earlier jobs are looked at for equal inputs
 _CLEAN_EVERY_S: Final = 86_400
 
@@ -123,14 +125,16 @@ class BareLane:
 
     def chunks(self, job_id: str) -> BareFiles:
         place = self._notes.make(job_id)
+        earlier = self._earlier(job_id)
         target = Target(
             place=f"{self._host.place(job_id)}/work",
-            bases=self._earlier(job_id),
+            bases=[f"../../{job}/work" for job in earlier],
             passing=COMING,
         )
 
         def push(links: Path, report: Callable[[int], None]) -> None:
-            to, tries = replace(target, sparse=sparse(links)), count()
+            verify = _doubtful(links, [self._notes.made_at(job) for job in earlier])
+            to, tries = replace(target, verify=verify, sparse=sparse(links)), count()
 
             def once() -> None:
                 if next(tries):
@@ -294,9 +298,9 @@ class BareLane:
         )
 
     def _earlier(self, job_id: str) -> list[str]:
-        """Return work directories of own jobs there, as seen from the new one, newest first."""
+        """Return own jobs there, newest first."""
         own = [note.job for note in self._notes.all(self._site.name) if note.job != job_id]
-        return [f"../../{job}/work" for job in own[:_EARLIER]]
+        return own[:_EARLIER]
 
     def _clean(self) -> None:
         """Once a day, remove old jobs there. A fault of it is no fault of the job's."""
@@ -306,6 +310,17 @@ class BareLane:
         with suppress(SekishoError):
             self._host.clean(self._site.retention_days)
             mark.touch()
+
+
+def _doubtful(links: Path, made: Sequence[float | None]) -> bool:
+    """Say whether a file changed about when an earlier job, ``made`` then, may have taken it.
+
+    rsync compares whole seconds: a file that changed twice in one may be equal in size and time.
+    """
+    changed = [int(path.stat().st_mtime) for path in links.rglob("*") if path.is_file()]
+    return any(
+        at is None or second - _TAKING_S <= at <= second + 2 for second in changed for at in made
+    )
 
 
 class _Ended(Exception):

@@ -301,10 +301,11 @@ left) # what the program left: its files as "SIZE BLOCKS NAME" and NUL, after a 
         kill_all KILL || exit 1
         true >control/swept
     fi
-    log=$(wc -c <control/stdout 2>/dev/null) || {
-        [ "$?" -lt 128 ] || exit 1
+    log=$(wc -c <control/stdout 2>/dev/null) || [ "$?" -lt 128 ] || exit 1
+    if [ -z "$log" ]; then
+        [ ! -r control/stdout ] || exit 1 # what was said has not come
         log=0
-    }
+    fi
     printf 'log %s\n' "$log"
     listed || { # the program has closed a folder
         find work -type d ! -perm -0700 -exec chmod u+rwx {} \;
