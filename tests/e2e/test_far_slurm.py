@@ -107,7 +107,8 @@ def test_a_cancel_reaches_the_queue(site: FarSite, slurm: Slurm) -> None:
         job = site.place.submit("gate")
         until(lambda: running() > others, "a job that runs")
         site.place.hall.must("cancel", job)
-        assert site.place.wait(job).json["state"] == "cancelled"
+        ended = site.place.wait(job).json
+        assert ended["state"] == "cancelled", ended
     until(lambda: running() <= others, "a queue where it does not run")
 
 
