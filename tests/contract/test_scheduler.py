@@ -173,7 +173,7 @@ class SchedulerContract:
     async def test_a_polite_cancel_ends_the_command_and_its_children(
         self, scheduler: Scheduler, tmp_path: Path
     ) -> None:
-        # A batch system signals one process after the other: the shell may see its child's end first.
+        # A batch system signals one process after the other: a shell may see its child's end first.
         spec = a_launch(tmp_path, *SHELL, f"sh -c '{POLITE}'; exit $?")
         a_gate(spec)
         ticket = await scheduler.submit(spec)
