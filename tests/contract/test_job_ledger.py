@@ -9,8 +9,8 @@ from datetime import timedelta
 
 import pytest
 
-from sekisho.broker.holding import Holding
-from sekisho.broker.ports import EVERYONE, JobFilter, Store, Usage
+from sekisho.broker.holding import Holding, Usage
+from sekisho.broker.ports import EVERYONE, JobFilter, Store
 from sekisho.domain.errors import IntegrityError, InvalidTransition, NotFound, QuotaExceeded
 from sekisho.domain.job import (
     Accepted,
@@ -128,6 +128,50 @@ def test_of_many_who_declare_at_once_no_more_are_let_in_than_may_be(
         assert sum(threads.map(declared, jobs)) == 3
     assert store.ledger.usage().stored_bytes == 30
     assert sum(len(store.ledger.declared(job.id)) for job in jobs) == 3
+
+
+@pytest.mark.parametrize("kind", ["site", "submitter"])
+def test_of_many_who_submit_at_once_no_more_are_let_in_than_may_be(store: Store, kind: str) -> None:
+    """Kills: a quota that is looked at before, and passed by all who looked at the same time."""
+    other = {"site": "submitter", "submitter": "site"}[kind]
+    jobs = [a_job(**{other: f"other{n % 4}"}) for n in range(16)]
+
+    def at_most_3(site: Usage, submitter: Usage) -> None:
+        if {"site": site, "submitter": submitter}[kind].live_jobs > 3:
+            raise QuotaExceeded("quota.jobs")
+
+    def added(job: Job) -> bool:
+        try:
+            store.jobs.add(job, at_most_3)
+        except QuotaExceeded:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(added, jobs)) == 3
+    assert store.ledger.usage().live_jobs == 3
+    kept = store.jobs.page(JobFilter(), after=None, limit=20)
+    assert sum(len(store.ledger.history(job.id)) for job in jobs) == len(kept) == 3
+    for job in kept:
+        assert store.jobs.add(job, at_most_3) == job  # a repeat is no new one
+    save(store, apply(kept[0], Cancelled(at=NOW)))
+    assert added(a_job())
+
+
+def test_those_who_submit_and_those_who_declare_at_once_wait_for_no_circle(store: Store) -> None:
+    """Kills: totals held in another order by the one than by the other."""
+    sites, users = ("one", "two"), ("alice", "bob")
+    heard: list[int] = []
+
+    def work(n: int) -> None:
+        job = a_job(site=sites[n % 2], submitter=users[n // 2 % 2])
+        store.jobs.add(job, lambda site, _: heard.append(site.live_jobs))
+        store.ledger.declare(job.id, chunks(1, 2), lambda holding: heard.append(holding.site))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(80)))
+    assert len(heard) >= 160
+    assert store.ledger.usage() == Usage(live_jobs=80, stored_bytes=240)
 
 
 def test_a_digest_has_one_size(store: Store) -> None:

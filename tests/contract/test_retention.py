@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from sekisho.adapters.blobs_memory import MemoryBlobs
-from sekisho.broker.ports import EVERYONE, Store, Usage, space_of
+from sekisho.broker.holding import Usage
+from sekisho.broker.ports import EVERYONE, Store, space_of
 from sekisho.domain.errors import Conflict, NotFound
 from sekisho.domain.job import Cancelled, Job, JobState, apply
 from sekisho.wire.frames import Chunk, Frame

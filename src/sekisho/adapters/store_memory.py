@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from sekisho.broker.holding import Allow, Holding, anything
+from sekisho.broker.holding import Allow, AllowJob, Holding, Usage, anything
 from sekisho.broker.ports import (
     BlobStore,
     JobFilter,
@@ -18,7 +18,6 @@ from sekisho.broker.ports import (
     Store,
     Tenant,
     Token,
-    Usage,
     space_of,
 )
 from sekisho.domain.access import Principal, Role
@@ -63,12 +62,16 @@ class MemoryJobs:
     def __init__(self, state: _State) -> None:
         self._state = state
 
-    def add(self, job: Job) -> Job:
+    def add(self, job: Job, allow: AllowJob = anything) -> Job:
         with self._state.lock:
             if job.id in self._state.forgotten:
                 raise Conflict("job.forgotten", job=job.id)
             kept = self._state.jobs.get(job.id)
             if kept is None:
+                allow(
+                    self._with(job, Tenant(site=job.site)),
+                    self._with(job, Tenant(submitter=job.submitter)),
+                )
                 self._write(job)
                 return job
             if not kept.resembles(job):
@@ -125,6 +128,11 @@ class MemoryJobs:
         with self._state.lock:
             return [job for job in self._state.jobs.values() if _due(job, now)][:limit]
 
+    def _with(self, job: Job, tenant: Tenant) -> Usage:
+        """Return what the jobs of ``tenant`` hold, and ``job``, which has nothing yet."""
+        held = _usage(self._state, tenant)
+        return replace(held, live_jobs=held.live_jobs + (not job.state.terminal))
+
     def _write(self, job: Job) -> None:
         kept = self._state.jobs.get(job.id)
         if kept is None or kept.state is not job.state:
@@ -169,15 +177,7 @@ class MemoryLedger:
 
     def usage(self, *, site: str | None = None, submitter: str | None = None) -> Usage:
         with self._state.lock:
-            jobs = [
-                job
-                for job in self._state.jobs.values()
-                if _visible(job, Tenant(site=site, submitter=submitter))
-            ]
-            return Usage(
-                live_jobs=sum(not job.state.terminal for job in jobs),
-                stored_bytes=sum(sum(self._state.pins.get(job.id, {}).values()) for job in jobs),
-            )
+            return _usage(self._state, Tenant(site=site, submitter=submitter))
 
     def counts(self) -> dict[tuple[str, JobState], int]:
         with self._state.lock:
@@ -364,6 +364,14 @@ class MemoryDirectory:
             same = other.role is Role.SITE and other.name == token.name and other.id != token.id
             if same and other.revoked_at is None:
                 self._state.tokens[other.id] = replace(other, revoked_at=now)
+
+
+def _usage(state: _State, tenant: Tenant) -> Usage:
+    jobs = [job for job in state.jobs.values() if _visible(job, tenant)]
+    return Usage(
+        live_jobs=sum(not job.state.terminal for job in jobs),
+        stored_bytes=sum(sum(state.pins.get(job.id, {}).values()) for job in jobs),
+    )
 
 
 def _visible(job: Job, tenant: Tenant) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from sekisho.broker.holding import Allow, anything
+from sekisho.broker.holding import Allow, AllowJob, Usage, anything
 from sekisho.domain.access import Principal, Role
 from sekisho.domain.job import Job, JobState
 from sekisho.wire.frames import Chunk, Frame
@@ -39,14 +39,6 @@ class JobFilter:
     states: frozenset[JobState] | None = None
     ids: frozenset[str] | None = None
     cancelling: bool = False  #: only those that are asked to stop, whether or not they have
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """What jobs hold of the broker: how many have not ended, and the bytes kept for all."""
-
-    live_jobs: int
-    stored_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +87,11 @@ def space_of(*, site: str, submitter: str) -> str:
 class JobStore(Protocol):
     """Durable jobs. The request of a job, once it is there, never changes."""
 
-    def add(self, job: Job) -> Job:
+    def add(self, job: Job, allow: AllowJob = anything) -> Job:
         """Keep a new job, or return the kept one: a submission may be repeated.
+
+        What ``allow`` raises is raised and nothing kept; of a new job it hears, with all that were
+        added before, at whatever moment.
 
         Raise Conflict: `job.different_request` when the id is kept with another site, submitter or
         request digest (a draft without one is like any); `job.forgotten` when it was purged (it

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 
 import msgspec
 
+from sekisho.broker.holding import Usage
 from sekisho.broker.jobs import WAITING, Jobs
-from sekisho.broker.policy import CurrentPolicy, Quota
-from sekisho.broker.ports import BlobStore, JobFilter, JobLedger, Sites, Tenant, Usage, space_of
+from sekisho.broker.policy import CurrentPolicy, Policy
+from sekisho.broker.ports import BlobStore, JobFilter, JobLedger, Sites, Tenant, space_of
 from sekisho.domain.clock import Clock
 from sekisho.domain.errors import Conflict, NotFound, QuotaExceeded, Refused
 from sekisho.domain.job import (
@@ -113,12 +115,8 @@ class Submissions:
 
     def _add(self, job: Job) -> tuple[Job, bool]:
         """Keep a new job and return it with True, or with False what somebody faster has added."""
-        user = job.submitter
-        self._serves(user, job.site)
-        policy = self.policy.value
-        _room("site", policy.site, self.ledger.usage(site=job.site), job.site)
-        _room("submitter", policy.submitter, self.ledger.usage(submitter=user), user)
-        kept = self.jobs.store.add(job)
+        self._serves(job.submitter, job.site)
+        kept = self.jobs.store.add(job, partial(_allowed, self.policy.value, job))
         if kept is job:
             self.jobs.told(kept, before=None)
         return kept, kept is job
@@ -171,11 +169,15 @@ class Submissions:
             raise Refused("site.disabled", site=name)
 
 
-def _room(kind: str, quota: Quota, usage: Usage, name: str) -> None:
-    if usage.live_jobs >= quota.live_jobs:
-        raise QuotaExceeded("quota.jobs", kind=kind, name=name, limit=quota.live_jobs)
-    if usage.stored_bytes > quota.stored_bytes:
-        raise QuotaExceeded("quota.bytes", kind=kind, name=name, limit=quota.stored_bytes)
+def _allowed(policy: Policy, job: Job, site: Usage, submitter: Usage) -> None:
+    for kind, name, held, quota in (
+        ("site", job.site, site, policy.site),
+        ("submitter", job.submitter, submitter, policy.submitter),
+    ):
+        if held.live_jobs > quota.live_jobs:
+            raise QuotaExceeded("quota.jobs", kind=kind, name=name, limit=quota.live_jobs)
+        if held.stored_bytes > quota.stored_bytes:
+            raise QuotaExceeded("quota.bytes", kind=kind, name=name, limit=quota.stored_bytes)
 
 
 def request_digest(user: str, message: SubmitJob) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from sekisho.adapters.sql.engine import AnyRow, Database
+from sekisho.adapters.sql.holding import holding, used_alone
 from sekisho.adapters.sql.tables import (
     LIVE,
     OFFERED,
@@ -19,9 +20,9 @@ from sekisho.adapters.sql.tables import (
     envelopes,
     forgotten,
     history,
-    holdings,
     jobs,
 )
+from sekisho.broker.holding import AllowJob, anything
 from sekisho.broker.ports import JobFilter, Tenant
 from sekisho.domain.errors import Conflict, NotFound
 from sekisho.domain.job import TRANSITIONS, Job, JobState, Offered, apply
@@ -97,7 +98,7 @@ class SqlJobs:
         self._new_job = database.insert(jobs).on_conflict_do_nothing().returning(jobs.c.id)
         self._hold = holding(database)
 
-    def add(self, job: Job) -> Job:
+    def add(self, job: Job, allow: AllowJob = anything) -> Job:
         def work(tx: sa.Connection) -> Job:
             if tx.execute(self._new_job, _values(job)).first() is None:
                 return _same_submission(_job(tx.execute(_BY_ID, {"id": job.id}).one()), job)
@@ -107,6 +108,7 @@ class SqlJobs:
             tx.execute(_ENVELOPE, {"job_id": job.id, "request": job.request})
             _remember(tx, [job])
             tx.execute(self._hold, _held(job, live_jobs=not job.state.terminal))
+            allow(*used_alone(self._database, tx, site=job.site, submitter=job.submitter))
             return job
 
         return self._database.write(work)
@@ -192,18 +194,6 @@ class SqlJobs:
         _remember(tx, news)
         if job.state.terminal:
             tx.execute(self._hold, _held(job, live_jobs=-1))
-
-
-def holding(database: Database) -> sa.Executable:
-    """Return the statement that adds to what a site and a submitter hold."""
-    new = database.insert(holdings)
-    return new.on_conflict_do_update(
-        index_elements=[holdings.c.site, holdings.c.submitter],
-        set_={
-            "live_jobs": holdings.c.live_jobs + new.excluded.live_jobs,
-            "stored_bytes": holdings.c.stored_bytes + new.excluded.stored_bytes,
-        },
-    )
 
 
 def read_jobs(

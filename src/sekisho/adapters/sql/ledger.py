@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from functools import lru_cache
 from itertools import islice
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from sekisho.adapters.sql.engine import AnyRow, Database
-from sekisho.adapters.sql.jobs import holding
-from sekisho.adapters.sql.tables import history, holdings, jobs, pins
-from sekisho.broker.holding import Allow, Holding, anything
-from sekisho.broker.ports import Usage, space_of
+from sekisho.adapters.sql.holding import holding, used, used_alone
+from sekisho.adapters.sql.tables import history, jobs, pins
+from sekisho.broker.holding import Allow, Holding, Usage, anything
+from sekisho.broker.ports import space_of
 from sekisho.domain.errors import IntegrityError, NotFound
 from sekisho.domain.job import JobState
 from sekisho.wire.frames import Chunk
@@ -83,15 +82,12 @@ class SqlLedger:
 
     def _holding(self, tx: sa.Connection, job: AnyRow, held: int) -> Holding:
         """Return what is held now; nobody else of the site or the submitter changes it with us."""
-        for name in (f"{job.site}/", f"/{job.submitter}"):  # no space is called so
-            self._database.hold_space(tx, name, alone=True)
-        site = _used(tx, site=job.site).stored_bytes
-        submitter = _used(tx, submitter=job.submitter).stored_bytes
-        return Holding(job=held, site=site, submitter=submitter)
+        site, submitter = used_alone(self._database, tx, site=job.site, submitter=job.submitter)
+        return Holding(job=held, site=site.stored_bytes, submitter=submitter.stored_bytes)
 
     def usage(self, *, site: str | None = None, submitter: str | None = None) -> Usage:
         with self._database.reading() as tx:
-            return _used(tx, site=site, submitter=submitter)
+            return used(tx, site=site, submitter=submitter)
 
     def counts(self) -> dict[tuple[str, JobState], int]:
         with self._database.reading() as tx:
@@ -108,22 +104,6 @@ class SqlLedger:
         tx.execute(_STORED, {"job": job_id, "bytes": job.stored_bytes + more})
         held = {"site": job.site, "submitter": job.submitter, "live_jobs": 0, "stored_bytes": more}
         tx.execute(self._hold, held)
-
-
-def _used(tx: sa.Connection, *, site: str | None = None, submitter: str | None = None) -> Usage:
-    statement = _usage(site=site is not None, submitter=submitter is not None)
-    live_jobs, stored_bytes = tx.execute(statement, {"site": site, "submitter": submitter}).one()
-    return Usage(live_jobs=int(live_jobs or 0), stored_bytes=int(stored_bytes or 0))
-
-
-@lru_cache
-def _usage(*, site: bool, submitter: bool) -> sa.Select[Any]:
-    total = sa.select(sa.func.sum(holdings.c.live_jobs), sa.func.sum(holdings.c.stored_bytes))
-    if site:
-        total = total.where(holdings.c.site == sa.bindparam("site"))
-    if submitter:
-        total = total.where(holdings.c.submitter == sa.bindparam("submitter"))
-    return total
 
 
 def batches(digests: Sequence[str]) -> Iterator[list[str]]:

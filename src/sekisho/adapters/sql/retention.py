@@ -16,7 +16,8 @@ from typing import Final
 import sqlalchemy as sa
 
 from sekisho.adapters.sql.engine import Database
-from sekisho.adapters.sql.jobs import WHOLE_JOBS, holding, read_jobs
+from sekisho.adapters.sql.holding import holding
+from sekisho.adapters.sql.jobs import WHOLE_JOBS, read_jobs
 from sekisho.adapters.sql.ledger import DIGESTS, batches
 from sekisho.adapters.sql.tables import ENDED, forgotten, jobs, pins
 from sekisho.broker.ports import BlobStore
