@@ -10,12 +10,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from sekisho.adapters.gate_keys import line_for
 from sekisho.adapters.hosts.ssh import SshAddress, SshHost
-from sekisho.adapters.lane_gate import GateLane
+from sekisho.adapters.lane_gate import KNOCK, GateLane
 from sekisho.adapters.patience import Patience
 from sekisho.client.client import Client
 from sekisho.domain.errors import SekishoError
@@ -168,9 +169,11 @@ class GatedHouse:
 
 
 @contextmanager
-def gated_house(place: Path, *, lines: Sequence[str] = ()) -> Iterator[GatedHouse]:
+def gated_house(
+    place: Path, *, lines: Sequence[str] = (), within: Sequence[str] = ()
+) -> Iterator[GatedHouse]:
     site = gated_site(place)
-    with serving(place / "sshd", lines=lines) as server:
+    with serving(place / "sshd", lines=lines, within=within) as server:
         key, others = make_key(place / "gate_key"), make_key(place / "others_key")
         lines = [
             gate_line(site, found.with_suffix(".pub").read_text(), user)
@@ -202,7 +205,7 @@ def gate_client(house: GatedHouse, place: Path, key: Path | None = None) -> Iter
 
 def gate_lane(host: SshHost) -> GateLane:
     patience = Patience(limit_s=600, wait=lambda s: threading.Event().wait(min(s, 0.2)))
-    return GateLane(SITE, host.session, patience)
+    return GateLane(SITE, partial(host.session, KNOCK), patience)
 
 
 @dataclass

@@ -135,10 +135,12 @@ def a_double(place: Path, site: str, content: bytes = b"x\n") -> JobSpec:
 
 
 @contextmanager
-def two_sites(place: Path, *, lines: Sequence[str] = ()) -> Iterator[TwoSites]:
+def two_sites(
+    place: Path, *, lines: Sequence[str] = (), within: Sequence[str] = ()
+) -> Iterator[TwoSites]:
     runtime = Path(tempfile.mkdtemp(prefix="sk-"))  # short: sockets are below
     try:
-        with gated_house(place, lines=lines) as house:
+        with gated_house(place, lines=lines, within=within) as house:
             (place / "double.sh").write_text(_DOUBLE)
             (place / "double.sh").chmod(0o755)
             sites = TwoSites(house, place, runtime)

@@ -82,7 +82,7 @@ def test_a_key_that_nobody_added_is_not_let_in(
 
 def test_a_plain_key_finds_no_gate(house: GatedHouse, tmp_path: Path, runtime: Path) -> None:
     told = checked(house, tmp_path, runtime, house.plain)
-    assert faults(told) == [("gate", "check.no_gate")]
+    assert faults(told) == [("gate", "gate.absent")]
 
 
 def test_an_unknown_host_is_told_first(house: GatedHouse, tmp_path: Path, runtime: Path) -> None:
@@ -106,7 +106,7 @@ SOUND = "echo 'rsync  version v3.4.1'"
         ({"date": "exec /bin/date +%s", "rsync": "echo"}, [("rsync", "bare.no_rsync")]),
         (
             {"date": "exec /bin/date +%s", "rsync": "echo rsync  version 3.0.9"},
-            [("rsync", "bare.no_rsync")],
+            [("rsync", "bare.rsync_old")],
         ),
         (
             {"date": "exec /bin/date +%s", "rsync": "echo 'rsync  version 3.1.2  protocol 31'"},

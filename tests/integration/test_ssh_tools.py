@@ -11,6 +11,7 @@ import pytest
 
 from sekisho.client.errors import CommandFailed
 from sekisho.client.spec import JobSpec
+from sekisho.domain.errors import UsageError
 from sekisho.domain.job import JobState
 from tests.bare_site import SITE, BareWorld, bare_world
 
@@ -111,6 +112,24 @@ def test_an_older_protocol_of_rsync_is_enough(
     tool(world, "rsync", f'exec {real} --protocol={protocol} "$@"')
     course(world, tmp_path)
     assert ran(world, "rsync") >= 3
+
+
+OF_2006 = """\
+[ "$1" = --version ] && { echo "rsync  version 2.6.9  protocol version 29"; exit; }
+echo "rsync: -s: unknown option" >&2
+echo "rsync error: syntax or usage error (code 1) at main.c(1231) [Receiver=2.6.9]" >&2
+exit 1
+"""
+
+
+def test_an_rsync_of_other_days_is_told_at_once(world: BareWorld, tmp_path: Path) -> None:
+    """Kills: a host that "cannot be reached" for ever."""
+    tool(world, "rsync", OF_2006)
+    mesh = tmp_path / "mesh.inp"
+    mesh.write_text("x")
+    with world.client() as client, pytest.raises(UsageError) as told:
+        client.submit(JobSpec(site=SITE, command="work", inputs=[mesh]))
+    assert told.value.code == "bare.rsync_old"
 
 
 ONLY = (

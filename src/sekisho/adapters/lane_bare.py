@@ -95,7 +95,7 @@ class BareLane:
         self._host = host
         self._rsync = Rsync(host.ssh)
         self._notes = notes
-        self._repeats = Repeats(patience or Patience())
+        self._repeats = Repeats(patience or Patience(), host.explained)
         self._results = BareResults(host, notes, self._repeats, self._record, on_bring)
         self._watch = Watch(host.look)
         self._jobs: dict[str, _Known] = {}

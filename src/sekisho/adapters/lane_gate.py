@@ -15,6 +15,7 @@ from typing import IO, Final, Protocol, TypeVar
 
 import msgspec
 
+from sekisho.adapters.hosts.ssh_fault import last_line
 from sekisho.adapters.patience import Patience, Repeats
 from sekisho.adapters.problem_error import problem_error
 from sekisho.domain.errors import IntegrityError, SekishoError, Unavailable, Unreachable
@@ -67,6 +68,10 @@ _PART_BYTES: Final = 8 << 20
 #: So many parts are on their way at a time, each in a session of its own.
 _AHEAD: Final = 2
 _PIPE_BYTES: Final = 1 << 20
+
+
+#: What is to be run over there: a gate does not hear it, and a shell does no more.
+KNOCK: Final = ("echo", "sekisho: no gate")
 
 
 class Session(Protocol):
@@ -182,9 +187,25 @@ class GateLane:
 
         def once() -> T:
             with self._session() as session:
-                return _exchanged(session, talk)
+                packets = Packets(session.stdout, session.stdin)
+                try:
+                    return _exchanged(session, packets, talk)
+                except Garbled as error:
+                    raise self._foreign(packets, error) from error
 
         return self._repeats.until_through(once, limit_s)
+
+    def _foreign(self, packets: Packets, error: SekishoError) -> SekishoError:
+        """Return what it means that ``error`` came in place of an answer."""
+        text = ""
+        with suppress(OSError, ValueError):
+            text = packets.printed()
+        if KNOCK[-1] in text.splitlines():
+            return Unavailable("gate.absent", site=self._site)
+        if text:
+            said = last_line(text.strip().partition("\n")[0])
+            return Unavailable("gate.noisy", site=self._site, said=said)
+        return error
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
@@ -355,10 +376,10 @@ def _heard(packets: Packets, kind: type[Reply]) -> Reply:
     return decoded(answer.body, kind)
 
 
-def _exchanged(session: Session, talk: Callable[[Packets], T]) -> T:
+def _exchanged(session: Session, packets: Packets, talk: Callable[[Packets], T]) -> T:
     """Return what ``talk`` gives; tell why the line broke, when it did."""
     try:
-        return talk(Packets(session.stdout, session.stdin))
+        return talk(packets)
     except ProblemSent as end:
         raise _Refusal(problem_error(end.problem, end.problem.status)) from end
     except (OSError, ValueError, Unreachable) as error:

@@ -19,6 +19,8 @@ MAX_RETRY_AFTER_SECONDS: Final = 60.0
 _HOPELESS: Final = frozenset(
     {"broker.tls", "broker.strange_answer", "broker.proxy_login", "broker.proxy_refused"}
 )
+#: Nor is this likely to pass where nothing was ever heard: a login that prints, a key for else.
+_HOPELESS_AT_FIRST: Final = frozenset({"bare.noisy", "bare.no_shell", "gate.absent", "gate.noisy"})
 _DICE: Final = random.SystemRandom()
 
 
@@ -74,7 +76,10 @@ class Pauses:
 
         After one before which something got through, the pauses are short again.
         """
-        if not isinstance(error, Unavailable) or error.code in _HOPELESS:
+        hopeless = error.code in _HOPELESS or (
+            error.code in _HOPELESS_AT_FIRST and not self._heard()
+        )
+        if hopeless or not isinstance(error, Unavailable):
             raise error
         self._failures = 1 if error.advanced else self._failures + 1
         seconds = max(delay(self._failures, _DICE.random()), pause_asked_by(error))
@@ -91,10 +96,18 @@ class Pauses:
 
 
 class Repeats:
-    """Work over one line, repeated until it gets through. Safe to share between threads."""
+    """Work over one line, repeated until it gets through. Safe to share between threads.
 
-    def __init__(self, patience: Patience) -> None:
+    ``explain`` may know a better error for one that came: it is told, and judged, in its place.
+    """
+
+    def __init__(
+        self,
+        patience: Patience,
+        explain: Callable[[SekishoError], SekishoError] = lambda error: error,
+    ) -> None:
         self.patience = patience
+        self._explain = explain
         self._heard = False
 
     def heard(self) -> None:
@@ -112,7 +125,7 @@ class Repeats:
             try:
                 found = ask()
             except SekishoError as error:
-                pauses.after(error)
+                pauses.after(self._explain(error))
             else:
                 self.heard()
                 pauses.progressed()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 
 from sekisho.adapters.hosts.ssh import SshAddress, SshHost
 from sekisho.adapters.job_notes import JobNotes
@@ -38,9 +39,9 @@ def push_lane(
 
             there = BareHost(way, site.base.rstrip("/"))
             return BareLane(bare_site(name, site), there, notes, patience, on_bring)
-        from sekisho.adapters.lane_gate import GateLane  # noqa: PLC0415
+        from sekisho.adapters.lane_gate import KNOCK, GateLane  # noqa: PLC0415
 
-        return GateLane(name, way.session, patience)
+        return GateLane(name, partial(way.session, KNOCK), patience)
 
     here = PushSite(
         name=name,

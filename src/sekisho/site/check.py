@@ -90,7 +90,6 @@ CODES: Final[Mapping[str, tuple[Grade, Ask | None]]] = {
     "check.quick": (Grade.SKIPPED, None),
     "check.releases_everything": (_W, _S),
     "check.site_clock": (_W, _S),
-    "check.no_gate": (_F, _S),
     "check.rsync_unsafe": (_W, _S),
     "check.tcp": (_F, _N),
     "check.tls_broken": (_F, _N),

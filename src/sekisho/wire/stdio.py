@@ -10,6 +10,7 @@ MAX_PACKET_BYTES, an unknown kind or a wrong order ends the conversation.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from typing import IO, Annotated, Final, Literal, TypeVar
@@ -24,6 +25,9 @@ from sekisho.wire.v1 import JobId, Problem
 T = TypeVar("T", bound=Struct)
 _HEAD: Final = struct.Struct(">cI")
 MAX_PACKET_BYTES: Final = max(MAX_MESSAGE_BYTES, 1 << 20) + 4096
+#: What somebody prints begins with no control character; a packet's length is none of these.
+_TEXT: Final = re.compile(rb"[\t\n\r\x1b\x20-\x7e\x80-\xff]+")
+_PRINTED_BYTES: Final = 1024
 MESSAGE: Final = b"M"
 DATA: Final = b"D"
 END: Final = b"E"
@@ -76,6 +80,7 @@ class Packets:
     def __init__(self, incoming: IO[bytes], outgoing: IO[bytes]) -> None:
         self._incoming = incoming
         self._outgoing = outgoing
+        self._head = b""
 
     def send(self, kind: bytes, *payload: bytes) -> None:
         """Write one packet, its payload in any number of pieces; it may wait until `flush`."""
@@ -88,7 +93,7 @@ class Packets:
 
     def receive(self) -> tuple[bytes, bytes] | None:
         """Return the next packet, None at an orderly end; raise Unreachable when it is cut."""
-        head = self._incoming.read(_HEAD.size)
+        self._head = head = self._incoming.read(_HEAD.size)
         if not head:
             return None
         if len(head) < _HEAD.size:
@@ -102,6 +107,16 @@ class Packets:
         if len(payload) < length:
             raise Unreachable(why="cut")
         return kind, payload
+
+    def printed(self) -> str:
+        """Return the text that came where the last packet should begin; none, if it is no text.
+
+        Nothing can be said to the other side after that.
+        """
+        if not _TEXT.fullmatch(self._head):
+            return ""
+        self._outgoing.close()
+        return (self._head + self._incoming.read(_PRINTED_BYTES)).decode("utf-8", "replace")
 
     def data(self) -> Iterator[bytes]:
         """Return the payloads of data packets up to the end mark; raise at anything else."""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Final
 
+from sekisho.adapters.hosts.login_shell import login_fault
 from sekisho.adapters.hosts.process_tree import WRAPPER
 from sekisho.adapters.hosts.ssh import SshHost
 from sekisho.domain.errors import Conflict, NotFound, Refused, SekishoError, Unavailable
@@ -147,6 +149,13 @@ class BareHost:
     def clean(self, days: int) -> None:
         """Remove ended jobs that are older."""
         self._output([*self._head("clean"), str(days)], timeout_s=_CALL_S * 10)
+
+    def explained(self, error: SekishoError) -> SekishoError:
+        """Return why an answer was strange, when the login itself tells; else ``error``."""
+        if error.code == "bare.strange":
+            with suppress(SekishoError):
+                return login_fault(self.ssh) or error
+        return error
 
     def place(self, job_id: str) -> str:
         """Return the job's directory there."""

@@ -1,11 +1,13 @@
-"""Words of a line of shell, made safe once, here, for every shell of the sh family.
+"""Words of a line of shell, made safe once, here, for every shell of the sh family, and fish.
 
 sshd hands one string to the user's login shell. In POSIX single quotes nothing is special but the
 quote itself, so each word is quoted whole, whatever is in it; a NUL cannot travel and is refused.
+In those of fish a backslash is special too, so it stands outside of them, as the quote does.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -13,6 +15,7 @@ from sekisho.domain.errors import TooLarge, UsageError
 
 #: One argument of a program may have 128 KiB under Linux, and the whole line is one for the shell.
 MAX_LINE_BYTES: Final = 100_000
+_SPECIAL: Final = re.compile(r"['\\]")
 
 
 def quoted(argv: Sequence[str]) -> str:
@@ -27,4 +30,4 @@ def quoted(argv: Sequence[str]) -> str:
 
 def shell_words(argv: Sequence[str]) -> str:
     """Return ``argv`` as words of a shell's text, of any length."""
-    return " ".join("'" + word.replace("'", "'\\''") + "'" for word in argv)
+    return " ".join("'" + _SPECIAL.sub(r"'\\\g<0>'", word) + "'" for word in argv)

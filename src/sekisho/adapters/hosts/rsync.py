@@ -43,6 +43,8 @@ _OLDEST: Final = (3, 1)
 SAFE: Final = (3, 4)
 #: What an earlier job left is no longer there: less to begin with, and no fault.
 _REMARK: Final = re.compile(r"^--\w+-dest arg does not exist.*\n?", re.MULTILINE)
+#: What an rsync before 3.0 says of options that ours has sent.
+_OLD: Final = re.compile(r"^rsync: .*unknown option", re.MULTILINE)
 _FILE_FAULT: Final = 11
 #: Also of an rsync or an ssh that somebody has ended: 16, 19, 20.
 _LINE_BROKE: Final = frozenset({10, 12, 16, 19, 20, 30, 35, SSH_FAULT})
@@ -151,6 +153,8 @@ class Rsync:
             return StorageFull("fetch.disk_full" if arriving else "bare.storage")
         if code == _MISSING or "rsync: command not found" in text or "rsync: not found" in text:
             return UsageError("bare.no_rsync", host=host)
+        if _OLD.search(text):
+            return UsageError("bare.rsync_old", host=host, version="< 3.0")
         unsaid = code == _FILE_FAULT and not text.strip()  # its last words were lost
         if code in _LINE_BROKE or code < 0 or unsaid:
             fault = fault_of(host, said)
@@ -186,8 +190,10 @@ def versions(host: SshHost) -> tuple[Version, ...]:
     for place, text in (("-", here), (host.address.host, host.run(argv).stdout)):
         found = _VERSION.search(text)
         version = Version(place, int(found[1]), int(found[2])) if found else None
-        if version is None or (version.major, version.minor) < _OLDEST:
+        if version is None:
             raise UsageError("bare.no_rsync", host=place)
+        if (version.major, version.minor) < _OLDEST:
+            raise UsageError("bare.rsync_old", host=place, version=str(version))
         seen.append(version)
     return tuple(seen)
 

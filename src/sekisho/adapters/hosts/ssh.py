@@ -289,16 +289,16 @@ class SshHost:
             raise fault_of(self.address.host, ended.stderr)
         return Completed(ended.returncode, ended.stdout, ended.stderr)
 
-    def session(self, argv: Sequence[str] = ()) -> SshSession:
-        """Start one remote command with open streams; without ``argv``, whatever the key allows.
+    def session(self, argv: Sequence[str]) -> SshSession:
+        """Start one remote command with open streams; never a shell that would read them.
 
         To be closed by the caller. What went wrong is told by `SshSession.fault`.
         """
         self.connect()
-        line = [quoted(argv)] if argv else []
+        line = quoted(argv)
         said = tempfile.TemporaryFile(dir=self.directory)  # noqa: SIM115 (the session closes it)
         process = subprocess.Popen(
-            [*self.command(), "--", self.address.host, *line],
+            [*self.command(), "--", self.address.host, line],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=said,
