@@ -61,7 +61,9 @@ def a_command(name: str = "solve", **changes: Any) -> Command:
     usual: dict[str, Any] = {
         "argv": (f"/opt/{name}", "{n}"),
         "parameters": {"n": Integer(minimum=1, maximum=10, default=3)},
-        "inputs": (InputRule(path=Pattern("*.dat"), max_bytes=1000, required=False),),
+        "inputs": (
+            InputRule(path=Pattern("*.dat"), max_bytes=1000, max_files=100, required=False),
+        ),
         "outputs": (
             OutputRule(path=Pattern("result.txt"), max_bytes=1000),
             OutputRule(path=Pattern("*.csv"), max_bytes=1000, max_files=3),

@@ -195,6 +195,7 @@ REFUSALS: list[tuple[str, Callable[[World], str]]] = [
     ("path.invalid", lambda w: w.submit(outputs=["../secret"])),
     ("input.unexpected", lambda w: w.submit(inputs={"a.exe": b"1"})),
     ("input.too_large", lambda w: w.submit(inputs={"a.dat": b"1" * 1001})),
+    ("input.too_many_matching", lambda w: w.submit(inputs={f"{n}.dat": b"1" for n in range(101)})),
     ("input.too_much", lambda w: w.offer_bytes(with_a_long_list(1001))),
     ("envelope.invalid", lambda w: w.offer_bytes(b"no envelope")),
     ("envelope.invalid", lambda w: w.offer_bytes(seal(Outcome(verdict="lost")))),

@@ -321,12 +321,42 @@ def test_inputs_with_a_long_list_that_cannot_fit_are_refused_without_it(
     assert admit(manifest, order(inputs=None, announced=short)).argv == ("/opt/solve",)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["a", "b", "*", "x/*"]), st.integers(1, 99))), st.data())
+def test_of_a_pattern_no_more_files_may_come_in_than_its_rule_says() -> None:
+    """Kills: files that are counted under one of their rules only; a long list that is fetched."""
+    few = InputRule(path=Pattern("*.dat"), max_bytes=9, max_files=2, required=False)
+    rest = InputRule(path=Pattern("x/*"), max_bytes=9, max_files=3)
+    dat, x, y = (
+        [Arrival(RelPath.parse(name.format(n)), 1) for n in range(3)]
+        for name in ("{}.dat", "x/{}", "y{}.dat")
+    )
+    manifest = replace(MANIFEST, commands={"solve": replace(SERVED, inputs=(few, rest))})
+    for inputs in ([*dat[:2], *x], x):
+        assert admit(manifest, order(inputs=inputs)).argv == ("/opt/solve",)
+    for inputs in ([*dat, *x], [dat[0], *y[:2], *x]):
+        with pytest.raises(Refused) as refusal:
+            admit(manifest, order(inputs=inputs))
+        assert refusal.value.code == "input.too_many_matching"
+        assert refusal.value.params == {"input": "*.dat", "limit": 2}
+    assert admit(manifest, order(inputs=None, announced=announced(5, 9))).argv == ("/opt/solve",)
+    with pytest.raises(Refused) as refusal:
+        admit(manifest, order(inputs=None, announced=announced(6, 9)))
+    assert (refusal.value.code, refusal.value.params) == ("input.too_many", {"limit": 5})
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a", "b", "*", "x/*"]), st.integers(1, 99), st.integers(1, 3))
+    ),
+    st.data(),
+)
 def test_no_inputs_that_the_manifest_takes_are_refused_for_their_long_list(
-    rules: list[tuple[str, int]], data: st.DataObject
+    rules: list[tuple[str, int, int]], data: st.DataObject
 ) -> None:
     """Kills: a bound that is below what may come in."""
-    inputs = tuple(InputRule(path=Pattern(p), max_bytes=n, required=False) for p, n in rules)
+    inputs = tuple(
+        InputRule(path=Pattern(p), max_bytes=n, max_files=most, required=False)
+        for p, n, most in rules
+    )
     manifest = replace(MANIFEST, commands={"solve": replace(SERVED, inputs=inputs)})
     names = st.sampled_from(["a", "b", "c", "d", "x/a", "x/b"])
     sizes = data.draw(st.dictionaries(names, st.integers(0, 99)))

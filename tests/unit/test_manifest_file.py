@@ -52,6 +52,7 @@ mode = { type = "choice", values = ["fast", "slow"], default = "slow" }
 [[command.input]]
 path = "in/*.dat"
 max_bytes = "10 MiB"
+max_files = 5
 required = false
 
 [[command.output]]
@@ -108,7 +109,7 @@ def test_everything_that_a_manifest_can_say_is_understood() -> None:
         "mode": parameter.Choice(values=("fast", "slow"), default="slow"),
     }
     assert command.inputs == (
-        InputRule(path=Pattern("in/*.dat"), max_bytes=10 << 20, required=False),
+        InputRule(path=Pattern("in/*.dat"), max_bytes=10 << 20, max_files=5, required=False),
     )
     assert command.outputs == (
         OutputRule(path=Pattern("out/**"), max_bytes=2048, max_files=3, required=True),
@@ -158,8 +159,8 @@ def test_five_faults_are_told_at_once_each_with_its_line() -> None:
         ["manifest.toml:2", "site"],
         ["manifest.toml:8", "command[0].argv"],
         ["manifest.toml:9", "command[0].time_limit_s"],
-        ["manifest.toml:31", "command[0].output[0].path"],
-        ["manifest.toml:37", "command[0].stdout.released"],
+        ["manifest.toml:32", "command[0].output[0].path"],
+        ["manifest.toml:38", "command[0].stdout.released"],
     ]
 
 
@@ -225,9 +226,9 @@ def test_five_faults_are_told_at_once_each_with_its_line() -> None:
         ('path = "in/*.dat"', "path = 3", 26, "input[0].path"),
         ('"10 MiB"', '"10 MB"', 27, "input[0].max_bytes"),
         ('"10 MiB"', "-1", 27, "input[0].max_bytes"),
-        ('path = "out/**"', 'path = "a/**/b/**"', 31, "output[0].path"),
-        ("max_files = 3", "max_files = 0", 33, "output[0].max_files"),
-        ("release = true", 'release = "yes"', 37, "stdout.release"),
+        ('path = "out/**"', 'path = "a/**/b/**"', 32, "output[0].path"),
+        ("max_files = 3", "max_files = 0", 34, "output[0].max_files"),
+        ("release = true", 'release = "yes"', 38, "stdout.release"),
     ],
 )
 def test_a_fault_is_told_with_its_line_and_key(

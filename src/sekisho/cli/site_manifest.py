@@ -111,7 +111,8 @@ def _amount(value: Any) -> str:
 def _input(session: Session, rule: InputRule) -> str:
     need = session.say("manifest_required" if rule.required else "manifest_optional")
     shared = f", {session.say('manifest_read_only')}" if rule.read_only else ""
-    return f"{rule.path.text} ≤ {_size(rule.max_bytes)}, {need}{shared}"
+    many = "" if rule.path.literal else f", {session.say('manifest_files', count=rule.max_files)}"
+    return f"{rule.path.text} ≤ {_size(rule.max_bytes)}{many}, {need}{shared}"
 
 
 def _output(session: Session, rule: OutputRule) -> str:

@@ -45,6 +45,7 @@ from sekisho.domain.errors import UsageError
 from sekisho.domain.files import Pattern
 from sekisho.domain.ids import COMMAND_PATTERN, SITE_PATTERN, USER_PATTERN
 from sekisho.domain.launch import LaunchLimits, Sandbox, check_variable
+from sekisho.domain.limits import MAX_FILES
 from sekisho.domain.manifest import ArgTemplate, Command, InputRule, Manifest, Step
 from sekisho.domain.resources import LOCAL, Venue
 
@@ -59,6 +60,7 @@ class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class InputTable(Table, frozen=True, kw_only=True):
     path: str
     max_bytes: Size = "1 GiB"
+    max_files: Annotated[int, Meta(ge=1, le=MAX_FILES)] = MAX_FILES
     required: bool = True
     read_only: bool = False
 
@@ -66,7 +68,7 @@ class InputTable(Table, frozen=True, kw_only=True):
 class OutputTable(Table, frozen=True, kw_only=True):
     path: str
     max_bytes: Size = "1 GiB"
-    max_files: Annotated[int, Meta(ge=1, le=100_000)] = 1
+    max_files: Annotated[int, Meta(ge=1, le=MAX_FILES)] = 1
     required: bool = False
 
 
@@ -239,6 +241,7 @@ def _command(entry: CommandTable, host: str) -> Command:
             InputRule(
                 path=Pattern(i.path),
                 max_bytes=size_of(i.max_bytes),
+                max_files=i.max_files,
                 required=i.required,
                 read_only=i.read_only,
             )

@@ -210,6 +210,7 @@ default = "World"
 # [[command.input]]
 # path = "properties/*.txt"
 # max_bytes = "1 MiB"
+# max_files = 20
 # required = true
 # # true if the command does not change it: jobs then share one copy of a large file.
 # # コマンドが書き換えない入力は true。大きなファイルを計算の間で共有します。

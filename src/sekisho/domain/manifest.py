@@ -34,15 +34,21 @@ ArgTemplate = str | tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputRule:
-    """Files that may come in: names that match ``path``, each at most ``max_bytes``.
+    """Files that may come in: up to ``max_files`` whose names match, each at most ``max_bytes``.
 
     ``read_only``: the command does not change them, so its submitter's jobs may have one copy.
     """
 
     path: Pattern
     max_bytes: int
+    max_files: int = MAX_FILES
     required: bool = True
     read_only: bool = False
+
+    @property
+    def most_files(self) -> int:
+        """Return how many files can match at once."""
+        return 1 if self.path.literal else self.max_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,10 +254,9 @@ def _check_announced(command: Command, announced: Announced) -> None:
     """
     if announced.list_bytes <= SHORT_LIST_BYTES:
         return
-    names = {rule.path.text for rule in command.inputs if rule.path.literal}
-    open_ended = any(not rule.path.literal for rule in command.inputs)
+    most = {rule.path.text: rule.most_files for rule in command.inputs}
     largest = max((rule.max_bytes for rule in command.inputs), default=0)
-    if announced.files > (limit := MAX_FILES if open_ended else len(names)):
+    if announced.files > (limit := min(sum(most.values()), MAX_FILES)):
         raise Refused("input.too_many", limit=limit)
     if announced.bytes > (limit := largest * announced.files):
         raise Refused("input.too_much", limit=limit)
@@ -261,15 +266,25 @@ def _check_inputs(command: Command, inputs: Sequence[Arrival]) -> None:
     keys = {i.path.key for i in inputs}
     if len(keys) != len(inputs):
         raise Refused("input.duplicate")
+    counts = [0] * len(command.inputs)
     for arrival in inputs:
-        rules = [r for r in command.inputs if r.path.matches(arrival.path)]
-        if not rules:
+        matching = [n for n, r in enumerate(command.inputs) if r.path.matches(arrival.path)]
+        if not matching:
             raise Refused("input.unexpected", input=str(arrival.path))
-        if arrival.size > (limit := max(r.max_bytes for r in rules)):
+        if arrival.size > (limit := max(command.inputs[n].max_bytes for n in matching)):
             raise Refused("input.too_large", input=str(arrival.path), limit=limit)
-    for rule in command.inputs:
-        if rule.required and not any(rule.path.matches(i.path) for i in inputs):
+        for n in matching:
+            counts[n] += 1
+    _check_counts(command.inputs, counts)
+
+
+def _check_counts(rules: Sequence[InputRule], counts: Sequence[int]) -> None:
+    """Refuse when not as many of the inputs match a rule, of each its count, as it says."""
+    for rule, count in zip(rules, counts, strict=True):
+        if rule.required and not count:
             raise Refused("input.missing", input=rule.path.text)
+        if count > rule.max_files:
+            raise Refused("input.too_many_matching", input=rule.path.text, limit=rule.max_files)
 
 
 def _check_requested(command: Command, requested: Sequence[Pattern]) -> None:
