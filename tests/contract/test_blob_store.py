@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -163,6 +165,35 @@ def test_who_set_a_chunk_aside_that_was_mended_meanwhile_puts_it_back(root: Path
     file_of(root, digest).write_bytes(b"damage")
     blobs._set_aside(file_of(root, digest))  # noqa: SLF001 - the control
     assert blobs.missing(SPACE, [digest]) == [digest]
+
+
+PUTS = """
+import os, sys
+from pathlib import Path
+from sekisho.adapters.blobs_directory import BlobDirectory
+from sekisho.wire.frames import Frame, digest_of
+blobs = BlobDirectory(Path(sys.argv[1]))
+for data in (b"another", b"a chunk", b"a chunk"):
+    blobs.put("one/alice", [Frame(digest_of(data), data)])
+    os.write(1, b"put")
+"""
+
+
+def test_a_chunk_that_is_there_already_is_told_as_stored_when_its_name_is_synced(
+    root: Path, tmp_path: Path
+) -> None:
+    """Kills: trust in a name that another thread has just made and not synced (P1)."""
+    trace = tmp_path / "trace"
+    calls = "trace=fsync,fdatasync,write,rename,renameat,renameat2,link,linkat"
+    argv = ["strace", "-f", "-qq", "-y", "-o", str(trace), "-e", calls]
+    argv += [sys.executable, "-c", PUTS, str(root)]
+    subprocess.run(argv, check=True, capture_output=True, timeout=120)
+    shard = file_of(root, digest_of(b"a chunk")).parent
+    *_, first, again, _ = re.split(r'.*write\(1<.*"put".*\n', trace.read_text())
+    assert re.search(r"(rename|link)\w*\(", first)
+    assert not re.search(r"(rename|link)\w*\(", again)
+    for part in (first, again):
+        assert re.search(rf"fsync\(\d+<{re.escape(str(shard))}>\)", part)
 
 
 NUMBERS = b"1.000000e+00, 2.500000e-01\n" * 2000

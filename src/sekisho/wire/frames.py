@@ -32,10 +32,9 @@ FRAME_HEAD_BYTES: Final = _HEAD.size
 _PACKED: Final = 1 << 31
 #: How every packed payload begins, and hardly any other.
 PACKED_MAGIC: Final = b"\x28\xb5\x2f\xfd"
-#: Level 1, but with few and long matches only: in columns of numbers the short ones that it finds
-#: are by chance, cost half of its time, and make the result longer (ADR 0004).
+#: As quick as level 1, but with few and long matches only: in columns of numbers the short ones
+#: that it finds are by chance, cost time, and make the result longer (ADR 0004).
 _PACKING: Final[dict[int, int]] = {
-    zstd.CompressionParameter.compression_level: 1,
     zstd.CompressionParameter.strategy: zstd.Strategy.fast,
     zstd.CompressionParameter.min_match: 7,
     zstd.CompressionParameter.hash_log: 12,
