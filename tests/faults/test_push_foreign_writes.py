@@ -142,6 +142,26 @@ def test_a_write_that_fails_in_a_program_of_others_costs_another_call_at_most(
     assert yard.calls <= MOST_CALLS
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_input_that_changed_twice_in_a_second_of_a_long_push_is_not_the_one_before(
+    yard: Yard, killed: bool
+) -> None:
+    """Kills: a push taken for over ten seconds after its job was made; one whose end is unknown."""
+    yard.fail("far", 0)
+    second = int(time.time()) - 100
+    for content in (b"a" * SIZE, b"b" * SIZE):
+        (yard.place / "in.txt").write_bytes(content)
+        os.utime(yard.place / "in.txt", (second, second))
+        job = new_job_id()
+        assert yard.run(job).status == 0
+        assert yard.published(job)["out.txt"] == content
+        notes = yard.place / "state" / "sekisho" / "jobs" / job
+        for name, seconds in (("base", -60), ("pushing", -60), ("pushed", 30)):
+            os.utime(notes / name, (second + seconds, second + seconds))
+        if killed:
+            (notes / "pushed").unlink()
+
+
 def test_an_input_of_the_same_size_and_second_is_not_the_one_before(yard: Yard) -> None:
     """Kills: believing rsync's comparison of whole seconds, by which the first would run again."""
     yard.fail("far", 0)

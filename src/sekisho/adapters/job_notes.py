@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -23,6 +23,8 @@ from sekisho.wire.v1 import JobView
 
 _NOTE: Final = "note.json"
 _BASE: Final = "base"
+_PUSHING: Final = "pushing"
+_PUSHED: Final = "pushed"
 
 
 class JobNote(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -40,6 +42,13 @@ def state_directory(environ: Mapping[str, str]) -> Path:
     """Return where a client keeps its notes: below XDG_STATE_HOME or ~/.local/state."""
     home = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(home) / "sekisho" / "jobs"
+
+
+class Push(NamedTuple):
+    """When a job's inputs were read, in seconds of the epoch. ``ended``: None if unknown."""
+
+    begun: float
+    ended: float | None
 
 
 class JobNotes:
@@ -84,12 +93,19 @@ class JobNotes:
         """Keep the number of the directory that a bare job was made in: unsynced, it only tells."""
         (self.make(job_id) / _BASE).write_text(number, "ascii")
 
-    def made_at(self, job_id: str) -> float | None:
-        """Return when `keep_base` kept something, in seconds of the epoch; None: never."""
-        try:
-            return (self.root / job_id / _BASE).stat().st_mtime
-        except OSError:
-            return None
+    def push_begins(self, job_id: str) -> None:
+        """Note that a bare job's inputs are read from now on; the first time counts."""
+        with suppress(FileExistsError):
+            (self.make(job_id) / _PUSHING).touch(exist_ok=False)
+
+    def push_ended(self, job_id: str) -> None:
+        """Note that they are all there."""
+        (self.make(job_id) / _PUSHED).touch()
+
+    def push(self, job_id: str) -> Push | None:
+        """Return when a job's inputs were read; None: never, from here."""
+        begun, ended = (_touched(self.place(job_id) / name) for name in (_PUSHING, _PUSHED))
+        return None if begun is None else Push(begun, ended)
 
     def base(self, job_id: str) -> str:
         """Return what `keep_base` has kept, or nothing."""
@@ -103,3 +119,10 @@ class JobNotes:
         """Forget the job and everything that was kept of it."""
         with suppress(FileNotFoundError):
             shutil.rmtree(self.place(job_id))
+
+
+def _touched(file: Path) -> float | None:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return None

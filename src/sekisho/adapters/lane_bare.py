@@ -17,7 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import count
+from itertools import count, islice
+from math import inf
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -30,7 +31,7 @@ from sekisho.adapters.bare_watch import Watch
 from sekisho.adapters.durable import write_file
 from sekisho.adapters.hosts.bare import COMING, BareHost
 from sekisho.adapters.hosts.rsync import Rsync, Target
-from sekisho.adapters.job_notes import JobNotes
+from sekisho.adapters.job_notes import JobNotes, Push
 from sekisho.adapters.patience import Patience, Repeats
 from sekisho.domain.errors import Conflict, IntegrityError, NotFound, Refused, SekishoError
 from sekisho.domain.files import Pattern
@@ -57,8 +58,8 @@ _VERDICTS: Final = {
     "cancelled": JobState.CANCELLED,
     "lost": JobState.LOST,
 }
-#: An earlier job may have taken its inputs for so long after it was made.
-_TAKING_S: Final = 10
+#: A file's time may be that of another clock, and has the second that it began with.
+_SLACK_S: Final = 2
 _EARLIER: Final = 3  #: so many earlier jobs are looked at for equal inputs
 _CLEAN_EVERY_S: Final = 86_400
 
@@ -128,12 +129,12 @@ class BareLane:
         earlier = self._earlier(job_id)
         target = Target(
             place=f"{self._host.place(job_id)}/work",
-            bases=[f"../../{job}/work" for job in earlier],
+            bases=[f"../../{job}/work" for job, _ in earlier],
             passing=COMING,
         )
 
         def push(links: Path, report: Callable[[int], None]) -> None:
-            verify = _doubtful(links, [self._notes.made_at(job) for job in earlier])
+            verify = _doubtful(links, [push for _, push in earlier])
             to, tries = replace(target, verify=verify, sparse=sparse(links)), count()
 
             def once() -> None:
@@ -141,7 +142,9 @@ class BareLane:
                     self._host.settle(job_id)
                 self._rsync.push(links, to, report)
 
+            self._notes.push_begins(job_id)
             self._repeats.until_through(once)
+            self._notes.push_ended(job_id)
 
         results = self._results
         back, again = partial(results.back, job_id), partial(results.again, job_id)
@@ -297,10 +300,11 @@ class BareLane:
             cancel_requested=cancelling,
         )
 
-    def _earlier(self, job_id: str) -> list[str]:
-        """Return own jobs there, newest first."""
-        own = [note.job for note in self._notes.all(self._site.name) if note.job != job_id]
-        return own[:_EARLIER]
+    def _earlier(self, job_id: str) -> list[tuple[str, Push]]:
+        """Return own jobs there that got inputs from here, newest first."""
+        own = (note.job for note in self._notes.all(self._site.name) if note.job != job_id)
+        pushed = ((job, push) for job in own if (push := self._notes.push(job)) is not None)
+        return list(islice(pushed, _EARLIER))
 
     def _clean(self) -> None:
         """Once a day, remove old jobs there. A fault of it is no fault of the job's."""
@@ -312,14 +316,16 @@ class BareLane:
             mark.touch()
 
 
-def _doubtful(links: Path, made: Sequence[float | None]) -> bool:
-    """Say whether a file changed about when an earlier job, ``made`` then, may have taken it.
+def _doubtful(links: Path, pushes: Sequence[Push]) -> bool:
+    """Say whether a file changed while an earlier job's inputs were read.
 
     rsync compares whole seconds: a file that changed twice in one may be equal in size and time.
     """
     changed = [int(path.stat().st_mtime) for path in links.rglob("*") if path.is_file()]
     return any(
-        at is None or second - _TAKING_S <= at <= second + 2 for second in changed for at in made
+        begun - _SLACK_S <= second <= (inf if ended is None else ended + _SLACK_S)
+        for second in changed
+        for begun, ended in pushes
     )
 
 
