@@ -60,6 +60,8 @@ _VERDICTS: Final = {
 }
 #: A file's time may be that of another clock, and has the second that it began with.
 _SLACK_S: Final = 2
+#: A job that was to end has so long before it is asked again: longer than asking itself takes.
+_PRESS_S: Final = 30
 _EARLIER: Final = 3  #: so many earlier jobs are looked at for equal inputs
 _CLEAN_EVERY_S: Final = 86_400
 
@@ -79,6 +81,7 @@ class _Known:
 
     record: Record
     word: str = ""
+    pressed: float | None = None  #: when it was seen to run although it was to end
 
 
 class BareLane:
@@ -283,8 +286,17 @@ class BareLane:
             case "gone" | "exit":  # a record with another token is somebody else's: none
                 raise _Ended(self._results.close(known.record, Outcome(verdict="lost")))
             case _:
-                pass
+                self._press(known, to_end=seen.cancel_asked)
         return self._view(known, _STATES[seen.word], cancelling=seen.cancel_asked)
+
+    def _press(self, known: _Known, *, to_end: bool) -> None:
+        """Ask again for the end of a job that goes on: what was to end it may have been killed."""
+        now = self._repeats.patience.monotonic()
+        if to_end and known.pressed is not None and now - known.pressed > _PRESS_S:
+            self._host.cancel(known.record.job.id)
+            known.pressed = now
+        if not to_end or known.pressed is None:
+            known.pressed = now if to_end else None
 
     def _view(self, known: _Known, state: JobState, *, cancelling: bool) -> JobView:
         record = known.record
