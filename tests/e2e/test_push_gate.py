@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from sekisho.adapters.reflink import can_clone
 from sekisho.client.client import Client, new_job_id
 from sekisho.client.errors import JobExpired, JobRefused
 from sekisho.client.spec import JobSpec
 from sekisho.domain.errors import NotFound
+from tests.disks import MAY_MOUNT, a_disk, mounted
 from tests.gated import GatedHouse, gate_client, gate_line, gated_house
 from tests.modes import ORDINARY
 from tests.waiting import until
@@ -68,6 +71,47 @@ def test_jobs_share_an_input_if_the_manifest_says_so(
             placed = house.site.home / "work" / "push" / result.job / "1" / "work" / "in.txt"
             inodes.add(placed.stat().st_ino)
     assert len(inodes) == (1 if word else 2)
+
+
+def test_where_the_disk_clones_a_carrier_gives_each_job_its_own_of_one_that_it_keeps(
+    tmp_path: Path,
+) -> None:
+    """Kills: a carrier without a stock, and jobs that could change each other's input."""
+    base = tmp_path / "cloning"
+    base.mkdir(mode=0o700)
+    before = mounted(a_disk("xfs", tmp_path / "disk", 4 << 30), base) if MAY_MOUNT else []
+    clones = MAY_MOUNT or can_clone(base)
+    placed = []
+    with gated_house(tmp_path, within=before) as house:
+        settings = house.site.home / "agent.toml"
+        settings.write_text(f'{settings.read_text()}[site]\nwork_base = "{base}"\n')
+        with gate_client(house, tmp_path) as client:
+            spec = a_double(tmp_path, 3_000_000)
+            for number in range(2):
+                back = tmp_path / f"back-{number}"
+                placed.append(Path("push") / client.submit(spec).result(back).job / "1/work/in.txt")
+        assert house.server.process is not None
+        there = Path(f"/proc/{house.server.process.pid}/root{base}")
+        first, second = (there / name for name in placed)
+        kept = list(there.glob("push/.stock/*/*"))
+        assert len(kept) == clones
+        assert len({file.stat().st_ino for file in (first, second, *kept)}) == 2 + clones
+        assert {shares_its_blocks(file) for file in (first, second, *kept)} == {clones}
+        sent = (tmp_path / "in.txt").read_bytes()
+        with second.open("r+b") as changed:
+            changed.write(bytes(len(sent)))
+            os.fsync(changed.fileno())
+        assert {file.read_bytes() for file in (first, *kept)} == {sent}
+        assert not shares_its_blocks(second)
+
+
+def shares_its_blocks(file: Path) -> bool:
+    """Say whether other files have blocks of ``file`` on the disk, too."""
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    program = shutil.which("filefrag", path=path)
+    assert program is not None
+    said = subprocess.run((program, "-v", str(file)), check=True, capture_output=True, text=True)
+    return "shared" in said.stdout
 
 
 def test_a_result_is_the_same_however_often_it_is_fetched(client: Client, tmp_path: Path) -> None:

@@ -296,6 +296,14 @@ def refuse(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     monkeypatch.setattr(fcntl, "ioctl", ioctl)
 
 
+@pytest.mark.parametrize("machine", ["ppc64le", "mips64", "sparc64", "alpha"])
+def test_the_number_of_the_call_is_that_of_the_machine(machine: str) -> None:
+    """As the kernel's headers have it (asm/ioctl.h): two bits for the direction, there three."""
+    assert reflink.ficlone(machine) == 0x80049409
+    for other in ("x86_64", "aarch64", "riscv64", "s390x", "i686", "armv7l"):
+        assert reflink.ficlone(other) == 0x40049409
+
+
 def test_whether_there_are_clones_is_tried_and_leaves_nothing(tmp_path: Path) -> None:
     can_clone(tmp_path)
     assert not can_clone(tmp_path / "nowhere")
