@@ -49,6 +49,21 @@ def test_the_result_is_one_json_object_and_nothing_else(house: House, tmp_path: 
     assert (tmp_path / LOG_NAME).read_text() == "said a b\n"
 
 
+def test_who_asked_for_nothing_and_got_nothing_is_told_how_to_ask(
+    house: House, tmp_path: Path
+) -> None:
+    tree(tmp_path)
+    words = ("run", SITE, "copy", "-i", f"in={tmp_path / 'in'}", "--into", tmp_path / "got")
+    done = house.call(*words)
+    assert (done.status, done.out) == (0, "")
+    assert "-o result.csv" in done.err
+    assert "-o result.csv" not in house.call(*words, "-o", "nothing-like-this*").err
+    assert house.call(*words, "--quiet").err == ""
+    printed = house.call("run", SITE, "say", "-p", "text=a", "--into", tmp_path)
+    assert printed.out
+    assert "-o result.csv" not in printed.err
+
+
 def test_the_exit_code_of_the_command_is_passed_through(house: House, tmp_path: Path) -> None:
     done = house.call("run", SITE, "say", "-p", "code=42", "--into", tmp_path)
     assert done.status == 42

@@ -32,11 +32,12 @@ _LOOKS_SECONDS: Final = (3.0, 100.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Following:
-    """How to stay with a job. ``into`` None: do not fetch."""
+    """How to stay with a job. ``into`` None: do not fetch. ``asked``: for files, if known."""
 
     into: Path | None
     timeout_s: float | None = None
     on_interrupt: str | None = None
+    asked: bool = True
     sites: Callable[[], Sequence[SiteView]] | None = None  #: asked when nobody takes the job
 
 
@@ -47,6 +48,7 @@ def following(words: Mapping[str, Any], client: Client) -> Following:
         into=None if words.get("no_fetch") else words["into"],
         timeout_s=None if timeout is None else timeout.total_seconds(),
         on_interrupt=words["on_interrupt"],
+        asked=bool(words.get("outputs", True)),
         sites=client.sites,
     )
 
@@ -81,7 +83,12 @@ def _ended(show: Reporter, job: Job, how: Following) -> Result:
             show.published(snapshot)
 
     result = _waited(show.session, job, how, changed)
-    return result if how.into is None else job.fetch(how.into, show.fetching)
+    if how.into is None:
+        return result
+    fetched = job.fetch(how.into, show.fetching)
+    if fetched.ok and not fetched.files and not how.asked:
+        output.note(show.session, show.session.say("nothing_asked"))
+    return fetched
 
 
 def _waited(
