@@ -80,6 +80,11 @@ class _Nobody:
         return self
 
 
+def test_no_test_is_counted_twice_for_a_promise() -> None:
+    for name, promise in PROMISES.items():
+        assert len(set(promise["tests"])) == len(promise["tests"]), name
+
+
 def test_there_are_ten_promises_and_each_has_tests() -> None:
     assert list(PROMISES) == [f"P{n}" for n in range(1, 11)]
     assert all(promise["tests"] for promise in PROMISES.values())

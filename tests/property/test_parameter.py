@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sekisho.domain.errors import Refused
-from sekisho.domain.manifest import takes_flag
 from sekisho.domain.parameter import Boolean, Choice, Integer, Number, Parameter, Text, Value
 
 
@@ -192,9 +191,3 @@ def test_a_value_is_one_argument_or_refused_by_name(
 
 def test_the_corpus_of_arguments_is_as_large_as_promised() -> None:
     assert len(ARGUMENTS) >= 80
-
-
-def test_only_a_boolean_with_a_flag_stands_as_a_whole_argument() -> None:
-    assert takes_flag(FLAG)
-    assert not takes_flag(TRUTH)
-    assert not takes_flag(INTEGER)

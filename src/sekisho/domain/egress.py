@@ -3,7 +3,8 @@
 Rule 1: `Cleared` is made here and nowhere else, and it is the only thing a mailbox sends.
 Rule 2: a decision looks at names and sizes only; exactly what it releases is then copied out of
         the job's reach, and the copy is sent. All else is withheld; why is for the site's log.
-Rule 3: what leaves as a reason is a code and parameters that the submitter gave in the first place.
+Rule 3: what leaves as a reason is a code, with words of the submitter, or the number or the path
+        (as the manifest writes it) of the rule that was broken: nothing that was found or computed.
 Rule 4: while a command runs nothing leaves, unless its manifest says `publish`; then the same
         decision is made over the files named there, and of its progress a whole percentage leaves.
 """
@@ -118,7 +119,8 @@ class Withheld:
     why: str
 
 
-#: Parameters of a refusal that may leave: the submitter's own words, or numbers of the manifest.
+#: Parameters of a refusal that may leave: the submitter's own words, and of the manifest the name,
+#: the limit and the path of the parameter or rule that was broken.
 _CLEARED_PARAMS: Final = frozenset(
     {"command", "parameter", "input", "output", "submitter", "why", "limit"}
 )

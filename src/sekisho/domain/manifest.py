@@ -20,7 +20,7 @@ from sekisho.domain.errors import Refused, UsageError
 from sekisho.domain.files import Pattern, RelPath
 from sekisho.domain.launch import LaunchLimits, Sandbox, check_variable
 from sekisho.domain.limits import MAX_FILES, SHORT_LIST_BYTES
-from sekisho.domain.parameter import Boolean, Parameter, Value
+from sekisho.domain.parameter import Parameter, Value
 from sekisho.domain.resources import BatchSystem, ResourceRule, Resources, Venue, granted
 
 _PLACEHOLDER: Final = re.compile(r"\{([a-z][a-z0-9_]*)\}")
@@ -303,8 +303,3 @@ def environment(command: Command, work_directory: str) -> dict[str, str]:
         for name, value in command.environment.items()
     }
     return {"PATH": DEFAULT_PATH, **named, WORK_VARIABLE: work_directory}
-
-
-def takes_flag(parameter: Parameter) -> bool:
-    """Say whether ``parameter`` is a switch that stands or falls as a whole argument."""
-    return isinstance(parameter, Boolean) and parameter.flag is not None

@@ -1,5 +1,7 @@
 """Every route of the broker, with the scope that it needs. This page is the attack surface.
 
+Where the settings let old MInt programs in (`[mint]`), the paths in `http.mint_calls` belong to it.
+
 Each row: method and path · scope · what comes in (and query parameters) · what goes out · purpose.
 A caller is who the token says, never who a parameter says; a job, site or chunk that is not the
 caller's does not exist for them (404). Chunks travel as bytes, everything else as JSON. There is no
