@@ -12,6 +12,7 @@ import pytest
 
 from sekisho.adapters.hosts.rsync import Landing, Rsync, Target
 from sekisho.adapters.hosts.ssh import SshAddress, SshHost
+from sekisho.domain.errors import Unreachable
 from tests.sshd import connected_as, free_port, reached, serving
 from tests.waiting import until
 
@@ -137,3 +138,43 @@ def test_a_file_keeps_its_time_and_is_nobody_elses_and_no_shell_reads_where_it_g
         Rsync(host).pull(str(there), ["d/tool"], landing, lambda _: None)
     assert (back / "d" / "tool").stat().st_mtime == 10**9
     assert oct((back / "d" / "tool").stat().st_mode & 0o777) == "0o600"
+
+
+def test_a_transfer_that_falls_silent_is_given_up(tmp_path: Path) -> None:
+    """Kills, of rsync's options: --timeout. What has come by then has come."""
+    tools, here, over = tmp_path / "tools", tmp_path / "here", tmp_path / "over"
+    tools.mkdir()
+    here.mkdir()
+    (here / "large").write_bytes(os.urandom(8 << 20))
+    held = f"while [ ! -e {over} ]; do sleep 0.05; done"
+    (tools / "rsync").write_text(
+        f'#!/bin/sh\n(head -c 4000000; {held}) | exec /usr/bin/rsync "$@"\n'
+    )
+    (tools / "rsync").chmod(0o755)
+    path = f"PATH={tools}:/usr/local/bin:/usr/bin:/bin"
+    with (
+        serving(tmp_path / "sshd", lines=[f"SetEnv {path}"]) as server,
+        reached(server, tmp_path) as host,
+    ):
+        try:
+            with pytest.raises(Unreachable) as told:
+                Rsync(host, silence_s=2, stall_s=60).push(
+                    here, Target(place=str(tmp_path / "there")), lambda _: None
+                )
+        finally:
+            over.touch()
+    assert "code 30" in str(told.value.params["said"])
+
+
+def test_what_comes_is_what_was_named_and_what_is_gone_says_nothing(tmp_path: Path) -> None:
+    """Kills, of rsync's options: --from0, --ignore-missing-args."""
+    there, back = tmp_path / "there", tmp_path / "back"
+    for place in (there, back / ".passing"):
+        place.mkdir(parents=True)
+    for name in ("a", "b", "a\nb", "#c"):
+        (there / name).write_text(name)
+    with serving(tmp_path / "sshd") as server, reached(server, tmp_path) as host:
+        landing = Landing(place=back, passing=back / ".passing", max_bytes=1 << 20)
+        gone = "No space left on device"  # in rsync's words, it would be a full disk
+        Rsync(host).pull(str(there), ["a\nb", gone, "#c"], landing, lambda _: None)
+    assert {file.name for file in back.iterdir()} == {"a\nb", "#c", ".passing"}

@@ -32,7 +32,7 @@ from sekisho.domain.limits import MAX_DEPTH
 #: A transfer without a byte for so long is given up, and tried again.
 SILENCE_S: Final = 60
 #: Plain files, their times, no owners. Other modes than these two are not carried.
-_SHAPE: Final = ("-rt", "-s", "--partial", f"--timeout={SILENCE_S}", "--chmod=D0700,Fgo=")
+_SHAPE: Final = ("-rt", "-s", "--partial", "--chmod=D0700,Fgo=")
 _COUNT: Final = re.compile(rb"\r\s*([\d,]+)\s+\d+%")
 _NO_ROOM: Final = re.compile(r"No space left|Disk quota exceeded|File too large")
 _MISSING: Final = 127
@@ -87,6 +87,7 @@ class Rsync:
     """Transfers with one host. ``report`` is told the bytes moved so far."""
 
     host: SshHost
+    silence_s: int = SILENCE_S
     stall_s: float = 600.0  #: without a word of progress: longer than rsync's own time-out
 
     def push(self, place: Path, to: Target, report: Callable[[int], None]) -> None:
@@ -116,7 +117,9 @@ class Rsync:
         self._run(argv, b"".join(n.encode() + b"\0" for n in names), report, to.max_bytes)
 
     def _argv(self) -> list[str]:
-        return ["rsync", *_SHAPE, "--info=progress2", "--no-inc-recursive", "-e", self._shell()]
+        silence = f"--timeout={self.silence_s}"
+        shown = ("--info=progress2", "--no-inc-recursive")
+        return ["rsync", *_SHAPE, silence, *shown, "-e", self._shell()]
 
     def _shell(self) -> str:
         """Return the ssh command as rsync splits it: a quote within quotes is doubled."""
