@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 from collections.abc import Callable, MutableMapping
 from dataclasses import replace
@@ -398,14 +399,21 @@ def test_without_a_writable_log_nothing_leaves(tmp_path: Path, play: Play) -> No
     assert simulate(world.clock, story) == ("succeeded" if play is GOOD else "failed")
 
 
-def test_a_refusal_that_cannot_be_logged_is_not_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("written", [0, 1])  # not even the offer is recorded; only the offer is
+def test_a_refusal_that_cannot_be_logged_is_not_told(tmp_path: Path, written: int) -> None:
     world = World(tmp_path)
     job = world.submit("unknown")
-    world.fail("journal.append", StorageFull(), times=5)
+    tries = itertools.count()
+
+    def full(label: str) -> SekishoError | None:
+        fails = label == "journal.append" and written <= next(tries) < written + 5
+        return StorageFull() if fails else None
+
+    world.effects.fault = full
 
     async def story() -> str:
         async with world.serving():
-            await world.until(lambda: world.effects.calls.count("journal.append") >= 4)
+            await world.until(lambda: world.effects.calls.count("journal.append") >= written + 4)
             assert "mailbox.tell" not in world.effects.calls
             return await world.ended(job)
 
