@@ -29,7 +29,7 @@ WORTH_BYTES: Final = 16 * MIB
 _BATCH_BYTES: Final = 8 * MIB
 _BATCH: Final = 256
 #: So much is kept as it was read.
-HELD_BYTES: Final = 24 * MIB
+HELD_BYTES: Final = 12 * MIB
 
 
 class _Known(NamedTuple):
