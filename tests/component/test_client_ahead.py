@@ -284,7 +284,7 @@ def test_a_file_that_changes_after_it_was_read_is_named(lane: Seen, tmp_path: Pa
 
 def test_what_was_read_is_sent_as_it_was(lane: Seen, tmp_path: Path) -> None:
     """Kills: reading everything twice."""
-    place = large(tmp_path / "mesh", ENOUGH)
+    place = large(tmp_path / "mesh", HELD_BYTES)
     before = place.read_bytes()
     submit_late(lane, place)
     assert place.read_bytes() != before
@@ -311,7 +311,7 @@ def test_there_is_room_again_when_something_has_gone() -> None:
     ahead = Ahead(Slow)
     for number, data in enumerate(chunks):
         ahead.found(Chunk(digest_of(data), MIB), data, content)
-        if number >= WORTH_BYTES // MIB:
+        if number >= WORTH_BYTES // MIB - 1:
             assert sent.acquire(timeout=SECONDS)
     assert len(list(ahead.gone())) == len(chunks)
     assert not again

@@ -28,8 +28,8 @@ WORTH_BYTES: Final = 16 * MIB
 #: So much is asked for at once, and so many chunks; others are found and sent meanwhile.
 _BATCH_BYTES: Final = 8 * MIB
 _BATCH: Final = 256
-#: So much is kept as it was read.
-HELD_BYTES: Final = 12 * MIB
+#: So much is kept as it was read: what waits for the first request at least.
+HELD_BYTES: Final = WORTH_BYTES
 
 
 class _Known(NamedTuple):
