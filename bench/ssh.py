@@ -97,7 +97,7 @@ class Bench:
         there, back = self._there / big.name, Path(f"{big}.back")
         self._plain("in", lambda: self._rsync(str(big), f"bare:{there}"))
         for kind in KINDS:
-            fresh = self.world.place / f"{kind}.inp"  # nobody has seen this one yet
+            fresh = self.world.place / f"{kind}-{next(self._count)}.inp"  # its name is new, too
             shutil.copyfile(big, fresh)
             self._ours("in", kind, lambda kind=kind, fresh=fresh: self.one(kind, "noop", fresh))  # type: ignore[misc]
         self._plain("out", lambda: self._rsync(f"bare:{there}", str(back)))
