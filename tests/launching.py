@@ -30,6 +30,19 @@ PYTHON = (sys.executable, "-I", "-S", "-c")
 SHELL = ("/bin/sh", "-c")
 
 
+def calls_of_wrapper(control: str) -> dict[str, tuple[str, ...]]:
+    """Return what wrapper.sh, or what it starts, does to each file of its directory ``control``."""
+    return {
+        control: ("fsync",),
+        f"{control}/latch": ("mkdir", "fsync"),
+        f"{control}/latch/start": ("openat", "write", "fsync"),
+        f"{control}/exit.new": ("openat", "write", "fsync", "renameat,renameat2"),
+        f"{control}/exit": ("fsync",),
+        f"{control}/stdout": ("openat", "write"),
+        f"{control}/stderr": ("openat",),
+    }
+
+
 def a_launch(
     base: Path,
     *argv: str,

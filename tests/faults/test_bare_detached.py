@@ -29,6 +29,7 @@ from sekisho.compose.bare import bare_site
 from sekisho.compose.push import ssh_host
 from sekisho.config.client import load_client
 from tests.bare_site import SITE, BareWorld, bare_world
+from tests.launching import calls_of_wrapper
 from tests.sweep import FULL
 from tests.waiting import until
 
@@ -46,16 +47,7 @@ exec {true} "$@"
 """
 _SLEEP = "#!/bin/sh\nexec {true} 0.05\n"
 #: What is done to each file of a job by its wrapper, as it names the file, and by the program.
-CALLS = {
-    "control": ("fsync",),
-    "control/latch": ("mkdir", "fsync"),
-    "control/latch/start": ("openat", "write", "fsync"),
-    "control/exit.new": ("openat", "write", "fsync", "renameat,renameat2"),
-    "control/exit": ("fsync",),
-    "control/stdout": ("openat", "write"),
-    "control/stderr": ("openat",),
-    "work/out.dat": ("openat", "write,copy_file_range"),
-}
+CALLS = calls_of_wrapper("control") | {"work/out.dat": ("openat", "write,copy_file_range")}
 #: Of the shell that ends a job; what it starts is not traced.
 DEATHS = ("clone,vfork", "openat", "exit_group")
 

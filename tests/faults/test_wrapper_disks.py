@@ -15,21 +15,12 @@ from pathlib import Path
 import pytest
 
 from sekisho.site.scheduler import Exited, Gone, NotStarted
-from tests.launching import SHELL, a_launch, a_scheduler, over
+from tests.launching import SHELL, a_launch, a_scheduler, calls_of_wrapper, over
 
 pytestmark = [pytest.mark.anyio, pytest.mark.time_limit(600)]
 STRACE = shutil.which("strace") or "strace"
 #: What is done to each file of a job, from its work directory.
-CALLS = {
-    "{control}": ("fsync",),
-    "{control}/latch": ("mkdir", "fsync"),
-    "{control}/latch/start": ("openat", "write", "fsync"),
-    "{control}/exit.new": ("openat", "write", "fsync", "renameat,renameat2"),
-    "{control}/exit": ("fsync",),
-    "{control}/stdout": ("openat", "write"),
-    "{control}/stderr": ("openat",),
-    "{work}/out": ("openat", "write"),
-}
+CALLS = calls_of_wrapper("{control}") | {"{work}/out": ("openat", "write")}
 PROGRAM = (
     'echo started >>witness; o=$CALC_DIR/out; echo printed && cat in >"$o" && echo "$0" >>"$o"'
 )

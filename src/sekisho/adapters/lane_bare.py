@@ -292,11 +292,13 @@ class BareLane:
     def _press(self, known: _Known, *, to_end: bool) -> None:
         """Ask again for the end of a job that goes on: what was to end it may have been killed."""
         now = self._repeats.patience.monotonic()
-        if to_end and known.pressed is not None and now - known.pressed > _PRESS_S:
+        if not to_end:
+            known.pressed = None
+        elif known.pressed is None:
+            known.pressed = now
+        elif now - known.pressed > _PRESS_S:
             self._host.cancel(known.record.job.id)
             known.pressed = now
-        if not to_end or known.pressed is None:
-            known.pressed = now if to_end else None
 
     def _view(self, known: _Known, state: JobState, *, cancelling: bool) -> JobView:
         record = known.record
