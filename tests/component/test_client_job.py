@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from sekisho.client.errors import (
     JobRefused,
     SiteUnable,
 )
+from sekisho.client.snapshot import Snapshot
 from sekisho.client.spec import JobSpec
 from sekisho.domain.errors import Conflict, IntegrityError, NotFound, Unreachable, UsageError
 from sekisho.domain.ids import check_job_id
@@ -61,6 +62,25 @@ def test_inputs_go_out_and_outputs_come_back(client: Client, tmp_path: Path) -> 
     assert (tmp_path / "out" / "back" / "in" / "m.txt").read_text() == "mesh"
     assert (tmp_path / "out" / "said").read_text() == "solve [('n', 3)] ['said']"
     assert job.view.received
+
+
+def test_a_place_where_no_file_can_be_costs_nothing(client: Client, tmp_path: Path) -> None:
+    """Kills: an error that says to try again, and the other side told that the result is safe."""
+    job = client.submit(spec())
+    job.wait()
+    (tmp_path / "file").touch()
+    for place in (tmp_path / "file", tmp_path / "file" / "below", Path("/dev/null")):
+        with pytest.raises(Conflict, match=r"fetch\.into"):
+            job.fetch(place)
+    assert not job.refresh().received
+    assert job.fetch(tmp_path / "here").files
+
+
+def test_a_snapshot_too_is_put_only_where_files_can_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    with pytest.raises(Conflict, match=r"fetch\.into"):
+        Snapshot(job="j", number=1, at=at, files={"x": b"1"}).write(tmp_path / "file")
 
 
 def test_an_input_without_a_name_keeps_its_own(client: Client, tmp_path: Path) -> None:

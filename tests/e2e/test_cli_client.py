@@ -369,6 +369,17 @@ def test_a_place_for_outputs_that_cannot_be_is_told_before_anything_is_submitted
     assert len(house.call("jobs", "--json", "--limit", "10000").json) == before
 
 
+@pytest.mark.parametrize("verb", ["fetch", "wait"])
+def test_a_place_for_outputs_that_cannot_be_is_told_the_same_when_they_are_there(
+    house: House, verb: str
+) -> None:
+    """Kills: a failure of the disk, to be tried again, from all commands but `run`."""
+    job = house.call("submit", SITE, "say").out.strip()
+    assert house.call("wait", job, "--no-fetch", "--into", "/dev/null").status == 0
+    done = house.call(verb, job, "--into", "/dev/null")
+    assert (done.status, "error[fetch.into]" in done.err) == (73, True)
+
+
 def test_errors_are_json_when_json_is_asked_for(house: House) -> None:
     done = house.call("wait", "not-an-id", "--json")
     assert done.json["error"]["code"] == "name.invalid"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
@@ -20,8 +19,9 @@ from sekisho.cli.progress import Reporter, reporter
 from sekisho.cli.session import Session
 from sekisho.cli.site_names import site_names
 from sekisho.cli.words import Command, JobCommand, json_option, quiet_option
-from sekisho.domain.errors import Conflict, NotFound, SekishoError, UsageError
+from sekisho.domain.errors import NotFound, SekishoError, UsageError
 from sekisho.domain.job import JobState
+from sekisho.transfer.place import check_into
 
 C = TypeVar("C", bound=Callable[..., Any])
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhd]?)")
@@ -80,7 +80,7 @@ def run(session: Session, /, **words: Any) -> int:
     """Run a command at a site, wait for it, and fetch what the site lets go."""
     from sekisho.cli.follow import follow, following  # noqa: PLC0415
 
-    _check_into(words["into"])
+    check_into(words["into"])  # before a job runs in vain
     with reporter(session) as show, session.client(show) as client:
         job = _submitted(session, show, client, words)
         return follow(session, show, job, following(words, client))
@@ -143,17 +143,6 @@ def _withdraw(session: Session, client: Any, job_id: str) -> None:
         output.note(session, session.say("perhaps_submitted", job=job_id))
     else:
         output.note(session, session.say("withdrawn" if withdrawn else "detached", job=job_id))
-
-
-def _check_into(into: Path) -> None:
-    """Raise Conflict for a place where no file could be put: before a job runs in vain."""
-    here = into.absolute()
-    while not os.path.lexists(here):
-        here = here.parent
-    if not here.is_dir():
-        raise Conflict("fetch.into", directory=str(into), why=os.strerror(errno.ENOTDIR))
-    if not os.access(here, os.W_OK | os.X_OK):
-        raise Conflict("fetch.into", directory=str(into), why=os.strerror(errno.EACCES))
 
 
 def _job_id(given: str | None, file: Path | None, make: Callable[[], str]) -> str:

@@ -18,6 +18,7 @@ from sekisho.domain.job import JobState
 from sekisho.domain.limits import POLL_SECONDS
 from sekisho.transfer.fetch import fetch_files, fetch_index, fetch_tree
 from sekisho.transfer.kept import Kept, remember
+from sekisho.transfer.place import check_into
 from sekisho.transfer.port import FileSource
 from sekisho.transfer.progress import Progress, unseen
 from sekisho.transfer.remembered import Forgetful, Remembered
@@ -122,11 +123,13 @@ class Job:
         Files with the same names are replaced, each as a whole; of what an earlier result left
         there only what differs is sent. When this returns they are on disk, verified, and the other
         side has been told so. May be repeated; continues where an interrupted one stopped.
+        Raise Conflict(`fetch.into`) when no file can be put into ``into``.
         """
         if not self.ended and not JobState(self.refresh().state).terminal:
             raise JobGoesOn(job=self.id)
         result = result_of(self._view)
         if result.outputs is not None and result.outputs.files:
+            check_into(Path(into))
             tree = self._brought(result.outputs, Path(into), progress)
             files = tuple(Path(into, *f.path.parts) for f in tree.files)
             result = replace(result, files=files)

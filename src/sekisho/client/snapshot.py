@@ -12,6 +12,7 @@ from sekisho.client.spec import PathLike
 from sekisho.domain.errors import UsageError
 from sekisho.domain.files import RelPath
 from sekisho.transfer.fetch import fetch_files
+from sekisho.transfer.place import check_into
 from sekisho.transfer.tree import Tree, TreeFile
 from sekisho.wire.envelope import open_snapshot
 from sekisho.wire.frames import Chunk, Sound, digest_of, verified
@@ -39,6 +40,7 @@ class Snapshot:
         named = sorted((RelPath.parse(name), data) for name, data in self.files.items())
         tree = Tree(tuple(_file(path, data) for path, data in named))
         if tree.files:
+            check_into(Path(into))
             fetch_files(tree, _Held(held), Path(into))
         return tuple(Path(into, *path.parts) for path, _ in named)
 

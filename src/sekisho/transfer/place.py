@@ -7,12 +7,24 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from sekisho.domain.errors import Conflict, StorageFull, Unavailable
 from sekisho.domain.files import RelPath
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def check_into(directory: Path) -> None:
+    """Raise Conflict(`fetch.into`) for a directory in which no file could be put, there or not."""
+    here = directory.absolute()
+    while not os.path.lexists(here):
+        here = here.parent
+    if not here.is_dir():
+        raise Conflict("fetch.into", directory=str(directory), why=os.strerror(errno.ENOTDIR))
+    if not os.access(here, os.W_OK | os.X_OK):
+        raise Conflict("fetch.into", directory=str(directory), why=os.strerror(errno.EACCES))
 
 
 def locked(root: int, name: str) -> int:
