@@ -5,7 +5,6 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,26 +114,3 @@ def test_a_mark_that_protects_in_a_directory_protects_no_file(file: Path) -> Non
     """Kills: a file for all to write that passes because it is `sticky`, which means nothing."""
     file.chmod(0o1606)
     assert open_to_others(file) == file
-
-
-@pytest.mark.parametrize("who", ["u:nobody", "g:nogroup"])
-def test_whoever_may_write_by_an_acl_is_somebody_else(file: Path, who: str) -> None:
-    """Kills: an ACL that passes as the bits of one's own private group."""
-    user = pwd.getpwuid(os.geteuid())
-    for place in (file, file.parent):
-        os.chown(place, -1, user.pw_gid)
-        subprocess.run(["setfacl", "-m", f"{who}:r-x", place], check=True)
-        assert open_to_others(file) is None  # the control: who may read is nobody
-        subprocess.run(["setfacl", "-m", f"{who}:rwx", place], check=True)
-        assert open_to_others(file) == place
-        subprocess.run(["setfacl", "-b", place], check=True)
-        place.chmod(place.stat().st_mode & ~0o022)
-        assert open_to_others(file) is None
-
-
-def test_an_acl_for_files_that_are_still_to_be_made_lets_nobody_write(file: Path) -> None:
-    subprocess.run(["setfacl", "-d", "-m", "u:nobody:rwx", file.parent], check=True)
-    assert open_to_others(file) is None
-    made = file.with_name("made.toml")
-    made.touch(mode=0o666)
-    assert open_to_others(made) == made  # it came with the list of its directory
