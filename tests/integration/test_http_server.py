@@ -154,6 +154,22 @@ def test_tls_before_1_2_is_refused(
     assert shaken is taken
 
 
+def test_head_and_body_of_an_answer_go_in_one_record(
+    broker: BrokerProcess, tls: Certificates
+) -> None:
+    """Kills: two records, of which a proxy holds the second back until the first is answered."""
+    request = b"GET /health/live HTTP/1.1\r\nHost: broker\r\n\r\n"
+    with (
+        socket.create_connection(("127.0.0.1", broker.port), 40) as there,
+        tls.trust.wrap_socket(there, server_hostname="127.0.0.1") as safe,
+    ):
+        for _ in range(3):
+            safe.sendall(request)
+            head, _, body = safe.recv(1 << 16).partition(b"\r\n\r\n")  # gives one record
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert body == b"{}"
+
+
 def test_sigterm_answers_who_waits_and_ends_well(
     broker: BrokerProcess, tls: Certificates, config: Path
 ) -> None:

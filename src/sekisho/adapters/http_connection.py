@@ -20,6 +20,8 @@ from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from sekisho.adapters.gathered_transport import GatheredTransport
+
 #: As much as nginx takes with its defaults: a URL and a token are a few hundred bytes.
 MAX_HEAD_BYTES: Final = 32_768
 _AT_ONCE: Final = struct.pack("ii", 1, 0)
@@ -76,7 +78,7 @@ class Connection(HttpToolsProtocol):
         self._moved = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(GatheredTransport(transport, self.loop))
         self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -1,8 +1,8 @@
 """Sockets under HTTP that send a request in one piece: what is written waits for the first read.
 
-The library writes the head and the body of a request one after the other; each would be a TLS
-record of its own, and wake the other side. The asynchronous socket is a plain one that does not
-block: layers of buffers cost twice what a request does.
+The library writes the head and the body of a request one after the other (`gathered` says what
+that costs). The asynchronous socket is a plain one that does not block: layers of buffers cost
+twice what a request does.
 """
 
 from __future__ import annotations
@@ -15,39 +15,16 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import anyio
 import httpcore2
 from httpcore2 import SOCKET_OPTION
 
+from sekisho.adapters.gathered import Gathered
+
 T = TypeVar("T")
 _Wait: TypeAlias = Callable[[socket.socket], Awaitable[None]]
-#: What is longer is written by itself: to put it behind something else would copy it.
-_LONG_BYTES: Final = 16 << 10
-
-
-class _Gathered:
-    """What was written and not sent yet."""
-
-    def __init__(self) -> None:
-        self._held = b""
-        self.timeout: float | None = None
-
-    def add(self, data: bytes, timeout: float | None) -> Iterator[bytes]:
-        """Hold ``data`` back, or yield what is to be sent now."""
-        self.timeout = timeout
-        if len(self._held) + len(data) < _LONG_BYTES:
-            self._held += data
-            return
-        if held := self.taken():
-            yield held
-        yield data
-
-    def taken(self) -> bytes:
-        """Return what was held back, and hold it no more."""
-        held, self._held = self._held, b""
-        return held
 
 
 class GatheredStream(httpcore2.NetworkStream):
@@ -55,16 +32,18 @@ class GatheredStream(httpcore2.NetworkStream):
 
     def __init__(self, below: httpcore2.NetworkStream) -> None:
         self._below = below
-        self._written = _Gathered()
+        self._written = Gathered()
+        self._timeout: float | None = None  #: of what was written
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         if held := self._written.taken():
             with suppress(httpcore2.WriteError):  # it may have answered before it closed
-                self._below.write(held, self._written.timeout)
+                self._below.write(held, self._timeout)
         return self._below.read(max_bytes, timeout)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        for data in self._written.add(buffer, timeout):
+        self._timeout = timeout
+        for data in self._written.add(buffer):
             self._below.write(data, timeout)
 
     def close(self) -> None:
@@ -103,19 +82,21 @@ class SocketStream(httpcore2.AsyncNetworkStream):
 
     def __init__(self, there: socket.socket) -> None:
         self._there = there
-        self._written = _Gathered()
+        self._written = Gathered()
+        self._timeout: float | None = None  #: of what was written
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 the library's word
         if held := self._written.taken():
             with suppress(httpcore2.WriteError):  # it may have answered before it closed
-                await self._send(held, self._written.timeout)
+                await self._send(held, self._timeout)
         with _translated(httpcore2.ReadTimeout, httpcore2.ReadError):
             return await self._done(
                 partial(self._there.recv, max_bytes), anyio.wait_readable, timeout
             )
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        for data in self._written.add(buffer, timeout):
+        self._timeout = timeout
+        for data in self._written.add(buffer):
             await self._send(data, timeout)
 
     async def aclose(self) -> None:
