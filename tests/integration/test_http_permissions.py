@@ -100,6 +100,29 @@ def test_only_health_and_the_description_are_open() -> None:
     assert opened == {"/health/live", "/health/ready", "/v1/openapi.json"}
 
 
+def scopes_below(path: str) -> set[Scope]:
+    """Return what a route there may be for, by the path alone."""
+    _, *parts = path.split("/")
+    match parts:
+        case ["health", _] | ["v1", "openapi.json"]:
+            return {Scope.OPEN}
+        case ["v1", "jobs" | "drafts" | "sites", *_]:
+            return {Scope.JOB_SUBMIT, Scope.JOB_READ, Scope.JOB_CANCEL}
+        case ["v1", "site", "join"]:
+            return {Scope.SITE_JOIN}
+        case ["v1", "site", *_]:
+            return {Scope.SITE_WORK}
+        case ["metrics"]:
+            return {Scope.METRICS_READ}
+    return {Scope.ADMIN}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=NAMES)
+def test_a_route_is_for_those_whom_its_path_is_for(row: Row) -> None:
+    """Kills: a list of everybody's jobs for every submitter; each other test believes the row."""
+    assert row.scope in scopes_below(row.path)
+
+
 @pytest.mark.parametrize("row", ROWS, ids=NAMES)
 async def test_the_right_caller_is_served(row: Row) -> None:
     http_world = HttpWorld()

@@ -12,8 +12,9 @@ from sekisho.domain.access import Submitters
 from sekisho.domain.egress import OutputRule
 from sekisho.domain.errors import Refused, UsageError
 from sekisho.domain.files import Pattern, RelPath
-from sekisho.domain.limits import SHORT_LIST_BYTES
+from sekisho.domain.limits import MAX_FILES, SHORT_LIST_BYTES
 from sekisho.domain.manifest import (
+    MINT_PARAMETER,
     Announced,
     Arrival,
     Command,
@@ -23,6 +24,7 @@ from sekisho.domain.manifest import (
     admit,
     bind,
     environment,
+    mint_order,
 )
 from sekisho.domain.parameter import Boolean, Choice, Integer, Number, Parameter, Text, Value
 
@@ -367,6 +369,39 @@ def test_no_inputs_that_the_manifest_takes_are_refused_for_their_long_list(
         return
     said = announced(len(files), sum(sizes.values()))
     assert admit(manifest, order(inputs=files, announced=said)).argv == ("/opt/solve",)
+
+
+def test_a_long_list_is_refused_beyond_what_any_tree_may_hold() -> None:
+    rules = tuple(InputRule(path=Pattern(p), max_bytes=9) for p in ("*", "x/*"))
+    manifest = replace(MANIFEST, commands={"solve": replace(SERVED, inputs=rules)})
+    said = announced(MAX_FILES, 9)
+    assert admit(manifest, order(inputs=None, announced=said)).argv == ("/opt/solve",)
+    with pytest.raises(Refused) as refusal:
+        admit(manifest, order(inputs=None, announced=announced(MAX_FILES + 1, 9)))
+    assert (refusal.value.code, refusal.value.params) == ("input.too_many", {"limit": MAX_FILES})
+
+
+@pytest.mark.parametrize("text", ["solve", "solve ", "", "/opt/other", "x" * 200])
+def test_an_old_client_reaches_no_command_by_its_name(text: str) -> None:
+    """Kills: the text of an old program taken for the name of a command that is not for it."""
+    name, parameters = mint_order(MANIFEST, text, "")
+    assert parameters == {}
+    with pytest.raises(Refused) as refusal:
+        admit(MANIFEST, order(command=name, parameters=parameters))
+    assert refusal.value.code == "command.unknown"
+
+
+def test_the_free_text_of_an_old_client_goes_only_where_the_site_wants_it() -> None:
+    free = {MINT_PARAMETER: Text(pattern="[a-z]*", default="none")}
+    wanting = replace(SERVED, argv=("/opt/solve", "{mint_parameters}"), parameters=free)
+    commands = {
+        "deaf": replace(SERVED, name="deaf", mint_command="/old/deaf"),
+        "solve": replace(wanting, mint_command="/old/solve"),
+    }
+    manifest = replace(MANIFEST, commands=commands)
+    assert mint_order(manifest, "/old/deaf", "abc") == ("deaf", {})
+    assert mint_order(manifest, "/old/solve", "abc") == ("solve", {MINT_PARAMETER: "abc"})
+    assert mint_order(manifest, "/old/solve", "") == ("solve", {})  # none: the site's default holds
 
 
 def test_wildcards_may_be_asked_for_whatever_is_permitted() -> None:

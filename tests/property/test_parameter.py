@@ -127,6 +127,7 @@ ARGUMENTS: list[tuple[Parameter, Any, str | None]] = [
     (NAME, "abc1", "<pattern>"),
     (NAME, "abc\n", "<character>"),
     (NAME, "", "<pattern>"),
+    (NAME, "abcdefgh", "abcdefgh"),
     (NAME, "abcdefghi", "<length>"),
     (NAME, 5, "<type>"),
     (WORD, "", ""),

@@ -477,6 +477,14 @@ def test_a_batch_system_and_what_is_asked_of_it_are_read_with_their_bounds() -> 
     assert (unset.cpus, unset.memory, unset.queue) == (None, None, None)
 
 
+def test_what_a_batch_system_is_asked_for_is_a_parameter_of_the_right_type() -> None:
+    """Kills: a request that fails by accident, long after the manifest was read."""
+    text = BATCH.replace('parameter = "cpus", max', 'parameter = "queue", max')
+    found = faults_of(text.replace("cpus = { type", "# cpus = { type"))
+    assert len(found) == 1
+    assert found[0].startswith("manifest.toml:8: command[0].argv: manifest.resource")
+
+
 @pytest.mark.parametrize(
     ("before", "after", "line", "key"),
     [

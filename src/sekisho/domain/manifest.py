@@ -18,7 +18,7 @@ from sekisho.domain.access import Submitters
 from sekisho.domain.egress import NAME_BYTES, LogRule, OutputRule, PublishRule
 from sekisho.domain.errors import Refused, UsageError
 from sekisho.domain.files import Pattern, RelPath
-from sekisho.domain.launch import LaunchLimits, Sandbox, check_variable
+from sekisho.domain.launch import LaunchLimits, Sandbox
 from sekisho.domain.limits import MAX_FILES, SHORT_LIST_BYTES
 from sekisho.domain.parameter import Parameter, Value
 from sekisho.domain.resources import BatchSystem, ResourceRule, Resources, Venue, granted
@@ -104,8 +104,6 @@ class Command:
         if unused := self.parameters.keys() - used - self.resources.parameters:
             raise UsageError("manifest.unused_parameter", command=self.name, parameter=min(unused))
         self.resources.check(self.parameters)
-        for name in self.environment:
-            check_variable(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
