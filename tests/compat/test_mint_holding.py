@@ -11,11 +11,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sekisho.domain.access import Role
 from sekisho.domain.limits import OFFER_TIME
+from sekisho.domain.token import hash_token, make_token
 from sekisho.wire.frames import Frame
 from sekisho.wire.mint import Named, job_id_of
+from sekisho.wire.v1 import JoinSite
 from tests.compat.old_programs import STDOUT, OldAgent, a_calc, first, said
 from tests.compat.old_world import SITES, OldWorld, old_world
+from tests.component.broker_world import AGENT
 
 LATER = OFFER_TIME + timedelta(seconds=1)
 HALF_AN_HOUR = timedelta(minutes=30, seconds=1)
@@ -371,11 +375,48 @@ def test_a_calculation_whose_token_is_worthless_now_is_flagged_and_can_be_ended(
     assert agent.ask() == accept_id
     steps(agent, accept_id, 2)
     desk, job = world.http.world.desk, job_id_of(accept_id)
-    left = {token.id: desk.mint_work.orphaned(token.id) for token in desk.tokens.tokens()}
-    assert sorted(left.values())[-1:] == [[job]]
-    assert sum(map(bool, left.values())) == 1  # no other token's
+    for token in desk.tokens.tokens():
+        assert desk.mint_work.orphaned([token]) == []  # it is good yet
+        left = desk.mint_work.orphaned([desk.tokens.revoke(token.id)])
+        assert left == ([job] if token.name == "alice" else [])
     pass_time(world, HALF_AN_HOUR)
     seen = world.http.world.job(job)
     assert (seen.state, seen.attention) == ("running", "unknown_fate")
     assert desk.sites.lost(job, "operator").state == "lost"
-    assert not any(map(desk.mint_work.orphaned, left))
+    assert desk.mint_work.orphaned(desk.tokens.tokens()) == []
+
+
+@pytest.mark.parametrize("why", ["expired", "rotated", "joined"])
+def test_a_calculation_is_flagged_whatever_made_its_token_worthless(
+    world: OldWorld, why: str
+) -> None:
+    """Kills: a calculation that stays `running` for ever, without a word, but after `revoke`."""
+    taken_by, other = ("alice 2", "alice") if why == "expired" else ("site:old-site", "alice")
+    jobs = []
+    for who in (taken_by, other):
+        accept_id = world.workflow().ready()
+        agent = world.agent(who)
+        assert agent.ask() == accept_id
+        steps(agent, accept_id, 2)
+        jobs.append(job_id_of(accept_id))
+    inner = world.http.world
+    desk = inner.desk
+    reaper = desk.reaper  # one for as long as a broker serves
+    reaper.tick()
+    assert [inner.job(job).attention for job in jobs] == [None, None]
+    match why:
+        case "expired":
+            principal = desk.tokens.authenticate(world.token(taken_by))
+            [token] = [t for t in desk.tokens.tokens() if t.id == principal.token_id]
+            end = replace(token, expires_at=inner.clock.now() + HALF_AN_HOUR)
+            inner.store.directory.put_token(end)
+        case "rotated":
+            desk.tokens.rotate("old-site")
+        case "joined":
+            secret = make_token(Role.SITE, b"another one".ljust(32)).reveal()
+            invitation = desk.tokens.authenticate(inner.token(Role.INVITATION, "old-site"))
+            message = JoinSite(instance=AGENT, token_hash=hash_token(secret))
+            desk.tokens.join(invitation, message)
+    inner.clock.move(HALF_AN_HOUR)
+    reaper.tick()
+    assert [inner.job(job).attention for job in jobs] == ["unknown_fate", "site_unreachable"]

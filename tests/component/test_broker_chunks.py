@@ -90,8 +90,9 @@ def test_a_frame_that_another_declared_is_foreign_and_takes_its_company_down(wor
 def test_a_chunk_of_another_job_does_not_exist(world: World) -> None:
     world.draft("secret")
     other = world.draft("public")
-    with pytest.raises(NotFound):
-        world.desk.chunks.fetch(other, [a_chunk("secret")[0].digest])
+    for asked in (["secret"], ["public", "secret"]):
+        with pytest.raises(NotFound):
+            world.desk.chunks.fetch(other, [a_chunk(text)[0].digest for text in asked])
 
 
 def test_a_declared_chunk_that_never_came_is_not_found(world: World) -> None:
@@ -196,6 +197,12 @@ def test_a_declaration_past_a_limit_is_refused_whole(
         world.desk.chunks.missing(ALICE, job.id, [a_chunk("67890")[0]])
     assert world.store.ledger.declared(job.id) == [a_chunk("12345")[0]]
     assert world.desk.chunks.missing(ALICE, job.id, [a_chunk("12345")[0]]) == []
+
+
+def test_a_job_may_hold_as_much_as_its_limit(world: World) -> None:
+    world.policy.value = Policy(free_floor_bytes=0, job_bytes=10)
+    job = world.draft("12345", "67890")
+    assert len(world.store.ledger.declared(job.id)) == 2
 
 
 def test_a_site_out_of_room_stores_nothing(world: World) -> None:

@@ -211,6 +211,8 @@ def test_a_list_holds_the_callers_jobs_only(world: World) -> None:
 
 def test_sites_show_a_user_their_own_jobs_only(world: World) -> None:
     world.held()
+    world.submit("bob")
+    world.accept(world.offer())
     world.submit()
     world.submit("bob")
     (site,) = world.desk.sites.serving("alice")

@@ -128,6 +128,15 @@ def test_rotation_shuts_agent_and_open_invitations_out_at_once(world: World) -> 
 def test_an_invitation_lives_a_week_at_most(world: World, lasts: timedelta) -> None:
     with pytest.raises(UsageError):
         world.desk.tokens.invite("one", lasts=lasts)
+    week = timedelta(days=7)
+    assert world.desk.tokens.invite("one", lasts=week)[0].expires_at == world.clock.now() + week
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../up", "-x", "a\n", "x" * 65])
+def test_a_token_is_for_somebody_with_a_name(world: World, name: str) -> None:
+    """Kills: a user whose name means something else where it is shown, or is a path's part."""
+    with pytest.raises(UsageError):
+        world.desk.tokens.create(Role.SUBMITTER, name)
 
 
 def test_nobody_is_invited_to_a_site_that_does_not_exist(world: World) -> None:

@@ -107,6 +107,7 @@ def test_two_tokens_never_share_a_secret(store: Store) -> None:
 
 def test_redeeming_adds_the_sites_token_and_revokes_its_earlier_ones(store: Store) -> None:
     invitation = invited(store)
+    gone = put(store, a_token(Role.SITE, "one", revoked_at=NOW - timedelta(days=1)))
     old, bystander = put(store, a_token(Role.SITE, "one")), put(store, a_token(Role.SITE, "two"))
     user = put(store, a_token(name="one"))
     new = a_token(Role.SITE, "one")
@@ -115,7 +116,7 @@ def test_redeeming_adds_the_sites_token_and_revokes_its_earlier_ones(store: Stor
     assert principal(store, old) is None
     revoked = {token.id for token in store.directory.tokens() if token.revoked_at == NOW}
     assert revoked == {old.id}
-    assert {bystander, user} <= set(store.directory.tokens())
+    assert {bystander, user, gone} <= set(store.directory.tokens())
 
 
 def test_a_join_whose_reply_was_lost_can_be_repeated(store: Store) -> None:

@@ -19,9 +19,9 @@ from sekisho.compose.broker import desk
 from sekisho.config.broker import load_broker
 from sekisho.domain.access import Role
 from sekisho.domain.errors import Conflict, NotFound, SekishoError, Unauthenticated
-from sekisho.domain.token import is_token
+from sekisho.domain.token import hash_token, is_token, make_token
 from sekisho.i18n.catalogue import catalogue
-from sekisho.wire.v1 import Poll
+from sekisho.wire.v1 import Accept, JoinSite, Poll
 from tests.component.broker_world import AGENT, a_submission
 
 
@@ -83,6 +83,35 @@ def test_a_site_is_added_listed_switched_and_rotated(config: Path) -> None:
             services.tokens.authenticate(first.stdout.strip())
 
 
+def test_rotation_names_the_jobs_that_an_old_agent_cannot_tell_of_any_more(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Kills: a site that is rotated without a word on what its old agent computes."""
+    run("site", "add", "kobe", "--user", "alice", "-c", config)
+    text = config.read_text().replace(
+        "# enabled = false\n# queue_minutes", "enabled = true\n# queue_minutes"
+    )
+    config.write_text(text + "[mint.site.kobe]\nunguarded = true\n")
+    job = a_submission(site="kobe")
+    with desk(load_broker(config, {})) as services:
+        services.tokens.create(Role.SUBMITTER, "kobe")  # another's, of this name
+        invitation = services.tokens.authenticate(services.tokens.invite("kobe")[1].reveal())
+        secret = make_token(Role.SITE, b"k" * 32).reveal()
+        message = JoinSite(instance=AGENT, token_hash=hash_token(secret))
+        services.tokens.join(invitation, message)
+        agent = services.mint_work.agent(services.tokens.authenticate(secret), "kobe", "::1")
+        assert agent is not None
+        services.submissions.submit("alice", job)
+        (offer,) = services.offers.look("kobe", Poll(instance=agent.instance, free=1)).offers
+        held = Accept(epoch=offer.epoch, instance=agent.instance)
+        services.offers.accept("kobe", offer.job, held)
+    done = run("site", "rotate", "kobe", "-c", config)
+    assert f"sekisho broker lost {job.id} --by NAME" in capsys.readouterr().err
+    assert is_token(done.stdout.strip())
+    again = told(config, "site", "rotate", "kobe")
+    assert (again["site"], again["orphaned"]) == ("kobe", [job.id])
+
+
 def test_a_token_goes_to_a_private_file_unless_it_is_to_be_shown(
     config: Path, tmp_path: Path
 ) -> None:
@@ -121,6 +150,8 @@ def test_jobs_are_listed_shown_and_declared_lost(config: Path) -> None:
     shown = told(config, "show", job.id)
     assert [step["state"] for step in shown["history"]] == ["queued", "offered"]
     assert isinstance(error_of("lost", job.id, "--by", "operator", "-c", config), Conflict)
+    nameless = error_of("lost", job.id, "--by", "a\nb", "-c", config)
+    assert nameless.code == "name.invalid"
     assert isinstance(error_of("show", "job_" + "0" * 26, "-c", config), NotFound)
 
 

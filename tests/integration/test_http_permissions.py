@@ -159,6 +159,19 @@ async def test_no_credential_and_a_wrong_one_are_told_the_same(row: Row) -> None
         assert {status for status, _ in answers} == {401}
 
 
+async def test_a_caller_says_once_who_it_is() -> None:
+    """Kills: a proxy that believes the one credential, before a broker that believes the other."""
+    http_world = HttpWorld()
+    secret = http_world.world.token(Role.SUBMITTER, "alice")
+    async with http_world.client() as http:
+        for one, other in ((secret, secret), (secret, "nonsense"), ("nonsense", secret)):
+            twice = [("Authorization", f"Bearer {text}") for text in (one, other)]
+            assert (await http.get("/v1/jobs", headers=twice)).status_code == 401
+        for scheme, status in (("bearer", 200), ("Basic", 401), ("Bearer x", 401)):
+            alone = {"Authorization": f"{scheme} {secret}"}
+            assert (await http.get("/v1/jobs", headers=alone)).status_code == status
+
+
 @pytest.mark.parametrize("role", list(Role))
 @pytest.mark.parametrize("row", ROWS, ids=NAMES)
 async def test_a_role_without_the_scope_is_refused_whatever_it_names(row: Row, role: Role) -> None:

@@ -18,6 +18,7 @@ from sekisho.domain.access import Submitters
 from sekisho.domain.egress import LogRule, OutputRule
 from sekisho.domain.errors import ConfigError, Refused
 from sekisho.domain.files import Pattern
+from sekisho.domain.launch import LaunchLimits
 from sekisho.domain.manifest import InputRule
 from sekisho.domain.resources import BatchSystem, Resources, Venue, granted
 from tests.other_group import share
@@ -261,6 +262,9 @@ def test_limits_below_what_a_program_needs_to_start_are_told_with_their_line() -
     (fault,) = faults_of(text)
     line = text.splitlines().index("[command.limits]") + 1
     assert fault.startswith(f"manifest.toml:{line}: command[0].limits: launch.limits")
+    least = "max_file_bytes = 4096\nmax_open_files = 16\nmax_processes = 8\n"
+    (command,) = parse_manifest(text.replace("max_file_bytes = 1\n", least), "m").commands.values()
+    assert command.limits == LaunchLimits(max_file_bytes=4096, max_open_files=16, max_processes=8)
 
 
 @pytest.mark.parametrize(

@@ -349,9 +349,7 @@ class MemoryDirectory:
                     )
 
     def _valid(self, token: Token, now: datetime) -> bool:
-        if token.revoked_at is not None:
-            return False
-        if token.expires_at is not None and token.expires_at <= now:
+        if token.worthless(now):
             return False
         return token.role not in {Role.SITE, Role.INVITATION} or token.name in self._state.sites
 

@@ -106,4 +106,12 @@ class Desk:
     def reaper(self) -> Reaper:
         """A new reaper; keep it: it remembers what its last pass saw."""
         p, store = self.ports, self.ports.store
-        return Reaper(self.jobs, store.retention, p.blobs, store.directory, self.policy, p.clock)
+        return Reaper(
+            self.jobs,
+            store.retention,
+            p.blobs,
+            store.directory,
+            self.policy,
+            p.clock,
+            lambda: self.mint_work.orphaned(store.directory.tokens()),
+        )

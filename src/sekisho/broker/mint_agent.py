@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from sekisho.broker.chunks import Claim
 from sekisho.broker.jobs import HELD
 from sekisho.broker.mint import Files, MintDesk
-from sekisho.broker.ports import EVERYONE, JobFilter, Tenant
+from sekisho.broker.ports import EVERYONE, JobFilter, Tenant, Token
 from sekisho.domain.access import Principal, Role
 from sekisho.domain.errors import Conflict, NotFound, SekishoError, UsageError
 from sekisho.domain.files import Pattern, RelPath
@@ -102,11 +102,12 @@ class MintWork:
             return OldAgent(site, caller.name, instance, address, takes)
         return None
 
-    def orphaned(self, token_id: str) -> list[str]:
-        """Flag the jobs that an old agent computes with this token, which is worthless now.
+    def orphaned(self, tokens: Iterable[Token]) -> list[str]:
+        """Flag and return the jobs that an old agent computes with a token that is worthless now.
 
         No other token may tell of them, so each stays until a person declares it lost. Idempotent.
         """
+        now = self.desk.clock.now()
 
         def decide(job: Job) -> Job:
             if job.state not in HELD or job.attention is Attention.UNKNOWN_FATE:
@@ -115,8 +116,9 @@ class MintWork:
                 job, attention=Attention.UNKNOWN_FATE, version=job.version + 1
             )
 
-        instance, jobs = _instance(token_id), self.desk.jobs
-        left = [j.id for j in jobs.every(JobFilter(states=HELD)) if j.instance == instance]
+        shut_out, jobs = {_instance(t.id) for t in tokens if t.worthless(now)}, self.desk.jobs
+        held = jobs.every(JobFilter(states=HELD)) if shut_out else ()
+        left = [job.id for job in held if job.instance in shut_out]
         for job_id in left:
             jobs.change(job_id, EVERYONE, decide)
         return left

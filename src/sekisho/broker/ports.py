@@ -78,6 +78,12 @@ class Token:
     revoked_at: datetime | None = None
     note: str = ""
 
+    def worthless(self, now: datetime) -> bool:
+        """Say whether it opens nothing any more: revoked, or past its end."""
+        return self.revoked_at is not None or (
+            self.expires_at is not None and self.expires_at <= now
+        )
+
 
 def space_of(*, site: str, submitter: str) -> str:
     """Return the name of the space in which a site and a submitter keep their chunks."""

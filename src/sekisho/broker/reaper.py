@@ -25,6 +25,7 @@ from sekisho.domain.limits import DRAFT_TIME
 
 PASS_SECONDS: Final = 5.0
 _COLLECT_SECONDS: Final = 3600.0
+_ORPHANS_SECONDS: Final = 60.0
 _BATCH: Final = 500
 #: A chunk younger than this is not collected, whatever the pins say.
 GRACE: Final = timedelta(hours=24)
@@ -42,13 +43,20 @@ class Reaper:
     sites: Sites
     policy: CurrentPolicy
     clock: Clock
+    orphans: Callable[[], object]  #: flags jobs that nobody may tell of any more
     _silent: dict[str, bool] = field(default_factory=dict)  #: by site, as of the last pass
-    _collect_at: float | None = None
+    _due: dict[str, float] = field(default_factory=dict)  #: when a seldom step is made again
 
     def tick(self) -> None:
         """Make one pass. A step that fails is logged and made again next time."""
-        for step in (self.expire, self.flag, self.forget, self._collect_when_due):
+        for step in (self.expire, self.flag, self.forget):
             _attempt(step)
+        for name, seconds, seldom in (
+            ("orphans", _ORPHANS_SECONDS, self.orphans),
+            ("collect", _COLLECT_SECONDS, self.collect),
+        ):
+            if self._is_due(name, seconds):
+                _attempt(seldom)
 
     def expire(self) -> None:
         """End what has waited too long; take back offers that nobody accepted."""
@@ -89,11 +97,12 @@ class Reaper:
             log.info("chunks_collected", count=deleted)
         return deleted
 
-    def _collect_when_due(self) -> None:
+    def _is_due(self, name: str, seconds: float) -> bool:
         now = self.clock.monotonic()
-        if self._collect_at is None or now >= self._collect_at:
-            self._collect_at = now + _COLLECT_SECONDS
-            self.collect()
+        if now < self._due.get(name, now):
+            return False
+        self._due[name] = now + seconds
+        return True
 
     def _is_silent(self, site: Site, now: datetime) -> bool:
         seen = site.last_seen_at or site.created_at
@@ -133,7 +142,7 @@ def _expired(job: Job, now: datetime) -> Job:
     return job
 
 
-def _attempt(step: Callable[[], None]) -> None:
+def _attempt(step: Callable[[], object]) -> None:
     try:
         step()
     except SyncFailed:

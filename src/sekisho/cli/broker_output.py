@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from sekisho.cli.output import aligned, safe_lines
+from sekisho.cli.output import aligned, note, safe_lines
 from sekisho.cli.session import Session
 from sekisho.i18n.catalogue import text
 
@@ -28,6 +28,12 @@ def show_made(session: Session, line: str, facts: Mapping[str, Any]) -> None:
         show_record(session, facts)
     elif line:
         show(line)
+
+
+def note_orphaned(session: Session, jobs: Sequence[str]) -> None:
+    """Say of each job that nobody may tell of any more what is to be done about it."""
+    for job in jobs:
+        note(session, session.say("broker_orphaned", job=job))
 
 
 def show_table(session: Session, rows: Sequence[Any], columns: Sequence[str]) -> None:

@@ -9,10 +9,11 @@ import click
 
 from sekisho.broker.ports import Site
 from sekisho.cli.broker_home import config_option, open_desk
-from sekisho.cli.broker_output import show_made, show_table
+from sekisho.cli.broker_output import note_orphaned, show_made, show_table
 from sekisho.cli.session import Session
 from sekisho.cli.words import Group, json_option
 from sekisho.domain import ids
+from sekisho.domain.access import Role
 
 _NAME = click.argument("name", metavar="SITE")
 _USERS = click.option("--user", "users", multiple=True, required=True, metavar="USER")
@@ -127,4 +128,8 @@ def rotate_site(session: Session, name: str, config: Path) -> None:
     """Shut the site's present agent out and print a new invitation."""
     with open_desk(config) as desk:
         _, secret = desk.tokens.rotate(ids.check_site(name))
-    show_made(session, secret.reveal(), {"site": name, "invitation": secret.reveal()})
+        shut_out = [t for t in desk.tokens.tokens(role=Role.SITE) if t.name == name]
+        left = desk.mint_work.orphaned(shut_out)
+    told = {"site": name, "invitation": secret.reveal(), "orphaned": left}
+    show_made(session, secret.reveal(), told)
+    note_orphaned(session, left)

@@ -8,9 +8,8 @@ from pathlib import Path
 import click
 
 from sekisho.adapters.durable import write_file
-from sekisho.cli import output
 from sekisho.cli.broker_home import config_option, open_desk
-from sekisho.cli.broker_output import show_made, show_table
+from sekisho.cli.broker_output import note_orphaned, show_made, show_table
 from sekisho.cli.session import Session
 from sekisho.cli.words import Group, json_option
 from sekisho.domain.access import Role
@@ -95,8 +94,7 @@ def revoke_token(session: Session, token_id: str, config: Path) -> None:
     """Make a credential worthless from now on."""
     with open_desk(config) as desk:
         revoked = desk.tokens.revoke(token_id)
-        left = desk.mint_work.orphaned(token_id)
+        left = desk.mint_work.orphaned([revoked])
     told = {"id": revoked.id, "revoked_at": revoked.revoked_at, "orphaned": left}
     show_made(session, revoked.id, told)
-    for job in left:
-        output.note(session, session.say("broker_orphaned", job=job))
+    note_orphaned(session, left)

@@ -15,8 +15,6 @@ from sekisho.domain.access import PREFIXES, Role
 
 ENTROPY_BYTES: Final = 32
 _CHECK_LENGTH: Final = 6
-#: How long a credential may be before it is not even looked at.
-MAX_TOKEN_LENGTH: Final = 256
 _FORM: Final = re.compile(r"sk[a-z]_[A-Za-z0-9_-]{49}")
 
 
