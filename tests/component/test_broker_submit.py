@@ -9,18 +9,19 @@ import pytest
 
 from sekisho.broker.chunks import Claim
 from sekisho.broker.policy import Quota
-from sekisho.broker.ports import JobFilter, Tenant
+from sekisho.broker.ports import EVERYONE, JobFilter, Tenant
 from sekisho.domain.errors import (
     Conflict,
     InvalidTransition,
     NotFound,
     QuotaExceeded,
     Refused,
+    Unavailable,
 )
-from sekisho.domain.job import JobState
+from sekisho.domain.job import InputsComplete, Job, JobState, apply
 from sekisho.domain.limits import QUEUE_TIME
 from tests.component.broker_world import World, a_submission
-from tests.world import a_chunk
+from tests.world import NOW, a_chunk
 
 ALICE = Claim(tenant=Tenant(submitter="alice"))
 
@@ -219,3 +220,35 @@ def test_sites_show_a_user_their_own_jobs_only(world: World) -> None:
     assert (site.id, site.waiting, site.active) == ("one", 1, 1)
     assert [site.id for site in world.desk.sites.serving("bob")] == ["one", "two"]
     assert world.desk.sites.serving("carol") == []
+
+
+def test_whoever_is_overtaken_decides_anew_on_what_is_there_by_then(world: World) -> None:
+    """Kills: a change that is kept over another's, or told although it was not kept."""
+    job = world.draft()
+    seen: list[JobState] = []
+
+    def decide(there: Job) -> Job:
+        seen.append(there.state)
+        if len(seen) == 1:
+            world.desk.submissions.cancel("alice", job.id)
+        return there if there.state.terminal else apply(there, InputsComplete(at=NOW))
+
+    told = world.desk.jobs.change(job.id, EVERYONE, decide)
+    assert seen == [JobState.DRAFT, JobState.CANCELLED]
+    assert told == world.job(job.id)
+    assert told.state is JobState.CANCELLED
+
+
+def test_whoever_is_always_overtaken_is_asked_to_come_again(world: World) -> None:
+    job = world.draft()
+
+    def touched(there: Job) -> Job:
+        return replace(there, version=there.version + 1)
+
+    def decide(there: Job) -> Job:
+        world.desk.jobs.change(job.id, EVERYONE, touched)
+        return apply(there, InputsComplete(at=NOW))
+
+    with pytest.raises(Unavailable, match="contended"):
+        world.desk.jobs.change(job.id, EVERYONE, decide)
+    assert world.job(job.id).state is JobState.DRAFT

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sekisho.adapters.hosts import spawn_local
 from sekisho.adapters.hosts.spawn_local import LocalSpawner
 from sekisho.adapters.schedulers.local import LocalScheduler
 from sekisho.domain.errors import UsageError
@@ -118,6 +122,10 @@ async def test_the_spawner_holds_nothing_of_the_agent(
     assert str(tmp_path / "open") not in links
 
 
+#: All but the two that the C library keeps for itself: it ignores one of them in what it starts.
+_ANY_SIGNAL = sum(1 << (number - 1) for number in signal.valid_signals())
+
+
 async def test_a_job_inherits_no_descriptor_signal_setting_session_or_mask(
     tmp_path: Path,
 ) -> None:
@@ -136,8 +144,51 @@ async def test_a_job_inherits_no_descriptor_signal_setting_session_or_mask(
         for number, old in zip((signal.SIGHUP, signal.SIGQUIT), before, strict=True):
             signal.signal(number, old)
     masks = dict(line.split(b":\t") for line in told.splitlines() if line.startswith(b"Sig"))
-    assert int(masks[b"SigIgn"], 16) == int(masks[b"SigBlk"], 16) == 0
+    assert not int(masks[b"SigIgn"], 16) & _ANY_SIGNAL
+    assert int(masks[b"SigBlk"], 16) == 0
     assert seen == b"[0, 1, 2] 63 True\n"
+
+
+def test_a_job_inherits_nothing_of_whatever_starts_the_spawner(tmp_path: Path) -> None:
+    """Kills: what is only kept out by how the agent starts it: descriptors and blocked signals."""
+    look = (
+        "import os, signal; told = sorted(map(int, os.listdir('/proc/self/fd')))[:-1], "
+        "signal.pthread_sigmask(signal.SIG_BLOCK, ()); open('told', 'w').write(str(told))"
+    )
+    os.mkfifo(tmp_path / "told")
+    ours, theirs = socket.socketpair()
+
+    def careless() -> None:
+        for number in (3, 60):
+            os.dup2(theirs.fileno(), number, inheritable=True)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+
+    with ours:
+        with theirs:
+            spawner = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    spawn_local.__file__.replace("spawn_local", "spawner"),
+                ],
+                stdin=theirs.fileno(),
+                close_fds=False,
+                preexec_fn=careless,  # noqa: PLW1509 (nothing else happens in this process)
+            )
+        argv = (*PYTHON, look)
+        request = spawn_local.SpawnRequest(argv=argv, env={}, work_dir=str(tmp_path))
+        ours.sendall(request.encode())
+        assert (tmp_path / "told").read_text() == "([0, 1, 2], set())"
+    assert spawner.wait(60) == 0
+
+
+async def test_the_spawner_is_out_of_the_terminals_reach(tmp_path: Path) -> None:
+    """Kills: Ctrl+C for an agent at a terminal, which ends the spawner before the agent."""
+    async with LocalSpawner() as spawner:
+        assert await output(LocalScheduler(spawner), a_launch(tmp_path, "/bin/true")) == b""
+        assert spawner.pid is not None
+        assert os.getsid(spawner.pid) == spawner.pid
 
 
 @pytest.mark.parametrize("name", [*sorted(SHELL_NAMES), "BASH_ENV", "BASH_FUNC_x%%", "sekisho_x"])

@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import secrets
+import shlex
 import socket
 import subprocess
 import sys
@@ -118,6 +119,27 @@ def test_nothing_is_written_outside(yard: Yard, line: str) -> None:
     yard.run(line, Sandbox())
     assert sorted(p.name for p in yard.secret.parent.parent.rglob("*")) == before
     assert yard.secret.read_text() == f"{yard.canary}\n"
+
+
+#: What a program needs of these to be one, `confine.SYSTEM`, is looked at there.
+NEEDED = {"usr", "lib", "lib32", "lib64", "libx32", "bin", "sbin", "proc", "sys", "dev", "etc"}
+
+
+def test_nothing_of_the_system_but_what_programs_need_is_seen(yard: Yard) -> None:
+    """Kills: a folder too much in what every command may read."""
+    places = [str(place) for place in Path("/").iterdir() if place.name not in NEEDED]
+    places += ["/etc", "/proc", "/sys", "/dev", "/sys/kernel", "/proc/sys", "/dev/shm"]
+    places += ["/etc/passwd", "/etc/group", "/etc/hosts", "/etc/resolv.conf", "/etc/ssl/certs"]
+    places += ["/proc/version", "/proc/1/status", "/proc/mounts/"]
+    look = '{ [ -d "$place" ] && ls "$place/" || cat "$place"; } > /dev/null 2>&1 && echo "$place"'
+    line = f"for place in {' '.join(map(shlex.quote, places))}; do {look}; done"
+    assert {"/etc", "/etc/passwd", "/tmp"} <= set(yard.run(line, None).split())
+    assert yard.run(line, Sandbox()).strip() == ""
+
+
+@pytest.mark.parametrize("device", ["null", "zero", "full", "random", "urandom"])
+def test_the_devices_that_programs_count_on_can_be_opened_for_both(yard: Yard, device: str) -> None:
+    assert yard.run(f"exec 3<> /dev/{device} && echo opened", Sandbox()).strip() == "opened"
 
 
 @pytest.fixture

@@ -223,6 +223,25 @@ async def test_other_paths_do_not_exist(path: str) -> None:
         assert (response.status_code, code_of(response)) == (404, "http.path")
 
 
+async def test_a_result_is_for_its_submitter() -> None:
+    """Kills: an operator who reads along. What is kept is the broker's, what it says is not."""
+    http_world = HttpWorld()
+    world = http_world.world
+    offer = world.ended()
+    world.verdict(offer, "unable", result=b"what came of it")
+    async with http_world.as_role(Role.SUBMITTER, "alice") as http:
+        (mine,) = (await http.get("/v1/jobs")).json()["jobs"]
+        assert mine == (await http.get(f"/v1/jobs/{offer.job}")).json()
+        assert mine["result"]
+    held = world.held()
+    async with http_world.as_role(Role.ADMIN, "operator") as http:
+        answers = [(await http.get("/v1/admin/jobs")).json()["jobs"]]
+        lost = await http.post(f"/v1/admin/jobs/{held.job}/lost", json={"by": "operator"})
+        answers.append([lost.json()])
+        assert [len(jobs) for jobs in answers] == [2, 1]
+        assert all("result" not in job for jobs in answers for job in jobs)
+
+
 async def test_no_parameter_says_who_the_caller_is() -> None:
     http_world = HttpWorld()
     job = http_world.world.submit()

@@ -11,7 +11,6 @@ from typing import Final
 from sekisho.i18n.catalogue import text
 
 DONE: Final = 0
-INTERNAL: Final = 70
 #: Something is still open, or was left running: try again later.
 LATER: Final = 75
 GOES_ON: Final = 81

@@ -161,7 +161,6 @@ def _close_all_but(status: int) -> None:
 
 
 def _limit(limits: dict[str, int | None]) -> None:
-    os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for kind, wanted in (
         (resource.RLIMIT_FSIZE, limits["max_file_bytes"]),

@@ -158,17 +158,23 @@ def close_ways(*, network: bool, names: bool, shared_memory: bool) -> None:
     """
     if not can_filter():
         raise OSError(95, "seccomp")
-    steps = [
-        step
-        for calls in KNOWN[os.uname().machine]
-        for step in _rules(calls, network=network, names=names, shared_memory=shared_memory)
-    ]
-    steps.append(_refuse(NOT_PERMITTED))
+    granted = {"network": network, "names": names, "shared_memory": shared_memory}
+    steps = filter_steps(os.uname().machine, **granted)
     packed = b"".join(struct.pack("HBBI", *step) for step in steps)
     text = ctypes.create_string_buffer(packed)
     program = struct.pack("HxxxxxxP", len(steps), ctypes.addressof(text))
     if _libc.prctl(SET_SECCOMP, FILTER, program, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "seccomp")
+
+
+def filter_steps(machine: str, *, network: bool, names: bool, shared_memory: bool) -> list[Step]:
+    """Return what decides on every call: under each ABI of the machine's kernel, and no other."""
+    steps = [
+        step
+        for calls in KNOWN[machine]
+        for step in _rules(calls, network=network, names=names, shared_memory=shared_memory)
+    ]
+    return [*steps, _refuse(NOT_PERMITTED)]
 
 
 def _rules(calls: Calls, *, network: bool, names: bool, shared_memory: bool) -> list[Step]:
