@@ -159,6 +159,8 @@ def test_sites_tell_who_is_there(house: House) -> None:
     (site,) = house.call("sites", "--json").json
     assert (site["id"], site["connected"]) == (SITE, True)
     assert "connected" in house.call("sites").out
+    for name in ("disabled", "disabled_commands", "waiting", "active", "unguarded"):
+        assert name in site, "a script need not know what is usual"
 
 
 def test_the_way_to_the_broker_can_be_checked(house: House) -> None:

@@ -284,6 +284,7 @@ def test_the_log_says_what_ran_what_left_and_for_whom(hall: Hall) -> None:
     assert hall.must("site", "log", "--month", "1999-01", "--dir", place.home) == ""
     assert hall.must("site", "log", "--job", job, "--dir", place.home).splitlines() == lines
     assert place.site("log", "--month", "2026-13").status == 64
+    assert place.site("log", "--job", "job_never_heard_of").status == 66
     assert records[-1]["digest"] in hall.must("site", "log", "--verify", "--dir", place.home)
 
 

@@ -166,6 +166,23 @@ def test_progress_of_reading_ends_at_the_total_whether_read_packed_or_remembered
         assert len(seen) > 2
 
 
+def test_a_file_in_a_closed_folder_is_not_called_missing(tmp_path: Path) -> None:
+    """Kills: "There is no …" of a file that is there, below a folder that may not be entered."""
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    (closed / "file").write_text("x")
+    closed.chmod(0)
+    before = os.geteuid()
+    os.seteuid(before or 65534)  # root enters anything
+    try:
+        with pytest.raises(UsageError) as refused:
+            scan([("in", closed / "file")])
+    finally:
+        os.seteuid(before)
+        closed.chmod(0o700)
+    assert refused.value.code == "input.not_readable"
+
+
 def test_a_folder_that_cannot_be_listed_is_refused_by_name(tmp_path: Path) -> None:
     """Kills: an error of the machine that escapes while a folder is looked at."""
     (tmp_path / "folder").mkdir()

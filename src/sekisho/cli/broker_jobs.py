@@ -14,6 +14,7 @@ from sekisho.cli.session import Session
 from sekisho.cli.words import Command, json_option
 from sekisho.domain.job import JobState
 from sekisho.http.view import job_view
+from sekisho.wire.v1 import JobView
 
 
 @click.command(cls=Command)
@@ -40,9 +41,9 @@ def jobs(  # noqa: PLR0913 (one for each option)
     which = JobFilter(site=site, submitter=user, states=states)
     with open_desk(config) as desk:
         found = desk.ports.store.jobs.page(which, after=None, limit=limit)
-    views = [job_view(job, desk.policy.value, with_result=False) for job in found]
+    rows = [_facts(job_view(job, desk.policy.value, with_result=False)) for job in found]
     columns = ("id", "site", "submitter", "state", "changed_at", "unguarded")
-    show_table(session, views, columns)
+    show_table(session, rows, columns)
 
 
 @click.command("show", cls=Command)
@@ -56,10 +57,8 @@ def show_job(session: Session, job_id: str, config: Path) -> None:
         job = desk.jobs.get(job_id, EVERYONE)
         chunks = desk.ports.store.ledger.declared(job.id)
         history = desk.ports.store.ledger.history(job.id)
-    view = job_view(job, desk.policy.value, with_result=False)
-    told: dict[str, object] = {"job": view}
-    if not session.json:  # each on a line of its own
-        told = {name: value for name, value in asdict(view).items() if name != "result"}
+    facts = _facts(job_view(job, desk.policy.value, with_result=False))
+    told = {"job": facts} if session.json else facts  # for people each on a line of its own
     row = told | {
         "epoch": job.epoch,
         "instance": job.instance,
@@ -68,6 +67,11 @@ def show_job(session: Session, job_id: str, config: Path) -> None:
         "history": [{"at": at, "state": state.value} for at, state in history],
     }
     show_record(session, row)
+
+
+def _facts(view: JobView) -> dict[str, object]:
+    """Return what the broker knows of a job; its result is not for the operator."""
+    return {name: value for name, value in asdict(view).items() if name != "result"}
 
 
 @click.command(cls=Command)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 import msgspec
 
-from sekisho.cli.output import aligned, note, safe_lines
+from sekisho.cli.output import aligned, note, result_json, safe_lines
 from sekisho.cli.session import Session
 from sekisho.i18n.catalogue import text
 
@@ -39,7 +39,7 @@ def note_orphaned(session: Session, jobs: Sequence[str]) -> None:
 def show_table(session: Session, rows: Sequence[Any], columns: Sequence[str]) -> None:
     """Print ``rows``: all of them as one JSON list, or the ``columns`` of each on a line."""
     if session.json:
-        click.echo(msgspec.json.encode(rows).decode())
+        result_json(session, list(rows))
         return
     head = [_label(session, name) for name in columns]
     cells = [[_cell(session, name, row.get(name)) for name in columns] for row in map(_plain, rows)]
@@ -50,7 +50,7 @@ def show_table(session: Session, rows: Sequence[Any], columns: Sequence[str]) ->
 def show_record(session: Session, record: Any) -> None:
     """Print one thing: as JSON, or a line for each of its values, a table for a list of things."""
     if session.json:
-        click.echo(msgspec.json.encode(record).decode())
+        result_json(session, record)
         return
     for name, value in _plain(record).items():
         rows = _rows(session, value)

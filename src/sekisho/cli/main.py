@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from sekisho import __version__
 from sekisho.cli import core_dump, output
@@ -131,9 +132,13 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 def _click_error(session: Session, error: click.ClickException) -> None:
     context = getattr(error, "ctx", None)
+    if isinstance(error, NoArgsIsHelpError):  # a group's name alone: its help is the answer
+        output.note(session, error.format_message())
+        return
     if context is not None and not session.json:
         output.note(session, context.get_usage())
-    output.error(session, UsageError("usage.arguments", why=error.format_message()))
+    why = " ".join(error.format_message().split())  # click lists choices on lines of their own
+    output.error(session, UsageError("usage.arguments", why=why))
 
 
 def _tell(session: Session, error: SekishoError) -> None:

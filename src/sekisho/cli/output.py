@@ -54,14 +54,26 @@ def note(session: Session, text: str) -> None:
 
 
 def result_json(session: Session, value: object) -> None:
-    """Print one JSON value on one line."""
+    """Print one JSON value on one line. A key is there also where it says what is usual."""
     import msgspec  # noqa: PLC0415
 
+    whole = _whole(value)
     try:
-        encoded = msgspec.json.encode(value, enc_hook=_encoded).decode()
+        encoded = msgspec.json.encode(whole, enc_hook=_encoded).decode()
     except UnicodeEncodeError:  # a file's name is bytes; those that are no UTF-8 stay as they are
-        encoded = json.dumps(msgspec.to_builtins(value, enc_hook=_encoded))
+        encoded = json.dumps(msgspec.to_builtins(whole, enc_hook=_encoded))
     print(encoded, file=session.out, flush=True)
+
+
+def _whole(value: object) -> object:
+    """Return ``value`` with all fields of its messages; on the wire, what is usual is left out."""
+    from msgspec import Struct, structs  # noqa: PLC0415
+
+    if isinstance(value, Struct):
+        return {name: _whole(part) for name, part in structs.asdict(value).items()}
+    if isinstance(value, Mapping):
+        return {name: _whole(part) for name, part in value.items()}
+    return [_whole(part) for part in value] if isinstance(value, list) else value
 
 
 def done(session: Session, text: str, facts: Mapping[str, object]) -> None:
@@ -89,13 +101,14 @@ def columns(session: Session, rows: Sequence[Sequence[str]]) -> None:
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield a line for each of ``rows``, their columns aligned, wide characters counted as two."""
     cells = [[safe(cell) for cell in row] for row in rows]
-    widths = [max(map(_width, column), default=0) for column in zip(*cells, strict=True)]
+    widths = [max(map(width, column), default=0) for column in zip(*cells, strict=True)]
     for row in cells:
-        padded = (c + " " * (w - _width(c)) for c, w in zip(row, widths, strict=True))
+        padded = (c + " " * (w - width(c)) for c, w in zip(row, widths, strict=True))
         yield "  ".join(padded).rstrip()
 
 
-def _width(text: str) -> int:
+def width(text: str) -> int:
+    """Return how many columns ``text`` takes in a terminal."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 

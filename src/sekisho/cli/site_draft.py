@@ -84,7 +84,7 @@ def manifest_from(  # noqa: PLR0913 - click passes each option as an argument
         listed += sites[name].values()
         site = name
     if not listed:
-        raise UsageError("usage.arguments", why="--ini, --command")
+        raise UsageError("mint.no_commands")
     text = draft(site, users, named(listed), _files(sample), frozenset(inputs))
     parse_manifest(text, "manifest.toml")
     for line in text.splitlines():

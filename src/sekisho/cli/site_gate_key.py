@@ -51,7 +51,7 @@ def add(  # noqa: PLR0913 (one for each option)
     files = open_site(home)
     try:
         text = key.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise UsageError("gate.key_invalid") from error
     end = _time(expires)
     line = line_for(text, home=files.home, submitter=submitter, sources=sources, expires=end)

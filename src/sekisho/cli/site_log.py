@@ -63,9 +63,8 @@ def log(  # noqa: PLR0913 (one for each option)
         if receipt is not None:
             _print_receipt(session, released(state, receipt))
         return
-    for entry in entries(state):
-        wanted = month is None or str(entry.body["at"]).startswith(month)
-        if wanted and job_id in (None, entry.body["job"]):
+    for entry in _of(entries(state), job_id):
+        if month is None or str(entry.body["at"]).startswith(month):
             _print(session, entry)
 
 
@@ -81,6 +80,20 @@ def entries(state: Path) -> Iterator[Entry]:
         if kind == Kind.OFFERED:
             asked[job] = facts.get("submitter", ""), facts.get("command", "")
         yield Entry(body, hashlib.sha256(line).hexdigest(), *asked.get(job, ("", "")))
+
+
+def _of(every: Iterator[Entry], job_id: str | None) -> Iterator[Entry]:
+    """Yield those of one job; raise NotFound when there are none."""
+    if job_id is None:
+        yield from every
+        return
+    known = False
+    for entry in every:
+        if entry.body["job"] == job_id:
+            known = True
+            yield entry
+    if not known:
+        raise NotFound("site.no_such_job", job=job_id)
 
 
 def verified(state: Path) -> tuple[int, str]:

@@ -12,6 +12,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from sekisho.cli import exit as statuses
+from sekisho.cli.examples import EXAMPLES
+from sekisho.cli.help_text import Context
 from sekisho.cli.session import Session
 from sekisho.i18n.catalogue import catalogue
 
@@ -25,25 +27,35 @@ def session_of(ctx: click.Context) -> Session:
 class Command(click.Command):
     """A command whose words are in the catalogue."""
 
+    context_class = Context
+
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         localise(self, ctx)
         super().format_help(ctx, formatter)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if (examples := EXAMPLES.get(_key(ctx))) is not None:
+            with formatter.section(session_of(ctx).say("examples")):
+                for line in examples:  # to be copied: never broken
+                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+        super().format_epilog(ctx, formatter)
 
 
 class JobCommand(Command):
     """A command that ends as the job does; its help tells the exit statuses."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_epilog(ctx, formatter)
         session = session_of(ctx)
         with formatter.section(session.say("exit_statuses")):
             formatter.write_dl(statuses.table(session.lang))
-        super().format_epilog(ctx, formatter)
 
 
 class Group(click.Group):
     """A group of such commands."""
 
     command_class = Command
+    context_class = Context
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         localise(self, ctx)

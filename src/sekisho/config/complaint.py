@@ -42,8 +42,15 @@ def complaint(error: msgspec.ValidationError, kind: Any) -> tuple[str, UsageErro
     for form, code in _FORMS:
         if (match := form.fullmatch(said)) is not None:
             params = {name: text for name, text in match.groupdict().items() if name != "q"}
+            if "pattern" in params:
+                params["pattern"] = _as_written(params["pattern"])
             return where, UsageError(code, **params)
     return where, UsageError("setting.wrong", why=said)
+
+
+def _as_written(pattern: str) -> str:
+    """Return a regular expression that msgspec quotes, with the end mark that most people know."""
+    return re.sub(r"\\Z\Z", "$", pattern.replace("\\\\", "\\"))
 
 
 def _choices(kind: Any) -> list[str]:

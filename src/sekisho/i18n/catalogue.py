@@ -80,7 +80,7 @@ def _shown(name: str, value: object, lang: str) -> str:
             return f"{value.place}: {value.key}: {what}"
         case str() if name.endswith("_type"):
             return " | ".join(text("type", part, lang) for part in value.split(" | "))
-        case str() if name in ("why", "kind"):  # what the system said, or a word of ours
+        case str() if name in ("why", "kind", "state"):  # what the system said, or a word of ours
             number = getattr(errno, value, None) if name == "why" and value.isupper() else None
             return text(name, value if number is None else os.strerror(number), lang)
         case _:

@@ -56,7 +56,7 @@ def scan(entries: Iterable[tuple[str, Path]]) -> list[Source]:
     """Return the files of ``entries`` (name, file or directory), sorted by name.
 
     A directory's files get its name in front, or none if the name is ``""``. Raise UsageError for
-    what is not there, is no regular file, or has a name that may not travel.
+    what is not there or cannot be read, is no regular file, or has a name that may not travel.
     """
     found: list[Source] = []
     for name, place in entries:
@@ -102,6 +102,8 @@ def _entries(place: str) -> list[os.DirEntry[str]]:
 def _stat(place: str) -> os.stat_result:
     try:
         return Path(place).stat()
+    except PermissionError as error:
+        raise UsageError("input.not_readable", input=place) from error
     except (OSError, ValueError) as error:
         raise UsageError("input.not_found", input=place) from error
 
