@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -124,6 +125,17 @@ def test_chunks_are_collected_again_and_again(world: World) -> None:
         reaper.tick()
         digest = a_chunk(text)[0].digest
         assert world.blobs.missing("one/alice", [digest]) == [digest]
+
+
+def test_what_is_looked_at_seldom_is_not_looked_at_in_every_pass(world: World) -> None:
+    """Kills: all held jobs and all tokens read every five seconds."""
+    passes: list[datetime] = []
+    reaper = replace(world.desk.reaper, orphans=lambda: passes.append(world.clock.now()))
+    begun = world.clock.now()
+    for seconds in (0, 5, 54, 1, 59, 1):
+        world.clock.move(seconds * SECOND)
+        reaper.tick()
+    assert passes == [begun, begun + 60 * SECOND, begun + 120 * SECOND]
 
 
 class BrokenListing(MemoryBlobs):

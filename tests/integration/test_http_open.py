@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from structlog.testing import capture_logs
 
 from sekisho import __version__
 from sekisho.domain.access import Role, Scope
@@ -91,6 +92,18 @@ async def test_the_description_has_every_route_and_every_message() -> None:
         assert operation["x-scope"] == row.scope.value
         assert ("security" in operation) is (row.scope is not Scope.OPEN)
         assert operation["summary"] == row.purpose
+
+
+async def test_credentials_that_are_refused_do_not_fill_the_log() -> None:
+    """Kills: a line for each wrong guess, or guesses of which the log does not tell."""
+    http_world = HttpWorld()
+    with capture_logs() as lines:
+        async with http_world.client("nonsense") as http:
+            for seconds in (0.0, 0.5, 0.4, 0.1, 0.9, 1.0):
+                http_world.world.clock.passed += seconds
+                assert (await http.get("/v1/jobs")).status_code == 401
+    told = [line["unlogged"] for line in lines if line["event"] == "credential_refused"]
+    assert told == [0, 2, 1]
 
 
 async def test_an_error_of_ours_is_told_without_its_reason(

@@ -16,6 +16,7 @@ import hashlib
 import os
 import re
 import socket
+import stat
 import subprocess
 import tempfile
 import threading
@@ -99,9 +100,8 @@ def control_directory() -> Path:
     with suppress(FileExistsError):
         place.mkdir(mode=0o700)
     seen = place.lstat()
-    if not place.is_dir() or place.is_symlink() or seen.st_uid != os.geteuid():
-        raise ConfigError("ssh.control_directory", file=str(place))
-    if seen.st_mode & 0o077:
+    ours = stat.S_ISDIR(seen.st_mode) and seen.st_uid == os.geteuid()
+    if not ours or seen.st_mode & 0o077:
         raise ConfigError("ssh.control_directory", file=str(place))
     return place
 
