@@ -1,7 +1,8 @@
-"""One user's job in a process of its own: `python -m bench.sender SETTINGS COMMAND INTO [INPUT]`.
+"""One user's job in a process of its own.
 
 Prints how long the job took, how long until its inputs were at the broker, and this process's peak
 memory and processor time, as JSON. The clocks start when everything is loaded, as a copy's does.
+Nothing of the other parts of the benchmark is loaded: it would count as the client's memory.
 """
 
 from __future__ import annotations
@@ -12,18 +13,17 @@ import sys
 import time
 from pathlib import Path
 
-from bench.world import SITE
 from sekisho.adapters.logging_setup import set_up_logging
 from sekisho.api import JobSpec, connect
 
 
-def main(settings: str, command: str, into: str, source: str | None = None) -> None:
+def main(settings: str, site: str, command: str, into: str, source: str | None = None) -> None:
     """Run one job and tell of it."""
     set_up_logging("error")
     inputs = {} if source is None else {"in": Path(source)}
     with connect(settings) as client:
         begun, worked = time.perf_counter(), time.process_time()
-        job = client.submit(JobSpec(site=SITE, command=command, inputs=inputs, outputs=["out/**"]))
+        job = client.submit(JobSpec(site=site, command=command, inputs=inputs, outputs=["out/**"]))
         sent = time.perf_counter()
         job.result(into)
         ended = time.perf_counter()

@@ -125,7 +125,7 @@ class Bench:
     def _start(
         self, command: str, number: int, source: Path | None, settings: Path | None
     ) -> subprocess.Popen[str]:
-        words = [str(settings or self.here.config), command, str(self._into(number))]
+        words = [str(settings or self.here.config), SITE, command, str(self._into(number))]
         return subprocess.Popen(
             [sys.executable, "-m", "bench.sender", *words, *([str(source)] if source else [])],
             env=self.here.environ(self.here.user_dir) | {"PYTHONPATH": str(Path.cwd())},
