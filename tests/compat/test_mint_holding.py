@@ -11,13 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sekisho.broker.policy import MintSite
 from sekisho.domain.access import Role
 from sekisho.domain.limits import OFFER_TIME
 from sekisho.domain.token import hash_token, make_token
 from sekisho.wire.frames import Frame
 from sekisho.wire.mint import Named, job_id_of
 from sekisho.wire.v1 import JoinSite
-from tests.compat.old_programs import STDOUT, OldAgent, a_calc, first, said
+from tests.compat.old_programs import LISTED, STDOUT, OldAgent, a_calc, first, said
 from tests.compat.old_world import SITES, OldWorld, old_world
 from tests.component.broker_world import AGENT
 
@@ -135,6 +136,50 @@ def test_a_sites_own_token_serves_all_of_its_users_and_no_other_site(world: OldW
         assert world.workflow(who).progress(accept_id) == "got return"
     refused = agent.line.post("add-calcinfo", json={})
     assert refused.status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("listed", "unguarded", "asked", "allowed"),
+    [
+        ({"solve": LISTED}, True, LISTED, True),
+        ({"solve": LISTED}, True, "solve", False),
+        ({"solve": LISTED}, False, "rm -rf .", False),
+        ({}, False, "anything: the site's manifest decides", True),
+        ({}, True, LISTED, False),
+    ],
+)
+def test_an_unguarded_site_is_asked_for_what_is_listed_and_nothing_else(
+    listed: dict[str, str], asked: str, *, unguarded: bool, allowed: bool
+) -> None:
+    """Kills: an empty list that is no limit, before an agent that runs whatever arrives."""
+    assert MintSite(commands=listed, unguarded=unguarded).allows(asked) is allowed
+
+
+def test_whom_the_site_does_not_list_any_more_gets_nothing_and_tells_nothing(
+    world: OldWorld,
+) -> None:
+    """Kills: a token of a user that goes on being the site's agent."""
+    workflow, agent = world.workflow(), world.agent()
+    waiting, held = workflow.ready(), workflow.ready()
+    assert agent.ask() == waiting
+    steps(agent, waiting, 2)
+    world.http.world.desk.sites.serve("old-site", frozenset({"bob"}))
+    assert agent.ask() is None
+    for accept_id in (waiting, held):
+        assert not taken(agent, accept_id)
+        assert agent.tell("calc-end", accept_id, result="calc end").status_code >= 400
+    assert state_of(world, waiting) == "running"
+
+
+def test_what_is_to_end_is_not_taken_again(world: OldWorld) -> None:
+    """Kills: inputs for a calculation that was deleted after it was taken, before it began."""
+    workflow, agent = world.workflow(), world.agent()
+    accept_id = workflow.ready()
+    assert agent.ask() == accept_id
+    assert taken(agent, accept_id)
+    assert taken(agent, accept_id)  # the answer may have been lost
+    assert said(workflow.cancel(accept_id, delete="force")) == (200, 200)
+    assert not taken(agent, accept_id)
 
 
 CALLS = ("calc-request", "calc-params", *(call for call, _ in STEPS))

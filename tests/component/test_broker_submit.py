@@ -10,6 +10,7 @@ import pytest
 from sekisho.broker.chunks import Claim
 from sekisho.broker.policy import Quota
 from sekisho.broker.ports import EVERYONE, JobFilter, Tenant
+from sekisho.broker.sites import CONNECTED_FOR
 from sekisho.domain.errors import (
     Conflict,
     InvalidTransition,
@@ -20,7 +21,8 @@ from sekisho.domain.errors import (
 )
 from sekisho.domain.job import InputsComplete, Job, JobState, apply
 from sekisho.domain.limits import QUEUE_TIME
-from tests.component.broker_world import World, a_submission
+from sekisho.wire.v1 import Poll
+from tests.component.broker_world import AGENT, World, a_submission
 from tests.world import NOW, a_chunk
 
 ALICE = Claim(tenant=Tenant(submitter="alice"))
@@ -220,6 +222,18 @@ def test_sites_show_a_user_their_own_jobs_only(world: World) -> None:
     assert (site.id, site.waiting, site.active) == ("one", 1, 1)
     assert [site.id for site in world.desk.sites.serving("bob")] == ["one", "two"]
     assert world.desk.sites.serving("carol") == []
+
+
+def test_a_site_is_connected_for_a_while_after_its_agent_asked(world: World) -> None:
+    def connected() -> bool:
+        return world.desk.sites.serving("alice")[0].connected
+
+    assert not connected()
+    world.desk.offers.seen("one", Poll(instance=AGENT, free=0))
+    world.clock.move(CONNECTED_FOR)
+    assert connected()
+    world.clock.move(timedelta(seconds=1))
+    assert not connected()
 
 
 def test_whoever_is_overtaken_decides_anew_on_what_is_there_by_then(world: World) -> None:

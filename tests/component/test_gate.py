@@ -413,6 +413,23 @@ def test_nothing_is_handed_out_before_its_release_is_recorded(
         gate.fetch(job, [])
 
 
+def test_a_copy_that_is_not_the_recorded_one_is_not_handed_out(world: World, gate: Gate) -> None:
+    """Kills: a gate that hands out what lies there, whatever the site's log says was released."""
+    job = gate.submit(a_submission()).id
+    place = world.workplace.prepare(job, 1)
+    work = Path(place.work_dir, "result.txt")
+    work.write_bytes(b"what was released")
+    released = world.workplace.stage(place, world.workplace.collect(place).found, None)
+    world.settled(job, tree=released.tree.digest, seal=released.seal)
+    digests = [chunk.digest for chunk in released.tree.chunks()]
+    assert [data for _, data in gate.fetch(job, digests)] == [b"what was released"]
+    work.write_bytes(b"what was not")
+    other = world.workplace.stage(place, world.workplace.collect(place).found, None)
+    for staged in (released, other):
+        with pytest.raises(IntegrityError, match=r"site\.staging_changed"):
+            world.gate().fetch(job, [chunk.digest for chunk in staged.tree.chunks()])
+
+
 def test_an_input_is_no_output(world: World, gate: Gate) -> None:
     job = gate.submit(a_submission(has_inputs=True)).id
     chunk, data = a_chunk("input")

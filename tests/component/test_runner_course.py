@@ -75,6 +75,17 @@ def test_the_command_gets_its_inputs_its_arguments_and_an_environment_from_empty
     assert sorted(dict(run.environment)) == ["CALC_DIR", "PATH"]
 
 
+def test_what_a_job_leaves_is_kept_from_the_end_that_it_may_have(tmp_path: Path) -> None:
+    """Kills: a directory that is past its retention, counted from the start, when it ends."""
+    world = World(tmp_path)
+    job = world.submit(outputs=[])
+    assert carried(world, job) == ["succeeded"]
+    run, command = world.run(job), world.manifest.commands["solve"]
+    assert run is not None
+    assert run.started_at is not None
+    assert run.keep_until == run.started_at + command.time_limit + command.retention
+
+
 def test_what_happened_is_in_the_log_in_its_order_and_the_chain_holds(tmp_path: Path) -> None:
     world = World(tmp_path)
     job = world.submit()

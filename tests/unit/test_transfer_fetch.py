@@ -26,6 +26,7 @@ from sekisho.domain.files import RelPath
 from sekisho.domain.limits import CHUNK_BYTES, MAX_CHUNK_BYTES, MIB, SHORT_LIST_BYTES
 from sekisho.transfer.fetch import Caps, fetch_files, fetch_index, fetch_tree
 from sekisho.transfer.part import Part
+from sekisho.transfer.port import Given
 from sekisho.transfer.send import send_tree
 from sekisho.transfer.source import LocalTree, scan
 from sekisho.transfer.tree import Tree, TreeFile, check_length
@@ -151,6 +152,61 @@ def test_a_file_in_place_that_has_another_name_too_is_replaced(
         (tmp_path / "shared").write_bytes(b"changed")
     assert (there / "big").read_bytes() == BIG
     assert (there / "sub" / "small").read_bytes() == b"small"
+
+
+def test_what_follows_the_end_of_a_file_in_place_is_no_part_of_the_result(tmp_path: Path) -> None:
+    """Kills: a result that is what was sent, and then what somebody has added to an earlier one."""
+    here, there, port = tmp_path / "here", tmp_path / "there", MemoryChunks()
+    here.mkdir()
+    contents = {"big": BIG, "small": b"small", "empty": b""}
+    for name, data in contents.items():
+        (here / name).write_bytes(data)
+    local = LocalTree(scan([("", here)]))
+    send_tree(local.tree, local.read, port)
+    fetch_files(local.tree, port, there)
+    for name in contents:
+        with (there / name).open("ab") as grown:
+            grown.write(b"more")
+    fetch_files(local.tree, port, there)
+    assert {name: (there / name).read_bytes() for name in contents} == contents
+
+
+def test_a_part_folder_of_somebody_else_is_not_used(
+    tmp_path: Path, port: FaultyChunks, tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: mine + 1)
+    with pytest.raises(Conflict, match=r"fetch\.blocked"):
+        fetch_files(tree, port, tmp_path / "there")
+
+
+class Giving(MemoryChunks):
+    """Gives each file of a machine's own: these bytes, with this word."""
+
+    def __init__(self, data: bytes, word: Given) -> None:
+        super().__init__()
+        self._data, self._word = data, word
+
+    def give(self, path: RelPath, folder: int, name: str) -> Given:  # noqa: ARG002 (any file)
+        fd = os.open(name, os.O_WRONLY | os.O_TRUNC, dir_fd=folder)
+        os.write(fd, self._data)
+        os.close(fd)
+        return self._word
+
+
+@pytest.mark.parametrize("word", [Given.SOUND, Given.UNSEEN])
+@pytest.mark.parametrize("data", [b"", BIG[:-1], BIG + b"x"])
+def test_a_file_that_is_given_with_another_size_is_not_believed(
+    tmp_path: Path, data: bytes, word: Given
+) -> None:
+    """Kills: half a file of this machine's own, said to be sound, taken for the result."""
+    here, there, port = tmp_path / "here", tmp_path / "there", Giving(data, word)
+    here.mkdir()
+    (here / "big").write_bytes(BIG)
+    local = LocalTree(scan([("", here)]))
+    send_tree(local.tree, local.read, port)
+    fetch_files(local.tree, port, there)
+    assert (there / "big").read_bytes() == BIG
 
 
 def test_after_a_sync_that_failed_nothing_of_it_is_believed(

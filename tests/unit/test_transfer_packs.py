@@ -128,6 +128,21 @@ def test_a_damaged_file_of_a_pack_is_found_and_put_right(tmp_path: Path, damage:
     assert there(tmp_path / "there") == files
 
 
+def test_a_byte_that_moved_from_one_file_of_a_pack_to_the_next_is_found(tmp_path: Path) -> None:
+    """Kills: files that are right together, and each of them wrong."""
+    here, result = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    for name, data in (("a", b"12"), ("b", b"34")):
+        (here / name).write_bytes(data)
+    local, port = local_of(here), CountingChunks()
+    send_tree(local.tree, local.read, port)
+    fetch_files(local.tree, port, result)
+    (result / "a").write_bytes(b"123")
+    (result / "b").write_bytes(b"4")
+    fetch_files(local.tree, port, result)
+    assert there(result) == {"a": b"12", "b": b"34"}
+
+
 def test_the_file_of_a_pack_that_changed_is_named(tmp_path: Path) -> None:
     written(tmp_path, 20)
     local = local_of(tmp_path)
