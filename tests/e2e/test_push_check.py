@@ -17,12 +17,14 @@ import pytest
 
 from sekisho.adapters.hosts.ssh import SshAddress, SshHost
 from sekisho.client.spec import JobSpec
+from sekisho.domain.errors import Unavailable
 from tests.bare_site import SITE, bare_world
 from tests.gated import GatedHouse, gate_client, gated_house
-from tests.sshd import make_key, remove
+from tests.sshd import make_key, ordinary_user, remove, serving
 from tests.waiting import until
+from tests.wire import wire
 
-TOOLS = ("sh", "mkdir", "mktemp", "rmdir", "df", "tail", "true", "cat")
+TOOLS = ("sh", "mkdir", "rmdir", "df", "tail", "true", "cat")
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +118,8 @@ SOUND = "echo 'rsync  version v3.4.1'"
             {"date": "echo 1000000000", "rsync": "echo 'rsync  version v3.4.1'"},
             [("clock", "check.site_clock")],
         ),
-        (  # a base that cannot be written to
-            {"date": "exec /bin/date +%s", "rsync": SOUND, "mktemp": "exit 1"},
+        (  # a disk without room for one more name
+            {"date": "exec /bin/date +%s", "rsync": SOUND, "mkdir": "exit 1"},
             [("work", "bare.storage")],
         ),
         (
@@ -145,6 +147,61 @@ def test_what_a_bare_site_lacks_is_told(
     here = [f for f in told["checks"] if f["params"] and f["params"].get("host") == "-"]
     assert not here
     assert faults(told) == expected
+
+
+def test_the_programs_of_a_bare_site_are_looked_for_and_not_run(tmp_path: Path) -> None:
+    """Kills: a check that finds all well, and the first job that ends with 127."""
+    with bare_world(tmp_path) as world:
+        for name, mode in (("there", 0o755), ("closed", 0o644)):
+            world.program(name, f"echo >>{tmp_path}/ran")
+            Path(world.programs[name][0]).chmod(mode)
+        hard = tmp_path / "a $(touch ran) *;"
+        world.programs |= {
+            "gone": [str(hard)],
+            "folder": [str(tmp_path)],
+        }
+        with world.sekisho("site", "check", SITE, "--json") as process:
+            told = json.loads(process.communicate(timeout=60)[0])
+        with world.sekisho("--lang", "ja", "site", "check", SITE) as process:
+            said = process.communicate(timeout=60)[0]
+        world.programs = {"home": ["~/solve.sh"]}
+        with world.sekisho("site", "check", SITE, "--json") as process:
+            told_home = json.loads(process.communicate(timeout=60)[0])["checks"][-1]
+    seen = [entry for entry in told["checks"] if entry["check"] == "programs"]
+    assert sorted((e["params"]["command"], e["code"]) for e in seen if e["code"]) == [
+        ("closed", "check.site_program_closed"),
+        ("folder", "check.site_program_missing"),
+        ("gone", "check.site_program_missing"),
+    ]
+    assert {e["detail"].split(":")[0] for e in seen if not e["code"]} == {"there"}
+    assert not told["ok"]
+    assert (told_home["check"], told_home["code"]) == ("programs", "manifest.argv")
+    assert f"拠点に gone のプログラム {hard} がありません。" in said
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_base_that_is_not_the_logins_is_told_at_once_by_check_and_job(tmp_path: Path) -> None:
+    """Kills: two minutes of waiting for room where there is no right."""
+    user = ordinary_user()
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o755)
+    (tmp_path / "file").touch()
+    with bare_world(tmp_path) as world, serving(tmp_path / "b", user=user) as far:
+        kept = (world.server, world.line)
+        with wire(far.port) as line:
+            world.server, world.line = far, line
+            world.programs["whoami"] = ["/usr/bin/id", "-un"]
+            for base in ("/sys/sekisho", "/proc", str(tmp_path / "file"), str(closed / "a" / "b")):
+                world.base_text = base
+                with world.sekisho("site", "check", SITE, "--json") as process:
+                    told = json.loads(process.communicate(timeout=60)[0])
+                assert faults(told) == [("work", "bare.closed")], base
+                with world.sekisho("run", SITE, "whoami") as process:
+                    said = process.communicate(timeout=60)[1]
+                assert process.returncode == Unavailable.exit_status
+                assert (said.count("bare.closed"), base in said) == (1, True), said
+            world.disconnect()
+        world.server, world.line = kept
 
 
 def test_a_faulty_manifest_is_told_as_a_closed_gate_and_waiting_goes_on_when_it_is_mended(

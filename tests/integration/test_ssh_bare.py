@@ -27,6 +27,7 @@ from sekisho.domain.errors import Conflict, NotFound, Refused, SekishoError
 from sekisho.domain.job import JobState
 from tests.bare_site import SITE, BareWorld, bare_world
 from tests.sshd import ordinary_user, serving
+from tests.waiting import until
 from tests.wire import wire
 
 MIB = 1 << 20
@@ -197,6 +198,28 @@ def test_a_job_that_ignores_the_asking_is_ended_and_said_so(shared: BareWorld) -
         seen_running(shared, job)
         job.cancel()
         assert job.wait(60).state == JobState.CANCELLED
+
+
+def test_a_base_below_the_home_is_the_same_for_every_step(tmp_path: Path) -> None:
+    """Kills: a `~` that is a folder's name; a deaf job that nobody ends below a relative base."""
+    home = Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    base = home / f".sekisho-trial-{os.getpid()}"
+    given = tmp_path / "in.dat"
+    given.write_text("x")
+    with bare_world(tmp_path) as world:
+        world.program("stubborn", 'trap "" TERM; echo up >up; while :; do sleep 0.1; done')
+        world.program("copy", "cat in.dat >out")
+        world.base_text = f"~/{base.name}"
+        try:
+            with world.client() as client:
+                done = client.submit(spec("copy", inputs=[given])).result(tmp_path / "r")
+                assert done.exit_code == 0
+                held = client.submit(spec("stubborn"))
+                until((base / held.id / "work" / "up").exists)
+                held.cancel()
+                assert held.wait(60).state == JobState.CANCELLED
+        finally:
+            shutil.rmtree(base, ignore_errors=True)
 
 
 def test_a_job_that_ended_before_it_was_cancelled_has_its_own_outcome(

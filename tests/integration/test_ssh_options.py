@@ -167,7 +167,7 @@ def test_a_transfer_that_falls_silent_is_given_up(tmp_path: Path) -> None:
 
 
 def test_what_comes_is_what_was_named_and_what_is_gone_says_nothing(tmp_path: Path) -> None:
-    """Kills, of rsync's options: --from0, --ignore-missing-args."""
+    """Kills: --from0 left out; a full disk read out of a name."""
     there, back = tmp_path / "there", tmp_path / "back"
     for place in (there, back / ".passing"):
         place.mkdir(parents=True)
@@ -175,6 +175,6 @@ def test_what_comes_is_what_was_named_and_what_is_gone_says_nothing(tmp_path: Pa
         (there / name).write_text(name)
     with serving(tmp_path / "sshd") as server, reached(server, tmp_path) as host:
         landing = Landing(place=back, passing=back / ".passing", max_bytes=1 << 20)
-        gone = "No space left on device"  # in rsync's words, it would be a full disk
+        gone = "x: No space left on device (28)"  # rsync tells of it
         Rsync(host).pull(str(there), ["a\nb", gone, "#c"], landing, lambda _: None)
     assert {file.name for file in back.iterdir()} == {"a\nb", "#c", ".passing"}

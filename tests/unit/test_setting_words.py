@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+import sekisho
 from sekisho.cli import output
 from sekisho.cli.session import Session
 from sekisho.config.broker import BrokerSettings
 from sekisho.config.client import ClientSettings
 from sekisho.config.complaint import complaint
-from sekisho.config.load import examine
+from sekisho.config.load import examine, parse
 from sekisho.config.manifest import parse_manifest
 from sekisho.config.site import SiteSettings
 from sekisho.domain.errors import ConfigError
 from sekisho.domain.setting import SettingFault
-from sekisho.i18n.catalogue import LANGUAGES, sentence
+from sekisho.i18n.catalogue import LANGUAGES, catalogue, sentence
 from tests.unit.test_manifest_file import BATCH, FULL, SMALL
 
+CONFIG = Path(sekisho.__file__).parent / "config"
 JAPANESE = re.compile(r"[ぁ-んァ-ヶ一-龠]")
 #: What may be English in a Japanese sentence: names, values, and what a library is quoted with.
 QUOTED = re.compile(r"`[^`]*`|「[^」]*」|次の.*: .*|条件 [<>=]+ \S+")
@@ -118,6 +121,31 @@ def test_a_fault_is_told_in_japanese_to_who_reads_japanese(
         english = set(re.findall(r"[A-Za-z]{3,}", rest)) - {str(v) for v in fault.params.values()}
         assert not english, (english, told)
         assert sentence(fault.code, fault.params, "en").what != fault.code
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_the_form_of_a_text_is_told_in_words(lang: str) -> None:
+    """Kills: a regular expression as an explanation; a form without words."""
+    found = [fault for kind, text in EVERY for fault in faults(kind, text)]
+    forms = {str(fault.params["form"]) for fault in found if fault.code == "setting.form"}
+    assert len(forms) > 5
+    source = "".join(file.read_text("utf-8") for file in CONFIG.glob("*.py"))
+    named = set(re.findall(r'formed\("(\w+)"', source))
+    assert forms <= named == catalogue(lang)["form"].keys()
+    assert source.count("pattern=") == 1
+
+
+@pytest.mark.parametrize("base", ["~", "~/", "~/jobs", "~/a b/c/", "jobs", "/", "/tmp/", "a~b"])
+def test_a_base_may_begin_at_the_home(base: str) -> None:
+    text = f'[site.x]\nmode = "ssh"\nbase = "{base}"\n'
+    found = faults(ClientSettings, text)
+    if base == "a~b":
+        (fault,) = found
+        assert "~/NAME" in sentence(fault.code, fault.params, "en").what
+    else:
+        place = parse(text, "f", ClientSettings).site["x"].place
+        expected = {"~": ".", "~/": ".", "~/jobs": "jobs", "~/a b/c/": "a b/c", "/tmp/": "/tmp"}
+        assert (found, place) == ([], expected.get(base, base))
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)

@@ -19,8 +19,11 @@ MAX_RETRY_AFTER_SECONDS: Final = 60.0
 _HOPELESS: Final = frozenset(
     {"broker.tls", "broker.strange_answer", "broker.proxy_login", "broker.proxy_refused"}
 )
-#: Nor is this likely to pass where nothing was ever heard: a login that prints, a key for else.
-_HOPELESS_AT_FIRST: Final = frozenset({"bare.noisy", "bare.no_shell", "gate.absent", "gate.noisy"})
+#: Nor is this likely to pass where nothing was ever heard: a login that prints, a key for else, a
+#: place that is not the login's.
+_HOPELESS_AT_FIRST: Final = frozenset(
+    {"bare.closed", "bare.noisy", "bare.no_shell", "gate.absent", "gate.noisy"}
+)
 _DICE: Final = random.SystemRandom()
 
 

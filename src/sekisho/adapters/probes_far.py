@@ -10,19 +10,12 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sekisho.adapters.hosts.far_files import FarFiles, Sight
+from sekisho.adapters.hosts.programs import LOOK
 from sekisho.adapters.probes_files import program_of
 from sekisho.domain.errors import SekishoError
 from sekisho.domain.manifest import Command
 from sekisho.site.check import CLOCK_WARNING_SECONDS, Finding, fault, found, judge_room, ok
 
-_PROGRAMS: Final = """\
-for file; do
-    word=ok
-    [ -x "$file" ] || word=closed
-    [ -f "$file" ] || word=missing
-    echo $word
-done
-"""
 _CODES: Final = {
     "missing": "check.program_missing",
     "closed": "check.program_not_executable",
@@ -55,7 +48,7 @@ def _clock(name: str, sight: Sight) -> Iterator[Finding]:
 def _programs(files: FarFiles, commands: Sequence[Command]) -> Iterator[Finding]:
     places = [program_of(command) for command in commands]
     try:
-        words = files.host.call(_PROGRAMS, places).stdout.decode("utf-8", "replace").split()
+        words = files.host.call(LOOK, places).stdout.decode("utf-8", "replace").split()
     except SekishoError as error:
         yield fault("programs", error)
         return

@@ -37,7 +37,7 @@ def push_lane(
             from sekisho.adapters.lane_bare import BareLane  # noqa: PLC0415
             from sekisho.compose.bare import bare_site  # noqa: PLC0415
 
-            there = BareHost(way, site.base.rstrip("/"))
+            there = BareHost(way, site.place)
             return BareLane(bare_site(name, site), there, notes, patience, on_bring)
         from sekisho.adapters.lane_gate import KNOCK, GateLane  # noqa: PLC0415
 

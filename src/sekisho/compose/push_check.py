@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Final
 
+from sekisho.adapters.hosts.bare import BareHost
 from sekisho.adapters.hosts.login_shell import login_fault
+from sekisho.adapters.hosts.programs import LOOK
 from sekisho.adapters.hosts.rsync import versions
 from sekisho.adapters.hosts.ssh import SshHost
 from sekisho.adapters.job_notes import JobNotes, state_directory
 from sekisho.adapters.lane_gate import KNOCK, GateLane
 from sekisho.adapters.patience import Patience
+from sekisho.adapters.probes_files import program_of
+from sekisho.compose.bare import bare_site
 from sekisho.compose.push import ssh_host
 from sekisho.config.client import SshSite, load_client
 from sekisho.domain.errors import NotFound, SekishoError, Unavailable
@@ -27,11 +29,6 @@ from sekisho.site.check import (
     judge_room,
     ok,
 )
-
-_PROBE: Final = (
-    'mkdir -p -- "$1" && d=$(mktemp -d "$1/.check.XXXXXX") && rmdir "$d" && df -Pk "$1" | tail -n 1'
-)
-_FREE: Final = re.compile(r"\s(\d+)\s+\d+%\s")
 
 
 def findings(name: str, config: Path | None) -> Iterator[Finding]:
@@ -55,7 +52,7 @@ def findings(name: str, config: Path | None) -> Iterator[Finding]:
             raise wrong
         yield ok("login", site.host)
         if site.kind == "bare":
-            yield from _bare(host, site)
+            yield from _bare(host, name, site)
         else:
             opened = partial(host.session, KNOCK)
             yield from _told("gate", _gated(GateLane(name, opened, Patience(limit_s=0))))
@@ -105,7 +102,7 @@ def _judged_clock(seconds: int) -> Finding:
     return ok("clock", f"{seconds:+d} s")
 
 
-def _bare(host: SshHost, site: SshSite) -> Iterator[Finding]:
+def _bare(host: SshHost, name: str, site: SshSite) -> Iterator[Finding]:
     yield _latency(host)
     yield _clock(host)
     try:
@@ -115,9 +112,26 @@ def _bare(host: SshHost, site: SshSite) -> Iterator[Finding]:
             yield found("rsync", "check.rsync_unsafe", host=old.place, version=str(old))
     except SekishoError as error:
         yield fault("rsync", error)
-    done = host.run(["sh", "-c", _PROBE, "check", site.base])
-    free = _FREE.search(done.stdout.decode("utf-8", "replace"))
-    if done.code != 0 or free is None:
-        yield fault("work", Unavailable("bare.storage"))
-    else:
-        yield judge_room("work", site.base, int(free[1]) << 10)
+    yield from _told("work", _room(BareHost(host, site.place), site))
+    yield from _told("programs", _programs(host, name, site))
+
+
+def _room(there: BareHost, site: SshSite) -> Iterator[Finding]:
+    yield judge_room("work", site.base, there.room())
+
+
+def _programs(host: SshHost, name: str, site: SshSite) -> Iterator[Finding]:
+    """Look at the agreed programs."""
+    files = {c.name: program_of(c) for c in bare_site(name, site).programs.values()}
+    said = host.run(["sh", "-c", LOOK, "check", *files.values()]).stdout.split()
+    if len(said) != len(files):
+        raise Unavailable("bare.strange")
+    for (command, file), word in zip(files.items(), said, strict=True):
+        if word == b"missing":
+            code = "check.site_program_missing"
+        elif word == b"closed":
+            code = "check.site_program_closed"
+        else:
+            yield ok("programs", f"{command}: {file}")
+            continue
+        yield found("programs", code, command=command, file=file, site=name)

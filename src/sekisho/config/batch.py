@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from sekisho.config.form import formed
 from sekisho.config.load import Faults
 from sekisho.config.locate import KeyPath
 from sekisho.config.size import Size, size_of
@@ -28,12 +29,14 @@ from sekisho.domain.resources import (
     ResourceRule,
 )
 
-Argument = Annotated[str, Meta(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
+Argument = Annotated[
+    str, formed("argument", r"[^\x00-\x1f\x7f]*"), Meta(min_length=1, max_length=256)
+]
 #: A name that a batch system gives to a queue, an account or a licence.
-Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.,:;=@/+-]{0,127}\Z")]
-SchedulerName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_-]{0,39}\Z")]
-HOST_PATTERN: Final = r"^(local|ssh:[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127})\Z"
-HostName = Annotated[str, Meta(pattern=HOST_PATTERN)]
+Word = Annotated[str, formed("word", r"[A-Za-z0-9_][A-Za-z0-9_.,:;=@/+-]{0,127}")]
+SchedulerName = Annotated[str, formed("scheduler", r"[a-z][a-z0-9_-]{0,39}")]
+HOST_PATTERN: Final = r"local|ssh:[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}"
+HostName = Annotated[str, formed("host", HOST_PATTERN)]
 Count = Annotated[int, Meta(ge=1, le=100_000_000)]
 ElementCount = Annotated[int, Meta(ge=1, le=MAX_ELEMENTS)]
 Wait = Annotated[float, Meta(ge=0.1, le=3600)]

@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from sekisho.config.form import formed
 from sekisho.config.load import fault_at, invalid, load, read_text
 from sekisho.config.locate import KeyPath
 from sekisho.domain.errors import UsageError
@@ -23,9 +24,8 @@ GIB: Final = 1 << 30
 Days = Annotated[float, Meta(gt=0, le=3660)]
 Count = Annotated[int, Meta(ge=0)]
 Bytes = Annotated[int, Meta(ge=0)]
-_END: Final = r"$(?!\n)"
-_SiteName = Annotated[str, Meta(pattern=f"^{SITE_PATTERN}{_END}")]
-_CommandName = Annotated[str, Meta(pattern=f"^{COMMAND_PATTERN}{_END}")]
+_SiteName = Annotated[str, formed("site", SITE_PATTERN)]
+_CommandName = Annotated[str, formed("command", COMMAND_PATTERN)]
 
 
 class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -33,7 +33,7 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 50443
-    prefix: Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9._~-]+)*$(?!\n)")] = ""
+    prefix: Annotated[str, formed("prefix", r"(/[A-Za-z0-9._~-]+)*")] = ""
     tls_cert: str | None = None
     tls_key: str | None = None
     trusted_proxies: list[str] = []
@@ -70,7 +70,7 @@ class MintSiteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """What the old MInt paths may do for one site. A site that has no table here has none."""
 
     unguarded: bool = False
-    known_as: Annotated[str, Meta(pattern=rf"^[!-~]{{1,80}}{_END}")] | None = None
+    known_as: Annotated[str, formed("known_as", r"[!-~]{1,80}")] | None = None
     commands: dict[_CommandName, Annotated[str, Meta(min_length=1, max_length=2048)]] = {}
 
 
@@ -86,7 +86,7 @@ class MintSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class GatewaySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A gateway in front that checks credentials itself and names the user in a header."""
 
-    user_header: Annotated[str, Meta(pattern=rf"^[A-Za-z0-9-]{{1,64}}{_END}")] | None = None
+    user_header: Annotated[str, formed("header", r"[A-Za-z0-9-]{1,64}")] | None = None
     addresses: list[str] = []
 
 

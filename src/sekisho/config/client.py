@@ -11,17 +11,17 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from sekisho.config.form import formed
 from sekisho.config.load import load
 from sekisho.config.ownership import open_to_others
 from sekisho.domain.errors import ConfigError
 from sekisho.domain.ids import COMMAND_PATTERN, SITE_PATTERN
 
 CONFIG_VARIABLE: Final = "SEKISHO_CONFIG"
-_END: Final = r"$(?!\n)"
 _COMMANDS: Final = ("before", "after", "ssh_config", "program")  #: what is run, or names it
-_SiteName = Annotated[str, Meta(pattern=f"^{SITE_PATTERN}{_END}")]
-_CommandName = Annotated[str, Meta(pattern=f"^{COMMAND_PATTERN}{_END}")]
-_Place = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._/][A-Za-z0-9._/ -]*" + _END)]
+_SiteName = Annotated[str, formed("site", SITE_PATTERN)]
+_CommandName = Annotated[str, formed("command", COMMAND_PATTERN)]
+_Place = Annotated[str, formed("base", r"(~/)?[A-Za-z0-9._/][A-Za-z0-9._/ -]*|~/?")]
 TOKEN_FILE: Final = "token"  # noqa: S105 (a file's name)
 
 
@@ -50,8 +50,17 @@ class SshSite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hook_s: Annotated[float, Meta(gt=0, le=3600)] = 600.0
     first_contact_s: Annotated[float, Meta(ge=0)] = 120.0  #: as the broker's; not after ``before``
     base: _Place = "/tmp"  # noqa: S108 (as ever; a job's directory below it is private)
-    program: dict[_CommandName, list[str]] = {}  #: of a bare site: what each command runs
+    program: dict[
+        _CommandName, Annotated[list[str], Meta(min_length=1)]
+    ] = {}  #: of a bare site: what each command runs
     retention_days: Annotated[int, Meta(ge=1, le=3650)] = 30
+
+    @property
+    def place(self) -> str:
+        """The base without a shell's ``~``: a name that does not begin with / is below the home."""
+        if self.base.startswith("~"):
+            return self.base.strip("~/") or "."
+        return self.base.rstrip("/") or "/"
 
 
 class ClientSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, get_args, get_origin
 
 import msgspec
 
+from sekisho.config.form import form_of
 from sekisho.domain.errors import UsageError
 
 _PLACE: Final = re.compile(r" - at (?:`(?P<part>key|value)` in )?`\$(?P<where>[^`]*)`\Z")
@@ -20,7 +21,7 @@ _FORMS: Final = tuple(
         (r"Expected `(?P<wanted_type>[^`]+)`, got `(?P<given_type>[^`]+)`", "setting.type"),
         (r"Expected `\w+` of length (?P<bound>[<>=]+ \d+)", "setting.length"),
         (r"Expected `\w+` (?P<bound>[<>=]+ -?[\w.+-]+)", "setting.range"),
-        (r"Expected `\w+` matching regex (?P<q>['\"])(?P<pattern>.*)(?P=q)", "setting.form"),
+        (r"Expected `\w+` matching regex (?P<form>.*)", "setting.form"),
         (r"Object contains unknown field `(?P<name>[^`]*)`", "setting.unknown"),
         (r"Object missing required field `(?P<name>[^`]*)`", "setting.lacking"),
     )
@@ -41,16 +42,11 @@ def complaint(error: msgspec.ValidationError, kind: Any) -> tuple[str, UsageErro
         return where, UsageError("setting.choice", value=value, choices=", ".join(_choices(kind)))
     for form, code in _FORMS:
         if (match := form.fullmatch(said)) is not None:
-            params = {name: text for name, text in match.groupdict().items() if name != "q"}
-            if "pattern" in params:
-                params["pattern"] = _as_written(params["pattern"])
+            params = match.groupdict()
+            if "form" in params:
+                params["form"] = form_of(params["form"], kind)
             return where, UsageError(code, **params)
     return where, UsageError("setting.wrong", why=said)
-
-
-def _as_written(pattern: str) -> str:
-    """Return a regular expression that msgspec quotes, with the end mark that most people know."""
-    return re.sub(r"\\Z\Z", "$", pattern.replace("\\\\", "\\"))
 
 
 def _choices(kind: Any) -> list[str]:

@@ -26,6 +26,7 @@ from sekisho.config.batch import (
     scheduler_faults,
     venue_faults,
 )
+from sekisho.config.form import formed
 from sekisho.config.load import (
     Faults,
     examine,
@@ -49,8 +50,8 @@ from sekisho.domain.limits import MAX_FILES
 from sekisho.domain.manifest import ArgTemplate, Command, InputRule, Manifest, Step
 from sekisho.domain.resources import LOCAL, Venue
 
-User = Annotated[str, Meta(pattern=rf"^{USER_PATTERN}\Z")]
-ParameterName = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,39}\Z")]
+User = Annotated[str, formed("user", USER_PATTERN)]
+ParameterName = Annotated[str, formed("parameter", r"[a-z][a-z0-9_]{0,39}")]
 
 
 class Table(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -104,7 +105,7 @@ class StepTable(Table, frozen=True, kw_only=True):
 
 
 class CommandTable(Table, frozen=True, kw_only=True):
-    name: Annotated[str, Meta(pattern=rf"^{COMMAND_PATTERN}\Z")]
+    name: Annotated[str, formed("command", COMMAND_PATTERN)]
     argv: Annotated[list[str | list[str]], Meta(min_length=1)]
     time_limit_s: Seconds
     description: DescriptionTable = DescriptionTable()
@@ -134,7 +135,7 @@ class CommandTable(Table, frozen=True, kw_only=True):
 
 class ManifestTable(Table, frozen=True, kw_only=True):
     schema: Literal[1]
-    site: Annotated[str, Meta(pattern=rf"^{SITE_PATTERN}\Z")]
+    site: Annotated[str, formed("site", SITE_PATTERN)]
     submitters: list[User]
     max_running: Annotated[int, Meta(ge=1, le=10_000)] = 4
     host: HostName = LOCAL

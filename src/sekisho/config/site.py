@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from sekisho.config.form import formed
 from sekisho.config.load import load
 from sekisho.config.ownership import check_ours
 from sekisho.domain.errors import ConfigError
@@ -47,14 +48,14 @@ class HostTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A computing host that is reached by ssh."""
 
     #: No character that any shell or program there could misread.
-    base: Annotated[str, Meta(pattern=r"^(/[A-Za-z0-9._@+-]+){2,}\Z", max_length=500)]
+    base: Annotated[str, formed("host_base", r"(/[A-Za-z0-9._@+-]+){2,}"), Meta(max_length=500)]
     ssh_config: str | None = None  #: None: ~/.ssh/config and the system's
     logins_per_minute: Annotated[int, Meta(ge=1, le=600)] = 8
     spare_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
 
 
 #: A name of the ssh configuration, or user@name.
-Alias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}\Z")]
+Alias = Annotated[str, formed("alias", r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}")]
 
 
 class SiteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,10 +7,12 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
+from sekisho.config.form import formed
+
 _UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 Size = (
     Annotated[int, Meta(ge=0, le=1 << 50)]
-    | Annotated[str, Meta(pattern=r"^[0-9]{1,6} ?(B|KiB|MiB|GiB|TiB)\Z")]
+    | Annotated[str, formed("size", r"[0-9]{1,6} ?(B|KiB|MiB|GiB|TiB)")]
 )
 Seconds = Annotated[float, Meta(gt=0, le=366 * 86_400)]
 

@@ -16,7 +16,7 @@ from sekisho.domain.setting import SettingFault
 LANGUAGES: Final = ("en", "ja")
 DEFAULT_LANGUAGE: Final = "en"
 #: Tables of the catalogue that are not error codes.
-TABLES: Final = ("help", "say", "state", "column", "exit", "mint", "type", "why", "kind")
+TABLES: Final = ("help", "say", "state", "column", "exit", "mint", "type", "form", "why", "kind")
 _VARIABLES: Final = ("LC_ALL", "LC_MESSAGES", "LANG")
 
 
@@ -80,7 +80,7 @@ def _shown(name: str, value: object, lang: str) -> str:
             return f"{value.place}: {value.key}: {what}"
         case str() if name.endswith("_type"):
             return " | ".join(text("type", part, lang) for part in value.split(" | "))
-        case str() if name in ("why", "kind", "state"):  # what the system said, or a word of ours
+        case str() if name in ("why", "kind", "state", "form"):  # the system's, or a word of ours
             number = getattr(errno, value, None) if name == "why" and value.isupper() else None
             return text(name, value if number is None else os.strerror(number), lang)
         case _:

@@ -90,6 +90,8 @@ CODES: Final[Mapping[str, tuple[Grade, Ask | None]]] = {
     "check.quick": (Grade.SKIPPED, None),
     "check.releases_everything": (_W, _S),
     "check.site_clock": (_W, _S),
+    "check.site_program_closed": (_F, _S),
+    "check.site_program_missing": (_F, _S),
     "check.rsync_unsafe": (_W, _S),
     "check.tcp": (_F, _N),
     "check.tls_broken": (_F, _N),

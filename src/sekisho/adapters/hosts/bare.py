@@ -26,6 +26,7 @@ from sekisho.transfer.holes import BLOCK_BYTES
 COMING: Final = ".sekisho-coming"
 _SCRIPT: Final = Path(__file__).with_name("bare.sh")
 _WORDS: Final = re.compile(r"exit ([0-9a-f]{1,64}) (\d{1,3}) (\d{1,11}) (\d{1,11}) \.")
+_FREE: Final = re.compile(rb"\s(\d{1,18})\s+\d+%\s")
 _BASE: Final = re.compile(rb"base (\d{1,20})")
 _SEARCHED: Final = re.compile(rb"end (\d{1,3})")
 _STATES: Final = frozenset(
@@ -150,6 +151,13 @@ class BareHost:
         """Remove ended jobs that are older."""
         self._output([*self._head("clean"), str(days)], timeout_s=_CALL_S * 10)
 
+    def room(self) -> int:
+        """Return how many bytes are free where jobs go; raise when none can be made there."""
+        free = _FREE.search(_whole(self._told(self._head("room")), b"end\n"))
+        if free is None:
+            raise _strange()
+        return int(free[1]) << 10
+
     def explained(self, error: SekishoError) -> SekishoError:
         """Return why an answer was strange, when the login itself tells; else ``error``."""
         if error.code == "bare.strange":
@@ -170,26 +178,24 @@ class BareHost:
         return word, record
 
     def _call(self, verb: str, job_id: str, *words: str, stdin: bytes = b"") -> bytes:
-        argv = [*self._head(verb), self._named(job_id), *words]
+        return self._told([*self._head(verb), self._named(job_id), *words], job_id, stdin)
+
+    def _told(self, argv: Sequence[str], job_id: str = "", stdin: bytes = b"") -> bytes:
         out = self._output(argv, stdin=stdin, timeout_s=_CALL_S)
         if out.startswith(b"fault "):
             raise self._fault(out[6:].strip().decode("ascii", "replace"), job_id)
         return out
 
     def _fault(self, word: str, job_id: str) -> SekishoError:
-        match word:
-            case "absent":
-                return NotFound("job.not_found", job=job_id)
-            case "away":
-                return self.away()
-            case "foreign":
-                return Refused("bare.foreign", job=job_id)
-            case "storage":
-                return Unavailable("bare.storage")
-            case "running":
-                return Conflict("bare.running", job=job_id)
-            case _:
-                return _strange()
+        faults: dict[str, SekishoError] = {
+            "absent": NotFound("job.not_found", job=job_id),
+            "away": self.away(),
+            "closed": Unavailable("bare.closed", base=self.base),
+            "foreign": Refused("bare.foreign", job=job_id),
+            "storage": Unavailable("bare.storage"),
+            "running": Conflict("bare.running", job=job_id),
+        }
+        return faults.get(word) or _strange()
 
     def away(self) -> Unavailable:
         """Return the error that the place of all jobs is not there: it may be back later."""

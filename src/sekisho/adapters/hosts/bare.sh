@@ -20,6 +20,7 @@
 umask 077
 verb=$1
 base=$2
+case $base in /*) ;; *) base=$PWD/$base ;; esac # `finish` is called elsewhere
 id=${3%%@*}
 dir=$base/$id
 work=
@@ -38,6 +39,12 @@ lacking() { # $1: ID@NUMBER. Why there is no such job: what could not have held 
     case $1 in *@*) known=${1##*@} ;; *) known= ;; esac
     [ -d "$base" ] && [ -w "$base" ] && { [ -z "$known" ] || [ "$known" = "$(number "$base/.")" ]; } &&
         printf absent || printf away
+}
+
+unmade() { # why nothing can be made in base: for want of room, or of the right to
+    place=$base
+    until [ -e "${place:=/}" ] || [ -h "$place" ]; do place=${place%/*}; done
+    [ -d "$place" ] && [ -w "$place" ] && [ -x "$place" ] && printf storage || printf closed
 }
 
 enter() { # $1: ID@NUMBER. Be in the job's directory, if it is ours
@@ -182,7 +189,7 @@ make) # SIZE; stdin: the record, whole only with so many bytes: a cut line looks
     *@*) [ -d "$dir" ] || [ "$(lacking "$3")" = absent ] || fail away ;;
     esac
     mkdir -p -- "$base" 2>/dev/null
-    mkdir -m 0700 -- "$dir" 2>/dev/null || [ -e "$dir" ] || fail storage
+    mkdir -m 0700 -- "$dir" 2>/dev/null || [ -e "$dir" ] || fail "$(unmade)"
     enter "$3"
     if [ ! -f record ]; then
         mkdir -p control work || fail storage
@@ -317,6 +324,14 @@ left) # what the program left: its files as "SIZE BLOCKS NAME" and NUL, after a 
 tail) # the last bytes of what it printed
     enter "$3"
     tail -c "$4" control/stdout 2>/dev/null
+    ;;
+room) # can a job be made here, and what `df` says
+    mkdir -p -- "$base" 2>/dev/null
+    dir=$base/.sekisho-check-$$
+    mkdir -m 0700 -- "$dir" 2>/dev/null || fail "$(unmade)"
+    rmdir -- "$dir"
+    df -Pk -- "$base" | tail -n 1
+    printf 'end\n'
     ;;
 clean) # $3: days. Ended jobs of ours that nobody will ask for any more; never what may still run.
     #   Each is gone at once: half of one is no result, and without its latch it would start again

@@ -34,7 +34,10 @@ SILENCE_S: Final = 60
 #: Plain files, their times, no owners. Other modes than these two are not carried.
 _SHAPE: Final = ("-rt", "-s", "--partial", "--chmod=D0700,Fgo=")
 _COUNT: Final = re.compile(rb"\r\s*([\d,]+)\s+\d+%")
-_NO_ROOM: Final = re.compile(r"No space left|Disk quota exceeded|File too large")
+#: The end of a line of rsync's, which a file's name can be in, too.
+_NO_ROOM: Final = re.compile(
+    r": (?:No space left on device|(?:Disk q|Q)uota exceeded|File too large) \(\d+\)$", re.MULTILINE
+)
 _MISSING: Final = 127
 _VERSION: Final = re.compile(rb"rsync +version v?(\d+)\.(\d+)")
 _OLDEST: Final = (3, 1)
@@ -111,7 +114,7 @@ class Rsync:
         """
         if any(name.count("/") > MAX_DEPTH + 1 or "\0" in name for name in names):
             raise UsageError("path.invalid", path="", why="depth")
-        argv = [*self._argv(), "--from0", "--files-from=-", "--ignore-missing-args"]
+        argv = [*self._argv(), "--from0", "--files-from=-"]
         argv += [f"--temp-dir={to.passing}", *["--sparse"] * to.sparse]
         argv += ["--", f"{self.host.address.host}:{source}/", f"{to.place}/"]
         self._run(argv, b"".join(n.encode() + b"\0" for n in names), report, to.max_bytes)
