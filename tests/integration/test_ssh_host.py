@@ -164,6 +164,11 @@ def test_a_host_with_another_key_than_before_is_told_apart(server: Sshd, host: S
     with pytest.raises(Refused) as refused:
         host.run(["true"])
     assert refused.value.code == "ssh.host_key_changed"
+    command = str(refused.value.params["command"])  # as it is told, it forgets the key
+    subprocess.run(["/bin/sh", "-c", command], check=True, capture_output=True)
+    with pytest.raises(Refused) as refused:
+        host.run(["true"])
+    assert refused.value.code == "ssh.host_key"
 
 
 def test_a_key_that_is_not_let_in_is_told_so(server: Sshd, host: SshHost) -> None:
@@ -323,14 +328,17 @@ def test_a_transfer_that_broke_says_whether_anything_got_through(
         ("--copy-dest arg does not exist: /gone", "ssh.unreachable"),
         ("--copy-dest arg does not exist: /gone\nrsync: read errors", "bare.rsync"),
         ("rsync: write failed: No space left on device (28)", "bare.storage"),
+        ('rsync: open "/x: No space left on device (28)" failed: denied (13)', "bare.rsync"),
     ],
 )
 def test_a_file_fault_whose_words_were_lost_is_tried_again(
     host: SshHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, code: str
 ) -> None:
     """The far side dies of its disk, sometimes before it has said so: the next try hears it."""
-    fault = pushed_by(f"echo '{said}' >&2\nexit 11", host, tmp_path, monkeypatch)
+    moved = "printf '\\r     32,768  10%%'"
+    fault = pushed_by(f"{moved}\necho '{said}' >&2\nexit 11", host, tmp_path, monkeypatch)
     assert fault.code == code
+    assert fault.advanced is (code != "bare.storage")  # what a full disk was sent is not there
     assert isinstance(fault, Unavailable) == (code != "bare.rsync")
 
 

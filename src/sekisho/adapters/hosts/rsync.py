@@ -150,7 +150,7 @@ class Rsync:
             words.decode("utf-8", "replace")
         ):
             fault = self._fault(process.returncode, words, arriving=max_bytes is not None)
-            fault.advanced = moved > 0
+            fault.advanced = moved > 0 and not isinstance(fault, StorageFull)  # sent, not kept
             raise fault
 
     def _fault(self, code: int, said: bytes, *, arriving: bool) -> SekishoError:

@@ -7,6 +7,7 @@ English as long as the locale is C. What cannot be told apart is `ssh.unreachabl
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from typing import Final
 
@@ -40,7 +41,7 @@ def fault_of(host: str, said: bytes) -> SekishoError:
     meaning = next((kind for words, kind in _MEANINGS if re.search(words, text)), "")
     match meaning:
         case "changed":
-            return Refused("ssh.host_key_changed", host=host)
+            return Refused("ssh.host_key_changed", host=host, command=_forgetting(host, text))
         case "host_key":
             return Refused("ssh.host_key", host=host)
         case "config":
@@ -51,6 +52,14 @@ def fault_of(host: str, said: bytes) -> SekishoError:
             return Unavailable("ssh.busy", host=host)
         case _:
             return Unreachable("ssh.unreachable", host=host, said=last_line(text))
+
+
+def _forgetting(host: str, text: str) -> str:
+    """Return the command that forgets a changed key; it is kept under address and port."""
+    file = re.search(r"^Offending \S+ key in (.+):\d+\s*$", text, re.MULTILINE)
+    name = re.search(r"^Host key for (\S+) has changed", text, re.MULTILINE)
+    where = ["-f", last_line(file[1])] if file else []
+    return shlex.join(["ssh-keygen", *where, "-R", last_line(name[1]) if name else host])
 
 
 def reached(said: bytes) -> bool:
