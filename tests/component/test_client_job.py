@@ -20,12 +20,13 @@ from sekisho.client.errors import (
     JobRefused,
     SiteUnable,
 )
-from sekisho.client.snapshot import Snapshot
+from sekisho.client.snapshot import Snapshot, snapshot_of
 from sekisho.client.spec import JobSpec
 from sekisho.domain.errors import Conflict, IntegrityError, NotFound, Unreachable, UsageError
 from sekisho.domain.ids import check_job_id
-from sekisho.wire.envelope import Outcome, Request
-from sekisho.wire.v1 import JobView
+from sekisho.wire import envelope
+from sekisho.wire.envelope import Outcome, Request, SnapshotFile, seal
+from sekisho.wire.v1 import JobView, SnapshotView
 
 
 def echo(request: Request, files: Files) -> tuple[Outcome, Files]:
@@ -81,6 +82,15 @@ def test_a_snapshot_too_is_put_only_where_files_can_be(tmp_path: Path) -> None:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     with pytest.raises(Conflict, match=r"fetch\.into"):
         Snapshot(job="j", number=1, at=at, files={"x": b"1"}).write(tmp_path / "file")
+
+
+def test_a_snapshot_that_names_a_file_twice_is_none() -> None:
+    """Kills: one of two files under one name, whichever came last."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    files = [SnapshotFile("a", b"1"), SnapshotFile("a", b"2")]
+    told = seal(envelope.Snapshot(at=at, files=files, receipt="0" * 64))
+    with pytest.raises(UsageError, match=r"envelope\.invalid"):
+        snapshot_of("j", SnapshotView(number=1, snapshot=told))
 
 
 def test_an_input_without_a_name_keeps_its_own(client: Client, tmp_path: Path) -> None:
@@ -187,6 +197,7 @@ def ends(outcome: Outcome, files: Files | None = None) -> Client:
     [
         (Outcome(verdict="failed", exit_code=3), CommandFailed, 3),
         (Outcome(verdict="failed", exit_code=137, signal=9), CommandFailed, 137),
+        (Outcome(verdict="failed", signal=9), CommandFailed, 137),
         (Outcome(verdict="failed", exit_code=0, code="output.missing"), CommandFailed, 1),
         (Outcome(verdict="refused", code="command.unknown"), JobRefused, 77),
         (Outcome(verdict="unable", code="site.disk_full"), SiteUnable, 71),

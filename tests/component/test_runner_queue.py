@@ -140,6 +140,7 @@ class Probe:
     clock: Any
     free_from_s: float = 0.0
     fault: SekishoError | None = None
+    status: int = 1  #: while there is none
     asked: list[float] = field(default_factory=list)
 
     async def run(
@@ -156,7 +157,7 @@ class Probe:
         self.asked.append(self.clock.monotonic())
         if self.fault is not None and self.clock.monotonic() < self.free_from_s:
             raise self.fault
-        return Answer(0 if self.clock.monotonic() >= self.free_from_s else 1, b"", b"")
+        return Answer(0 if self.clock.monotonic() >= self.free_from_s else self.status, b"", b"")
 
 
 class LicenceWorld(World):
@@ -169,12 +170,17 @@ class LicenceWorld(World):
         return replace(super().desk(), hosts=lambda _: self.probe)
 
 
-@pytest.mark.parametrize("fault", [None, Unavailable("host.timeout")])
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [(None, 1), (None, 2), (None, 127), (None, -9), (Unavailable("host.timeout"), 0)],
+)
 def test_without_a_licence_a_job_waits_at_the_site_and_does_not_fail(
-    tmp_path: Path, fault: SekishoError | None
+    tmp_path: Path, fault: SekishoError | None, status: int
 ) -> None:
+    """Kills: a start without a licence when the probe is not there, or was killed."""
     world = LicenceWorld(tmp_path)
     world.probe.free_from_s, world.probe.fault = 10 * MINUTE, fault
+    world.probe.status = status
     job = world.submit()
 
     async def story() -> None:

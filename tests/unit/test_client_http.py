@@ -8,6 +8,7 @@ from pathlib import Path
 import httpcore2
 import pytest
 
+from sekisho.adapters.bearer import Bearer
 from sekisho.adapters.http_client import Address, base_url, sender, target_of
 from sekisho.adapters.http_problem import error_from, error_of
 from sekisho.adapters.http_sender import Call
@@ -347,3 +348,19 @@ def test_a_token_file_that_is_missing_or_no_file_is_told(tmp_path: Path) -> None
     for place in (tmp_path / "absent", tmp_path):
         with pytest.raises(ConfigError, match=r"token\.file_missing"):
             read_token(place)
+
+
+def test_a_token_that_is_just_being_replaced_is_read_before_the_next_call() -> None:
+    """Kills: a program that goes on with the old token when it looked at a bad moment."""
+    kept: list[Secret | ConfigError] = [Secret("new"), ConfigError("token.file_missing", file="f")]
+
+    def again() -> Secret:
+        found = kept.pop()
+        if isinstance(found, ConfigError):
+            raise found
+        return found
+
+    bearer = Bearer(Secret("old"), again)
+    bearer.heed(401)
+    told = [bearer.header()[1] for _ in range(3)]
+    assert told == [b"Bearer old", b"Bearer new", b"Bearer new"]
