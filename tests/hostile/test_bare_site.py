@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sekisho.adapters.hosts import bare
 from sekisho.adapters.hosts.bare import BareHost
 from sekisho.adapters.hosts.rsync import Landing, Rsync
 from sekisho.adapters.hosts.ssh import Completed, SshAddress, SshHost
@@ -224,3 +227,31 @@ def test_an_honest_sender_brings_what_the_others_did_not(evil: BareWorld, tmp_pa
         client.submit(JobSpec(site=SITE, command="out")).result(tmp_path / "r")
     assert (tmp_path / "r" / "good").read_text() == "fine\n"
     assert (tmp_path / "r" / "d" / "e").read_text() == "x\n"
+
+
+def asked(verb: str, base: Path, job: str, *more: str) -> str:
+    """Return what the script says that runs at a bare site."""
+    argv = ["sh", "-c", Path(bare.__file__).with_name("bare.sh").read_text(), "sekisho", verb]
+    done = subprocess.run(
+        [*argv, base, job, *more], check=False, capture_output=True, text=True, timeout=60
+    )
+    return done.stdout
+
+
+@pytest.mark.parametrize("verb", ["record", "start", "cancel", "left", "settle"])
+def test_a_directory_that_is_not_ours_is_no_jobs(tmp_path: Path, verb: str) -> None:
+    """Kills: a job in a place that somebody else has laid out under its name in /tmp."""
+    trap, job = tmp_path / "trap", "job_" + "0" * 26
+    (trap / "control").mkdir(parents=True)
+    (trap / "record").write_text("{}")
+    (tmp_path / job).symlink_to(trap)
+    before = sorted(trap.rglob("*"))
+    assert asked(verb, tmp_path, job) == "fault foreign\n"
+    (tmp_path / job).unlink()
+    if os.geteuid() == 0:
+        shutil.copytree(trap, tmp_path / job)
+        os.chown(tmp_path / job, 65534, 65534)
+        assert asked(verb, tmp_path, job) == "fault foreign\n"
+    else:
+        assert asked(verb, Path("/"), "usr") == "fault foreign\n"
+    assert sorted(trap.rglob("*")) == before
