@@ -178,3 +178,26 @@ def test_what_comes_is_what_was_named_and_what_is_gone_says_nothing(tmp_path: Pa
         gone = "x: No space left on device (28)"  # rsync tells of it
         Rsync(host).pull(str(there), ["a\nb", gone, "#c"], landing, lambda _: None)
     assert {file.name for file in back.iterdir()} == {"a\nb", "#c", ".passing"}
+
+
+def test_holes_take_no_room_there_and_equal_times_are_not_believed_where_told(
+    tmp_path: Path,
+) -> None:
+    """Kills, of rsync's options: --sparse, --ignore-times. Without them is the control."""
+    here, base = tmp_path / "here", tmp_path / "base"
+    for place, first in ((here, b"now"), (base, b"old")):
+        place.mkdir()
+        (place / "same").write_bytes(first + bytes(1000))
+        os.utime(place / "same", (10**9, 10**9))
+    with (here / "holes").open("wb") as stream:
+        stream.truncate(4 << 20)
+    with serving(tmp_path / "sshd") as server, reached(server, tmp_path) as host:
+        for told in (True, False):
+            there = tmp_path / str(told)
+            to = Target(place=str(there), bases=["../base"], verify=told, sparse=told)
+            moved: list[int] = []
+            Rsync(host).push(here, to, moved.append)
+            assert moved[-1] >= 4 << 20
+            assert (there / "holes").read_bytes() == bytes(4 << 20)
+            assert ((there / "holes").stat().st_blocks * 512 < 1 << 20) is told
+            assert (there / "same").read_bytes()[:3] == (b"now" if told else b"old")

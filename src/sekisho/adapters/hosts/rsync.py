@@ -121,8 +121,7 @@ class Rsync:
 
     def _argv(self) -> list[str]:
         silence = f"--timeout={self.silence_s}"
-        shown = ("--info=progress2", "--no-inc-recursive")
-        return ["rsync", *_SHAPE, silence, *shown, "-e", self._shell()]
+        return ["rsync", *_SHAPE, silence, "--info=progress2", "-e", self._shell()]
 
     def _shell(self) -> str:
         """Return the ssh command as rsync splits it: a quote within quotes is doubled."""
