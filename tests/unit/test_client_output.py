@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 
@@ -13,8 +14,8 @@ from sekisho.cli.session import Session
 from sekisho.cli.site_log import Entry, shown
 from sekisho.client.errors import JobRefused
 from sekisho.client.result import Result
-from sekisho.domain.errors import NotFound, SekishoError, Unreachable, UsageError
-from sekisho.i18n.catalogue import language, sentence
+from sekisho.domain.errors import NotFound, SekishoError, Unavailable, Unreachable, UsageError
+from sekisho.i18n.catalogue import LANGUAGES, language, sentence
 
 
 def session(**changes: object) -> Session:
@@ -227,3 +228,14 @@ def test_inputs_have_the_names_that_they_are_given() -> None:
     assert _inputs(["a=b/c", "d/e.txt", "x=y=z"]) == {"a": "b/c", "e.txt": "d/e.txt", "x": "y=z"}
     with pytest.raises(UsageError, match=r"input\.named_twice"):
         _inputs(["a/x", "b/x"])
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_what_ssh_said_is_one_sentence_and_what_we_do_another(
+    lang: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    show = LineReporter(Session(lang=lang))
+    show.pausing(Unreachable("ssh.unreachable", host="far", said="ssh: port 22: refused"), 5)
+    assert "ssh: port 22: refused. " in capsys.readouterr().err
+    show.pausing(Unavailable("bare.storage"), 5)
+    assert not {"..", "。."} & {*re.findall(r"[.。]{2}", capsys.readouterr().err)}

@@ -146,6 +146,7 @@ class LineReporter(Reporter):
             self._outage = failed(self._outage, error.code, self._monotonic())
             if self._outage.speaks:
                 what = output.what_of(self.session, error)
+                what += "" if what.endswith((".", "。")) else "."  # the last words may be ssh's
                 output.note(self.session, self.session.say("pausing", what=what, s=round(seconds)))
 
     def _back(self) -> None:
