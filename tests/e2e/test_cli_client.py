@@ -284,6 +284,18 @@ def test_a_broker_with_a_foreign_certificate_is_not_talked_to(house: House, tmp_
     assert "error[broker.tls]" in done.err
 
 
+def test_a_short_command_tells_that_it_tries_again(house: House, tmp_path: Path) -> None:
+    """Kills: half a minute without a word."""
+    config = settings(tmp_path, house, url="https://127.0.0.1:9")
+    config.write_text(config.read_text().replace("first_contact_s = 0.5", "first_contact_s = 60"))
+    process = house.start("--config", config, "jobs", cwd=tmp_path)
+    try:
+        assert "Trying again" in wait_for(process, "broker")
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_a_token_that_is_not_known_is_not_accepted(house: House, tmp_path: Path) -> None:
     from sekisho.domain.access import Role  # noqa: PLC0415
     from sekisho.domain.token import make_token  # noqa: PLC0415

@@ -114,7 +114,27 @@ def test_what_a_command_does_is_told_beside_it_in_the_users_language(
     (line,) = said(
         ["fish", "--no-config", "-c", script], environ(house, tmp_path) | {"LC_ALL": "ja_JP.UTF-8"}
     )
-    assert line.startswith("rotate\t拠点の今のエージェント")
+    assert line == "rotate\t拠点の今のエージェントを締め出し、新しい招待を表示します。"
+
+
+def test_fish_tells_also_what_comes_after_a_comma(house: House, tmp_path: Path) -> None:
+    script = "sekisho completion fish | source; complete -C 'sekisho job'"
+    (line,) = said(["fish", "--no-config", "-c", script], environ(house, tmp_path))
+    assert line == "jobs\tList your jobs, newest first."
+
+
+@pytest.mark.parametrize("command", ["wait", "fetch", "cancel", "show"])
+def test_the_users_jobs_are_offered(house: House, tmp_path: Path, command: str) -> None:
+    job = house.call("submit", SITE, "say").out.strip()
+    script = f"sekisho completion fish | source; complete -C 'sekisho {command} {job[:-2]}'"
+    assert job in said(["fish", "--no-config", "-c", script], environ(house, tmp_path))
+
+
+def test_an_inputs_file_is_completed(house: House, tmp_path: Path) -> None:
+    (tmp_path / "strain.txt").touch()
+    script = f"sekisho completion fish | source; complete -C 'sekisho run x y -i {tmp_path}/str'"
+    lines = said(["fish", "--no-config", "-c", script], environ(house, tmp_path))
+    assert lines == [f"{tmp_path}/strain.txt"]
 
 
 @pytest.mark.parametrize("settings", ["", "[broker", "[broker]\nurl = 'http://127.0.0.1:9'\n"])

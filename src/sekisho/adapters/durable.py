@@ -157,7 +157,11 @@ def _begin(path: Path, begun: list[Path], opened: ExitStack, mode: int) -> int:
     temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
     begun.append(temporary)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, mode)
+    try:
+        descriptor = os.open(temporary, flags, mode)
+    except OSError as error:
+        error.filename = str(path)  # the name that the caller knows
+        raise
     opened.callback(os.close, descriptor)
     crashpoint("file.begun")
     return descriptor

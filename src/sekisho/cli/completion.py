@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 from click.shell_completion import get_completion_class
 
@@ -9,6 +11,10 @@ from sekisho.cli import output
 from sekisho.cli.session import Session
 from sekisho.cli.words import Command
 from sekisho.domain.errors import UsageError
+
+#: click's script for fish ends what is said of a command at its first comma.
+_EVERY_COMMA: Final = 'string split "," '
+_FIRST_COMMA: Final = 'string split --max 1 "," '
 
 
 @click.command(cls=Command)
@@ -20,6 +26,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     if kind is None:
         raise UsageError("usage.arguments", why=shell)
     source = kind(ctx.find_root().command, {}, "sekisho", "_SEKISHO_COMPLETE").source()
+    source = source.replace(_EVERY_COMMA, _FIRST_COMMA)
     session = ctx.find_object(Session)
     for line in source.splitlines():
         output.result(session or Session(), line)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from sekisho.cli import output
+from sekisho.cli.names import job_ids
 from sekisho.cli.progress import reporter
 from sekisho.cli.run import INTO, ON_INTERRUPT, TIMEOUT
 from sekisho.cli.session import Session
@@ -21,7 +22,7 @@ from sekisho.i18n.catalogue import sentence, text
 if TYPE_CHECKING:
     from sekisho.wire.v1 import JobView, SiteView
 
-JOB: Final = click.argument("job_id", metavar="JOB")
+JOB: Final = click.argument("job_id", metavar="JOB", shell_complete=job_ids)
 
 
 @click.command(cls=JobCommand)

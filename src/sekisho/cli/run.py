@@ -15,9 +15,9 @@ import click
 
 from sekisho.cli import output
 from sekisho.cli.interrupt import Interrupted, interruptible
+from sekisho.cli.names import paths, site_names
 from sekisho.cli.progress import Reporter, reporter
 from sekisho.cli.session import Session
-from sekisho.cli.site_names import site_names
 from sekisho.cli.words import Command, JobCommand, json_option, quiet_option
 from sekisho.domain.errors import NotFound, SekishoError, UsageError
 from sekisho.domain.job import JobState
@@ -57,7 +57,9 @@ def _job_options(function: C) -> C:
     for decorate in (
         click.argument("site", shell_complete=site_names),
         click.argument("command"),
-        click.option("--input", "-i", "inputs", multiple=True, metavar="[NAME=]PATH"),
+        click.option(
+            "--input", "-i", "inputs", multiple=True, metavar="[NAME=]PATH", shell_complete=paths
+        ),
         click.option("--output", "-o", "outputs", multiple=True, metavar="PATTERN"),
         click.option("--parameter", "-p", "parameters", multiple=True, metavar="NAME=VALUE"),
         click.option("--queue-limit", type=DURATION),

@@ -37,7 +37,11 @@ class Session:
         return text("say", key, self.lang, **params)
 
     def client(self, show: Reporter | None = None) -> Client:
-        """Return a client for the user's settings; ``show`` hears of pauses and files that come."""
+        """Return a client for the user's settings; ``show`` hears of pauses and files that come.
+
+        Without it, only of a line that is down something is told.
+        """
+        from sekisho.cli.progress import LineReporter  # noqa: PLC0415 (it imports this module)
         from sekisho.compose.client import client_of  # noqa: PLC0415 (HTTP only when needed)
         from sekisho.config.client import load_client  # noqa: PLC0415
 
@@ -45,5 +49,5 @@ class Session:
         if files.loose is not None:
             output.note(self, self.say("client_loose", file=str(files.loose)))
         if show is None:
-            return client_of(files)
+            return client_of(files, on_pause=LineReporter(self).pausing)
         return client_of(files, on_pause=show.pausing, on_bring=show.fetching)

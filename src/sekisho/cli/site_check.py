@@ -11,10 +11,10 @@ import click
 
 from sekisho.adapters.schedulers.control import SCRIPT_TEXT
 from sekisho.cli import output
+from sekisho.cli.names import site_names
 from sekisho.cli.session import Session
 from sekisho.cli.site_home import home_option
 from sekisho.cli.site_manifest import described, facts_of
-from sekisho.cli.site_names import site_names
 from sekisho.cli.words import Command, json_option
 from sekisho.i18n.catalogue import Sentence, sentence
 from sekisho.site.check import Finding, Grade, clean
