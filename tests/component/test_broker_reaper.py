@@ -9,12 +9,13 @@ from datetime import datetime, timedelta
 import pytest
 
 from sekisho.adapters.blobs_memory import MemoryBlobs
+from sekisho.broker.heard import Heard
 from sekisho.domain.errors import NotFound, SyncFailed, Unavailable
 from sekisho.domain.job import Attention, JobState
 from sekisho.domain.limits import DRAFT_TIME, OFFER_TIME
 from sekisho.wire.frames import FRAME_HEAD_BYTES
 from sekisho.wire.v1 import Poll
-from tests.component.broker_world import AGENT, World
+from tests.component.broker_world import AGENT, OTHER_AGENT, World
 from tests.world import a_chunk
 
 SECOND = timedelta(seconds=1)
@@ -69,6 +70,47 @@ def test_the_jobs_of_a_silent_site_are_flagged_until_it_is_heard(world: World) -
     world.desk.offers.seen("one", poll)
     reaper.tick()
     assert world.job(offer.job).attention is None
+
+
+def test_the_jobs_of_a_silent_agent_are_flagged_though_another_speaks_for_the_site(
+    world: World,
+) -> None:
+    """Kills: jobs of a machine that is gone, which look alive for as long as its site has others.
+
+    Kills: flags taken away because the site, or a new broker, was heard, and not the agent.
+    """
+    offer, reaper = world.held(), world.desk.reaper
+    world.desk.offers.seen("one", Poll(instance=AGENT, free=1))
+
+    def pass_by(minutes: int, *speaking: str) -> Attention | None:
+        for _ in range(minutes):
+            world.clock.move(60 * SECOND)
+            for instance in speaking:
+                world.desk.offers.seen("one", Poll(instance=instance, free=1))
+            reaper.tick()
+        return world.job(offer.job).attention
+
+    assert pass_by(20, AGENT, OTHER_AGENT) is None
+    assert pass_by(10, OTHER_AGENT) is None
+    assert pass_by(1, OTHER_AGENT) is Attention.SITE_UNREACHABLE
+    assert pass_by(15) is Attention.SITE_UNREACHABLE
+    assert pass_by(1, OTHER_AGENT) is Attention.SITE_UNREACHABLE
+    world.desk = replace(world.desk, heard=Heard())
+    reaper = world.desk.reaper
+    assert pass_by(15, OTHER_AGENT) is Attention.SITE_UNREACHABLE
+    assert pass_by(1, OTHER_AGENT, AGENT) is None
+
+
+def test_agents_that_are_gone_are_forgotten(world: World) -> None:
+    """Kills: a broker that remembers every agent that there ever was."""
+    reaper = world.desk.reaper
+    world.desk.offers.seen("one", Poll(instance=OTHER_AGENT, free=1))
+    world.clock.move(timedelta(minutes=10))
+    reaper.tick()
+    assert world.desk.heard.last("one", OTHER_AGENT) is not None
+    world.clock.move(60 * SECOND)
+    reaper.tick()
+    assert world.desk.heard.last("one", OTHER_AGENT) is None
 
 
 def test_a_new_reaper_takes_old_flags_away(world: World) -> None:

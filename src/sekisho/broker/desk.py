@@ -9,6 +9,7 @@ from typing import IO
 
 from sekisho.broker.arriving import Arriving
 from sekisho.broker.chunks import Chunks
+from sekisho.broker.heard import Heard
 from sekisho.broker.jobs import Jobs
 from sekisho.broker.meter import Meter
 from sekisho.broker.mint import MintDesk, MintOrders
@@ -44,6 +45,7 @@ class Desk:
     meter: Meter = field(default_factory=Meter)
     outstanding: Outstanding = field(default_factory=Outstanding)
     arriving: Arriving = field(default_factory=Arriving)
+    heard: Heard = field(default_factory=Heard)
     spool: Callable[[], IO[bytes]] = tempfile.TemporaryFile  #: for bodies that hold whole files
 
     @property
@@ -58,8 +60,16 @@ class Desk:
     @property
     def offers(self) -> Offers:
         p, store = self.ports, self.ports.store
-        sites, made = store.directory, self.outstanding
-        return Offers(self.jobs, store.ledger, p.blobs, sites, p.clock, made, self.arriving)
+        return Offers(
+            self.jobs,
+            store.ledger,
+            p.blobs,
+            store.directory,
+            p.clock,
+            self.outstanding,
+            self.arriving,
+            self.heard,
+        )
 
     @property
     def chunks(self) -> Chunks:
@@ -114,4 +124,5 @@ class Desk:
             self.policy,
             p.clock,
             lambda: self.mint_work.orphaned(store.directory.tokens()),
+            self.heard,
         )

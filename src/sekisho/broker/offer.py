@@ -14,6 +14,7 @@ from functools import partial
 from typing import Final, Literal
 
 from sekisho.broker.arriving import Arriving
+from sekisho.broker.heard import Heard
 from sekisho.broker.jobs import WAITING, Jobs, course_of
 from sekisho.broker.outstanding import Outstanding
 from sekisho.broker.ports import (
@@ -63,10 +64,12 @@ class Offers:
     clock: Clock
     outstanding: Outstanding = field(default_factory=Outstanding)
     arriving: Arriving = field(default_factory=Arriving)
+    heard: Heard = field(default_factory=Heard)
 
     def seen(self, name: str, message: Poll) -> Site:
         """Note that an agent polls, and return its site."""
         site, now = self._site(name), self.clock.now()
+        self.heard.hear(name, message.instance, now)
         known = (site.instance, site.agent_version) == (message.instance, message.agent_version)
         if not known or site.last_seen_at is None or now - site.last_seen_at >= SEEN_EVERY:
             version, instance = message.agent_version, message.instance

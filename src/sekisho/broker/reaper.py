@@ -1,4 +1,4 @@
-"""What time does to jobs: offers and queues run out, silent sites are flagged, old ends forgotten.
+"""What time does to jobs: offers and queues run out, silent agents are flagged, old ends forgotten.
 
 Level-triggered: each pass looks at what is there and takes idempotent steps, so a pass that was cut
 short is simply made again. No step moves a job that a site has accepted.
@@ -15,6 +15,7 @@ from typing import Final
 
 import structlog
 
+from sekisho.broker.heard import Heard
 from sekisho.broker.jobs import HELD, Jobs
 from sekisho.broker.policy import CurrentPolicy
 from sekisho.broker.ports import EVERYONE, BlobStore, JobFilter, Retention, Site, Sites
@@ -26,6 +27,7 @@ from sekisho.domain.limits import DRAFT_TIME
 PASS_SECONDS: Final = 5.0
 _COLLECT_SECONDS: Final = 3600.0
 _ORPHANS_SECONDS: Final = 60.0
+_AGENTS_SECONDS: Final = 60.0
 _BATCH: Final = 500
 #: A chunk younger than this is not collected, whatever the pins say.
 GRACE: Final = timedelta(hours=24)
@@ -44,14 +46,20 @@ class Reaper:
     policy: CurrentPolicy
     clock: Clock
     orphans: Callable[[], object]  #: flags jobs that nobody may tell of any more
+    heard: Heard
     _silent: dict[str, bool] = field(default_factory=dict)  #: by site, as of the last pass
     _due: dict[str, float] = field(default_factory=dict)  #: when a seldom step is made again
+    _begun: datetime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._begun = self.clock.now()
 
     def tick(self) -> None:
         """Make one pass. A step that fails is logged and made again next time."""
         for step in (self.expire, self.flag, self.forget):
             _attempt(step)
         for name, seconds, seldom in (
+            ("agents", _AGENTS_SECONDS, self.flag_agents),
             ("orphans", _ORPHANS_SECONDS, self.orphans),
             ("collect", _COLLECT_SECONDS, self.collect),
         ):
@@ -70,8 +78,16 @@ class Reaper:
         for site in self.sites.sites():
             silent = self._is_silent(site, now)
             if silent or self._silent.get(site.id, True):
-                self._flag(site.id, silent=silent)
+                self._flag(site.id, now, silent=silent)
             self._silent[site.id] = silent
+
+    def flag_agents(self) -> None:
+        """Do the same for the agents of sites that others speak for."""
+        now = self.clock.now()
+        for site in self.sites.sites():
+            if not self._is_silent(site, now):
+                self._flag(site.id, now, silent=False)
+        self.heard.forget(now - self.policy.value.unreachable_after)
 
     def forget(self) -> None:
         """Forget ended jobs that are past their retention."""
@@ -108,12 +124,14 @@ class Reaper:
         seen = site.last_seen_at or site.created_at
         return now - seen > self.policy.value.unreachable_after
 
-    def _flag(self, site: str, *, silent: bool) -> None:
-        flag = Attention.SITE_UNREACHABLE
+    def _flag(self, site: str, now: datetime, *, silent: bool) -> None:
+        flag, after = Attention.SITE_UNREACHABLE, self.policy.value.unreachable_after
         for job in self._held(site):
-            if silent and job.attention is None:
-                self._set(job.id, before=None, after=flag)
-            elif not silent and job.attention is flag:
+            last = self.heard.last(site, job.instance or "")
+            if silent or now - (last or self._begun) > after:
+                if job.attention is None:
+                    self._set(job.id, before=None, after=flag)
+            elif last is not None and job.attention is flag:
                 self._set(job.id, before=flag, after=None)
 
     def _held(self, site: str) -> Iterable[Job]:

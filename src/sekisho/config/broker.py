@@ -134,7 +134,7 @@ port = {port}
 [retention]
 # received_days = 7              # after the submitter has the result
 # unreceived_days = 60
-# unreachable_minutes = 10       # when the jobs of a silent site are flagged
+# unreachable_minutes = 10       # when the jobs of a silent agent are flagged
 
 [mint]            # the paths of MInt's old distributed computing API; see mint-migration.md
 # enabled = false
