@@ -142,6 +142,14 @@ def test_a_write_that_fails_in_a_program_of_others_costs_another_call_at_most(
     assert yard.calls <= MOST_CALLS
 
 
+def pushed_at(yard: Yard, job: str, begun: int, ended: int) -> Path:
+    """Let the inputs of ``job`` have been sent from ``begun`` to ``ended``; return its notes."""
+    notes = yard.place / "state" / "sekisho" / "jobs" / job
+    for name, moment in (("base", begun), ("pushing", begun), ("pushed", ended)):
+        os.utime(notes / name, (moment, moment))
+    return notes
+
+
 @pytest.mark.parametrize("killed", [False, True])
 def test_an_input_that_changed_twice_in_a_second_of_a_long_push_is_not_the_one_before(
     yard: Yard, killed: bool
@@ -155,9 +163,7 @@ def test_an_input_that_changed_twice_in_a_second_of_a_long_push_is_not_the_one_b
         job = new_job_id()
         assert yard.run(job).status == 0
         assert yard.published(job)["out.txt"] == content
-        notes = yard.place / "state" / "sekisho" / "jobs" / job
-        for name, seconds in (("base", -60), ("pushing", -60), ("pushed", 30)):
-            os.utime(notes / name, (second + seconds, second + seconds))
+        notes = pushed_at(yard, job, second - 60, second + 30)
         if killed:
             (notes / "pushed").unlink()
 
@@ -169,5 +175,7 @@ def test_an_input_of_the_same_size_and_second_is_not_the_one_before(yard: Yard) 
     for content in (b"a" * SIZE, b"b" * SIZE):
         (yard.place / "in.txt").write_bytes(content)
         os.utime(yard.place / "in.txt", (second, second))
-        assert yard.run(job := new_job_id()).status == 0
+        job = new_job_id()
+        assert yard.run(job).status == 0
         assert yard.published(job)["out.txt"] == content
+        pushed_at(yard, job, second, second)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import msgspec
 import pytest
@@ -32,8 +34,16 @@ def config(tmp_path: Path) -> Path:
     return home / "broker.toml"
 
 
+class Heard(io.TextIOBase):
+    """Passes on what is printed to where the runner listens at that moment."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(text)
+
+
 def run(*argv: object, lang: str = "en") -> Result:
-    return CliRunner().invoke(broker, [str(a) for a in argv], obj=Session(lang=lang))
+    session = Session(lang=lang, out=cast("TextIO", Heard()))
+    return CliRunner().invoke(broker, [str(a) for a in argv], obj=session)
 
 
 def told(config: Path, *argv: object) -> Any:

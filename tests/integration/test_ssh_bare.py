@@ -84,7 +84,7 @@ def test_arguments_arrive_as_they_were_given(client: Client, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("command", "parameters", "code"),
     [
-        ("rm", {}, "command.unknown"),
+        ("rm", {}, "bare.no_program"),
         ("say", {}, "parameter.missing"),
         ("noop", {"a": "1"}, "parameter.unknown"),
         ("say", {"a": "x\0y"}, "parameter.invalid"),

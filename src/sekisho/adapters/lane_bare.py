@@ -223,7 +223,7 @@ class BareLane:
         request = open_request(job.request)
         command = self._site.programs.get(request.command)
         if command is None:
-            raise Refused("command.unknown", command=request.command)
+            raise Refused("bare.no_program", command=request.command)
         for wish in request.outputs:
             Pattern(wish)
         given = {name: written(value) for name, value in request.parameters.items()}
