@@ -216,7 +216,9 @@ class Trio:
         """Return the kinds of what the site's log says of the job; the log must verify."""
         verified = call(self.environ, "site", "log", "--dir", self.site, "--verify")
         assert verified
-        out, _ = call(self.environ, "site", "log", "--dir", self.site, "--job", job)
+        asked = ("site", "log", "--dir", self.site, "--job", job)
+        out, said = call(self.environ, *asked, status=None)
+        assert not said or "site.no_such_job" in said
         return [line.split()[1] for line in out.splitlines()]
 
     def end(self) -> None:
