@@ -124,7 +124,7 @@ class PushStory:
         whole = done.status == 0 and files > {*OUTPUTS, DECK, "remote_program_exec.log"}
         self._screen.check("bare_all", ok=whole, files=len(files))
         other = self._way.solve(solver, command="shell")
-        self._chapters.expect_refusal("bare_bound", "command.unknown", refusal_of(other))
+        self._chapters.expect_refusal("bare_bound", "bare.no_program", refusal_of(other))
         word = self._way.solve("auto; touch ../../made", into="bare-odd")
         made = list(self._places.root.rglob("made"))
         self._screen.check("bare_word", ok=word.status != 0 and not made, status=word.status)

@@ -54,6 +54,12 @@ def running(batch: Batch, site: Trio, count: int) -> list[str]:
     return sorted(told)
 
 
+def over(batch: Batch, element: str) -> bool:
+    """Say whether nothing of an element, named as 1_7, runs in Slurm or is being ended by it."""
+    listed = batch.told("squeue", "-h", "-r", "-t", "running,completing", "-o", "%F_%K").split()
+    return element not in listed
+
+
 def each_once(key: str, numbers: range) -> Counter[str]:
     return Counter(f"{key}-{number}" for number in numbers)
 
@@ -132,7 +138,9 @@ def test_an_element_that_somebody_cancels_is_told_and_the_others_end(
         job = client.submit(site.spec("one", "gate"))
         now = running(batch, site, 2)
         number = "3" if waiting else now[0].partition("_")[2]
-        batch.told("scancel", f"{now[0].partition('_')[0]}_{number}")
+        element = f"{now[0].partition('_')[0]}_{number}"
+        batch.told("scancel", element)  # which returns before anything is signalled
+        until(lambda: over(batch, element), "end of the element")
         opened(site)
         ended = job.wait(timeout=SECONDS)
     code = "array.unstarted" if waiting else "scheduler.cancelled"  # Slurm forgets who waited
