@@ -108,7 +108,7 @@ class Page:
         yield from _head(*heads)
         for code in sorted(catalogue(self._lang)):
             if code not in TABLES:
-                made = sentence(code, {}, self._lang)
+                made = sentence(code, {"ssh": "ssh …"}, self._lang)
                 yield _row(f"`{code}`", made.what, made.next)
 
     def exit_statuses(self) -> Iterator[str]:

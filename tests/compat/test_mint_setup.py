@@ -156,12 +156,22 @@ def test_two_sites_of_one_old_name_are_a_fault_of_the_settings(tmp_path: Path, t
         load_broker(file, {})
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", "[Server]\nipaddress = x\n"])
-def test_another_file_is_refused(tmp_path: Path, config: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("", "x.ini ([RemoteSites]"),
+        ("\nnonsense\n", "x.ini:2 (nonsense)"),
+        ("[Server]\nipaddress = x\n", "x.ini ([RemoteSites]"),
+        ("[RemoteSites]\nremote_site_ids = a\n= b\nc\n", "x.ini:3 (= b)"),
+        ("[RemoteSites\nremote_site_ids = a\n", "x.ini:1 ([RemoteSites)"),
+    ],
+)
+def test_another_file_is_refused(tmp_path: Path, config: Path, text: str, where: str) -> None:
     (tmp_path / "x.ini").write_text(text)
     words = ("broker", "import-ini", tmp_path / "x.ini", "--user", "tanaka", "--config", config)
     status, said = failing(*words)
     assert (status, "mint.ini" in said) == (78, True)
+    assert where in said
 
 
 def test_a_manifest_is_drafted_of_the_old_settings_and_a_sample(ini: Path, tmp_path: Path) -> None:

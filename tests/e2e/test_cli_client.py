@@ -264,6 +264,24 @@ def test_at_a_terminal_ctrl_c_asks(house: House, tmp_path: Path) -> None:
     assert house.call("wait", job).status == 80
 
 
+def test_a_job_is_left_when_its_terminal_is_closed(house: House, tmp_path: Path) -> None:
+    """Whoever started it there reads its status, not that of words that nobody could read."""
+    pid, leader = pty.fork()
+    if pid == 0:
+        os.chdir(tmp_path)
+        words = [*SEKISHO, "run", SITE, "gate", "-o", "passed.txt"]
+        os.execvpe(words[0], words, house.environ | {"TERM": "xterm"})  # noqa: S606
+    try:
+        shown = read_until(leader, "running")
+        job = next(word for word in shown.split() if word.startswith("job_"))
+    finally:
+        os.close(leader)
+    _, ended = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(ended) == 81
+    house.call("cancel", job)
+    assert house.call("wait", job).status == 80
+
+
 def test_a_broker_that_does_not_answer_is_told_from_a_job_that_failed(
     house: House, tmp_path: Path
 ) -> None:

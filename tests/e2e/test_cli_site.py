@@ -27,6 +27,8 @@ from sekisho.wire.envelope import Request, open_outcome, seal
 from sekisho.wire.v1 import SubmitJob
 from tests.e2e.own_site import USER, Hall, a_hall
 from tests.other_group import share
+from tests.sshd import free_port
+from tests.waiting import until
 from tests.world import an_id
 
 LANGUAGES = ("en", "ja")
@@ -244,6 +246,20 @@ def test_what_an_agent_does_is_seen_from_outside(hall: Hall, lang: str) -> None:
         agent.event("run_moved", job=job, stage="returned")
     assert place.json("jobs") == []
     assert [row["stage"] for row in place.json("jobs", "--all")] == ["returned"]
+
+
+def test_why_the_line_is_bad_is_told_in_words(hall: Hall) -> None:
+    place = hall.joined()
+    settings = place.home / "agent.toml"
+    settings.write_text(settings.read_text().replace(hall.url, f"https://127.0.0.1:{free_port()}"))
+    with place.agent():
+        until(lambda: place.json("status")["last_fault"] == "broker.unreachable", "a fault")
+        for lang, words in (
+            ("en", "The broker did not answer"),
+            ("ja", "中継サーバーから応答がありません"),
+        ):
+            shown = hall.must("--lang", lang, "site", "status", "--dir", place.home)
+            assert f"broker.unreachable: {words}" in shown
 
 
 def test_what_is_known_of_a_job_names_its_work_directory(hall: Hall) -> None:

@@ -40,7 +40,8 @@ def test_the_check_names_the_fault(world: BareWorld) -> None:
         out, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "[ssh.host_key]" in out
-    assert f"ssh -o StrictHostKeyChecking=ask {SITE}" in out
+    settings = world.place / "ssh_config"
+    assert f"ssh -F {settings} {SITE} -o StrictHostKeyChecking=ask" in out
 
 
 def test_a_failed_programs_log_is_shown_between_two_lines(world: BareWorld) -> None:

@@ -78,8 +78,9 @@ def test_a_login_that_cannot_be_used_is_told_at_once_in_both_languages(
     name, files, code, said = SHELLS[which]
     with bare_world(tmp_path, within=account(tmp_path, found(name), files)) as world:
         world.program("say", "true")
+        by_hand = f"ssh -F {world.place / 'ssh_config'} {SITE}"
         for lang in ("en", "ja"):
-            expected = sentence(code, {"host": SITE, "said": said}, lang)
+            expected = sentence(code, {"host": SITE, "ssh": by_hand, "said": said}, lang)
             with world.sekisho("--lang", lang, "site", "check", SITE) as process:
                 out, _ = process.communicate(timeout=SECONDS)
             assert process.returncode == 1
@@ -166,4 +167,5 @@ def test_each_kind_of_site_tells_at_once_that_the_key_is_the_others(tmp_path: Pa
             text = text.replace(f"IdentityFile {old}\n", f"IdentityFile {new}\n")
         file.write_text(text)
         told_at_once(sites, GATED, "gate.absent", {"site": GATED})
-        told_at_once(sites, BARE, "bare.no_shell", {"host": HOSTS[BARE], "said": ""})
+        bare = {"host": HOSTS[BARE], "ssh": f"ssh -F {file} {HOSTS[BARE]}", "said": ""}
+        told_at_once(sites, BARE, "bare.no_shell", bare)

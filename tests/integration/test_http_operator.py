@@ -76,13 +76,15 @@ def test_a_site_is_added_listed_switched_and_rotated(config: Path) -> None:
     first = run("site", "add", "kobe", "--user", "alice", "--user", "bob", "-c", config)
     assert is_token(first.stdout.strip())
     run("site", "disable", "kobe", "-c", config)
-    run("site", "disable", "kobe", "--command", "solve", "-c", config)
+    said = run("site", "disable", "kobe", "--command", "solve", "-c", config)
+    assert "switched off: yes\ncommands switched off: solve\n" in said.stdout
     (site,) = told(config, "site", "list")
     assert (site["id"], site["disabled"], site["connected"]) == ("kobe", True, False)
     assert (site["disabled_commands"], site["submitters"]) == (["solve"], ["alice", "bob"])
     run("site", "enable", "kobe", "-c", config)
     run("site", "enable", "kobe", "--command", "solve", "-c", config)
-    run("site", "users", "kobe", "--user", "carol", "-c", config)
+    said = run("site", "users", "kobe", "--user", "carol", "-c", config)
+    assert said.stdout == "site: kobe\nusers: carol\nswitched off: no\ncommands switched off: -\n"
     (site,) = told(config, "site", "list")
     assert (site["disabled"], site["disabled_commands"]) == (False, [])
     assert site["submitters"] == ["carol"]

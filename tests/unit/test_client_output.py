@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 
 import pytest
 
 from sekisho.cli import output
-from sekisho.cli.progress import LineReporter, Reporter, reporter
+from sekisho.cli.progress import LineReporter, LiveReporter, Reporter, reporter
 from sekisho.cli.run import Duration, _inputs
 from sekisho.cli.session import Session
 from sekisho.cli.site_log import Entry, shown
@@ -182,6 +183,30 @@ def test_a_line_that_is_away_is_told_once_then_seldom_then_that_it_is_back() -> 
     assert ["20 s" in line for line in lines] == [True, True, True, True, False, True]
     assert "30 tries" in lines[4]
     assert "9.7 min" in lines[4]
+
+
+class ClosedTerminal(io.StringIO):
+    """What is left of a terminal whose window was closed."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.EIO, text)
+
+    def flush(self) -> None:
+        raise OSError(errno.EIO, "")
+
+
+def test_a_live_line_at_a_terminal_that_is_closed_disturbs_nobody() -> None:
+    at = session()
+    at.err = ClosedTerminal()
+    show = reporter(at)
+    assert type(show) is LiveReporter
+    for done in range(11):
+        show.sending(done << 20, 10 << 20)
+    show.fetching(1 << 20, 10 << 20)
+    show.stop()
 
 
 def test_a_long_transfer_tells_its_pace_and_what_is_left() -> None:

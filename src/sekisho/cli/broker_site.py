@@ -9,7 +9,7 @@ import click
 
 from sekisho.broker.ports import Site
 from sekisho.cli.broker_home import config_option, open_desk
-from sekisho.cli.broker_output import note_orphaned, show_made, show_table
+from sekisho.cli.broker_output import note_orphaned, show_made, show_record, show_table
 from sekisho.cli.session import Session
 from sekisho.cli.words import Group, json_option
 from sekisho.domain import ids
@@ -50,7 +50,7 @@ def site_users(session: Session, name: str, users: tuple[str, ...], config: Path
     """Replace the submitters that the broker lets through to SITE."""
     with open_desk(config) as desk:
         made = desk.sites.serve(name, frozenset(users))
-    show_made(session, "", _switches(made))
+    show_record(session, _switches(made))
 
 
 @site.command("list")
@@ -94,7 +94,7 @@ def _switch(
 ) -> None:
     with open_desk(config) as desk:
         made = desk.sites.switch(ids.check_site(name), disabled=disabled, command=command)
-    show_made(session, "", _switches(made))
+    show_record(session, _switches(made))
 
 
 @site.command("disable")

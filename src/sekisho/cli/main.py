@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TextIO
 
 import click
 from click.exceptions import NoArgsIsHelpError
@@ -177,11 +177,15 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         status = statuses.SIGNAL_BASE + 2
     except BrokenPipeError:  # the reader of our output is gone: nobody is left to be told
-        _give_up_stdout()
+        _give_up(sys.stdout)
         status = statuses.DONE
     except OSError:  # there is no room for our output, as was told on stderr
-        _give_up_stdout()
+        _give_up(sys.stdout)
         status = Conflict.exit_status
+    try:
+        sys.stderr.flush()
+    except OSError:  # of a terminal that was closed: its last words would become the status
+        _give_up(sys.stderr)
     sys.exit(status)
 
 
@@ -198,6 +202,7 @@ def _have_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _give_up_stdout() -> None:
+def _give_up(stream: TextIO) -> None:
+    """Let what is left in ``stream``, and all that follows, go nowhere."""
     with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

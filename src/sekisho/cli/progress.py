@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Self, TextIO, cast
 
 from sekisho.cli import output
 from sekisho.cli.session import Session
@@ -218,9 +218,29 @@ class LiveReporter(LineReporter):
             BarColumn(),
             *(pace if self._moving else (TextColumn("{task.completed}%"),)),
         )
-        self._live = Progress(*columns, console=Console(file=self.session.err), transient=True)
+        terminal = cast("IO[str]", _Terminal(self.session.err))
+        self._live = Progress(*columns, console=Console(file=terminal), transient=True)
         self._task = self._live.add_task("", total=None, pace="")
         self._live.start()
+
+
+class _Terminal:
+    """A terminal for the live line: closed, it takes what it is given and the work goes on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 def _mib(size: float) -> str:

@@ -26,6 +26,7 @@ from sekisho.config.site import SiteFiles
 from sekisho.domain.errors import NotFound
 from sekisho.domain.ids import check_job_id
 from sekisho.domain.run import Run
+from sekisho.i18n.catalogue import sentence
 from sekisho.site.workplace import Place
 
 #: A line is answered at least this often, by a long poll at its longest and some slack.
@@ -44,7 +45,14 @@ def status(session: Session, home: Path) -> None:
     if session.json:
         output.result_json(session, facts)
         return
+    if facts["last_fault"] is not None:
+        facts["last_fault"] = f"{facts['last_fault']}: {_meaning(session, facts['last_fault'])}"
     _table(session, "status", facts)
+
+
+def _meaning(session: Session, code: str) -> str:
+    """Return what happened; the note of it has no more than its code."""
+    return sentence(code, {}, session.lang).what
 
 
 def _status(files: SiteFiles) -> dict[str, Any]:

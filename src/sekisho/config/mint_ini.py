@@ -31,10 +31,13 @@ class OldSettings:
 def read_ini(text: str, file: str) -> OldSettings:
     """Return what the old file says; raise ConfigError when it is no such file."""
     parser = configparser.ConfigParser(interpolation=None, strict=False)
+    text = text.removeprefix("\ufeff")
     try:
-        parser.read_string(text.removeprefix("\ufeff"), file)
-    except configparser.Error as error:
-        raise ConfigError("mint.ini", file=file, why=str(error).splitlines()[0]) from error
+        parser.read_string(text, file)
+    except configparser.ParsingError as error:
+        number = _number_of(error)
+        line = text.splitlines()[number - 1].strip()
+        raise ConfigError("mint.ini", file=f"{file}:{number}", why=line) from error
     if not parser.has_option(_SITES, "remote_site_ids"):
         raise ConfigError("mint.ini", file=file, why=f"[{_SITES}] remote_site_ids")
     names = list(dict.fromkeys(parser.get(_SITES, "remote_site_ids").split()))
@@ -54,6 +57,13 @@ def read_ini(text: str, file: str) -> OldSettings:
         if parser.has_option("Server", old)
     }
     return OldSettings(sites, known_as, server, tuple(_unmatched(parser, names, wrong)))
+
+
+def _number_of(error: configparser.ParsingError) -> int:
+    """Return the number of the first line that is not understood."""
+    if isinstance(error, configparser.MissingSectionHeaderError):
+        return error.lineno
+    return int(error.errors[0][0])
 
 
 def site_name(old: str) -> str | None:

@@ -224,7 +224,7 @@ class FarHost:
         code = re.match(rb"(\d{1,3})\n", tail)
         if not ended or code is None:
             if status == SSH_FAULT or status < 0:
-                raise self._passing(fault_of(self.name, said))
+                raise self._passing(fault_of(self.ssh.address, said))
             raise self._strange(said)
         return Answer(int(code[1]), body, said.partition(f"\n{nonce}<\n".encode())[2])
 

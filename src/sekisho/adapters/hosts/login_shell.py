@@ -28,7 +28,12 @@ def login_fault(host: SshHost) -> SekishoError | None:
     if word not in lines:
         return _no_shell(host, done.stdout + done.stderr)
     if others := [line for line in lines if line not in ("", word)] or lines[2:]:
-        return Unavailable("bare.noisy", host=host.address.host, said=last_line(others[0]))
+        return Unavailable(
+            "bare.noisy",
+            host=host.address.host,
+            ssh=host.address.by_hand,
+            said=last_line(others[0]),
+        )
     done = host.run(["printf", "%s", _HARD])
     if done.stdout == _HARD.encode() or done.code >= _KILLED:
         return None
@@ -37,4 +42,6 @@ def login_fault(host: SshHost) -> SekishoError | None:
 
 def _no_shell(host: SshHost, said: bytes) -> SekishoError:
     words = last_line(said.decode("utf-8", "replace"))
-    return Unavailable("bare.no_shell", host=host.address.host, said=words)
+    return Unavailable(
+        "bare.no_shell", host=host.address.host, ssh=host.address.by_hand, said=words
+    )

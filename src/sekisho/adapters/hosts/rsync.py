@@ -162,7 +162,7 @@ class Rsync:
             return UsageError("bare.rsync_old", host=host, version="< 3.0")
         unsaid = code == _FILE_FAULT and not text.strip()  # its last words were lost
         if code in _LINE_BROKE or code < 0 or unsaid:
-            fault = fault_of(host, said)
+            fault = fault_of(self.host.address, said)
             return fault if isinstance(fault, Unavailable) else Unreachable(said=last_line(text))
         return SekishoError("bare.rsync", host=host, said=last_line(text), status=code)
 

@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import socket
 import stat
 import subprocess
@@ -31,14 +32,13 @@ from typing import IO, Final, Self
 
 from sekisho.adapters.hosts.quote import quoted
 from sekisho.adapters.hosts.ssh_cipher import cipher_options
-from sekisho.adapters.hosts.ssh_fault import SSH_FAULT, fault_of, reached
+from sekisho.adapters.hosts.ssh_fault import SSH_FAULT, fault_of, reached, unreachable
 from sekisho.adapters.hosts.talk import talk
 from sekisho.domain.errors import (
     ConfigError,
     SekishoError,
     Unauthenticated,
     Unavailable,
-    Unreachable,
     UsageError,
 )
 
@@ -79,6 +79,16 @@ class SshAddress:
         if HOST_PATTERN.fullmatch(self.host) is None:
             raise UsageError("ssh.host_name", host=self.host[:80])
 
+    @property
+    def configured(self) -> list[str]:
+        """The words that let ssh read our configuration instead of the user's."""
+        return [] if self.config_file is None else ["-F", str(self.config_file)]
+
+    @property
+    def by_hand(self) -> str:
+        """The command line by which a person comes to the same host."""
+        return shlex.join(["ssh", *self.configured, self.host])
+
 
 @dataclass(frozen=True, slots=True)
 class Completed:
@@ -109,12 +119,14 @@ def control_directory() -> Path:
 class SshSession:
     """One remote command in the making: write to ``stdin``, read from ``stdout``. Close it."""
 
-    def __init__(self, host: str, process: subprocess.Popen[bytes], said: IO[bytes]) -> None:
+    def __init__(
+        self, address: SshAddress, process: subprocess.Popen[bytes], said: IO[bytes]
+    ) -> None:
         if process.stdin is None or process.stdout is None:
             raise ValueError(process)
         self.stdin: IO[bytes] = process.stdin
         self.stdout: IO[bytes] = process.stdout
-        self._host = host
+        self._address = address
         self._process = process
         self._said = said
 
@@ -137,8 +149,8 @@ class SshSession:
         try:
             code = self._process.wait(within_s)
         except subprocess.TimeoutExpired:
-            return Unreachable("ssh.unreachable", host=self._host, said="")
-        return None if code == 0 else fault_of(self._host, self.said())
+            return unreachable(self._address)
+        return None if code == 0 else fault_of(self._address, self.said())
 
     def said(self) -> bytes:
         """Return what ssh and the remote command wrote to stderr."""
@@ -222,11 +234,11 @@ class SshHost:
     def _log_in(self, place: Path) -> None:
         address, asking = self.address, self._may_ask()
         argv = [
-            *("ssh", *self._configured(), "-M", "-N", "-f", "-S", str(place)),
+            *("ssh", *address.configured, "-M", "-N", "-f", "-S", str(place)),
             *_options(f"ControlPersist={address.persist_s}"),
             *_options(f"ConnectTimeout={address.connect_s}", *_ALWAYS),
             *_options(f"BatchMode={'no' if asking else 'yes'}"),
-            *cipher_options(self._configured(), address.host),
+            *cipher_options(address.configured, address.host),
             *("--", address.host),
         ]
         with tempfile.TemporaryFile(dir=self.directory) as said:
@@ -244,9 +256,10 @@ class SshHost:
         if asking and reached(words):
             self.asked.append(time.monotonic())
         if ended.returncode != 0 or not self.connected():
-            fault = fault_of(address.host, words)
+            fault = fault_of(address, words)
             if address.interactive and not asking and isinstance(fault, Unauthenticated):
-                raise Unauthenticated("ssh.asked", host=address.host, count=_MAY_ASK) from fault
+                told = {"host": address.host, "ssh": address.by_hand, "count": _MAY_ASK}
+                raise Unauthenticated("ssh.asked", **told) from fault
             raise fault
 
     # ---------------------------------------------------------------------- using it
@@ -257,7 +270,7 @@ class SshHost:
         When that is gone it fails at once: the proxy command stands for every other way there.
         """
         return [
-            *("ssh", *self._configured(), "-S", str(self.socket), *flags),
+            *("ssh", *self.address.configured, "-S", str(self.socket), *flags),
             *_options("ControlMaster=no", "ProxyCommand=false", "BatchMode=yes", *_ALWAYS),
         ]
 
@@ -284,9 +297,9 @@ class SshHost:
             try:
                 ended = talk(argv, stdin, timeout_s)
             except subprocess.TimeoutExpired as error:
-                raise Unreachable("ssh.unreachable", host=self.address.host, said="") from error
+                raise unreachable(self.address) from error
         if ended.returncode == SSH_FAULT or ended.returncode < 0:
-            raise fault_of(self.address.host, ended.stderr)
+            raise fault_of(self.address, ended.stderr)
         return Completed(ended.returncode, ended.stdout, ended.stderr)
 
     def session(self, argv: Sequence[str]) -> SshSession:
@@ -304,11 +317,7 @@ class SshHost:
             stderr=said,
             start_new_session=True,  # Ctrl+C is the caller's to hear, not the line's
         )
-        return SshSession(self.address.host, process, said)
-
-    def _configured(self) -> list[str]:
-        file = self.address.config_file
-        return [] if file is None else ["-F", str(file)]
+        return SshSession(self.address, process, said)
 
 
 def _listens(place: Path) -> bool:

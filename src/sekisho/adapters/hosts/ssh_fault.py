@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 import unicodedata
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sekisho.domain.errors import (
     ConfigError,
@@ -19,6 +19,9 @@ from sekisho.domain.errors import (
     Unavailable,
     Unreachable,
 )
+
+if TYPE_CHECKING:
+    from sekisho.adapters.hosts.ssh import SshAddress
 
 SSH_FAULT: Final = 255
 _MAX_SAID: Final = 300
@@ -35,23 +38,29 @@ _MEANINGS: Final[tuple[tuple[str, str], ...]] = (
 _AWAY: Final = re.compile(rb"connect to host|resolve hostname|kex_exchange|banner exchange")
 
 
-def fault_of(host: str, said: bytes) -> SekishoError:
+def fault_of(address: SshAddress, said: bytes) -> SekishoError:
     """Return what ``ssh`` meant with ``said`` when it ended with 255."""
+    host, by_hand = address.host, address.by_hand
     text = said.decode("utf-8", "replace")
     meaning = next((kind for words, kind in _MEANINGS if re.search(words, text)), "")
     match meaning:
         case "changed":
             return Refused("ssh.host_key_changed", host=host, command=_forgetting(host, text))
         case "host_key":
-            return Refused("ssh.host_key", host=host)
+            return Refused("ssh.host_key", host=host, ssh=by_hand)
         case "config":
             return ConfigError("ssh.config", host=host, said=last_line(text))
         case "auth":
-            return Unauthenticated("ssh.auth", host=host)
+            return Unauthenticated("ssh.auth", host=host, ssh=by_hand)
         case "busy":
             return Unavailable("ssh.busy", host=host)
         case _:
-            return Unreachable("ssh.unreachable", host=host, said=last_line(text))
+            return unreachable(address, last_line(text))
+
+
+def unreachable(address: SshAddress, said: str = "") -> Unreachable:
+    """Return that nobody answers at ``address`` now."""
+    return Unreachable("ssh.unreachable", host=address.host, ssh=address.by_hand, said=said)
 
 
 def _forgetting(host: str, text: str) -> str:
