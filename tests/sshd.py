@@ -81,7 +81,11 @@ class Sshd:
         self.authorize(make_key(self.place / "key").with_suffix(".pub").read_text())
         if os.geteuid() == 0:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        environment = [line.partition(" ")[2] for line in self.lines if line.startswith("SetEnv ")]
+        if not self.within:  # what bash reads at a login is somebody else's, and may take long
+            environment.append("SHLVL=1")
         settings = [
+            *([f"SetEnv {' '.join(environment)}"] if environment else []),
             *self.lines,
             f"Port {self.port}",
             "ListenAddress 127.0.0.1",
