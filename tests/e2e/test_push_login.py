@@ -95,7 +95,7 @@ def test_without_a_terminal_nothing_is_asked_and_the_way_in_is_told(world: BareW
         out, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
     assert "[ssh.auth]" in out
-    assert f"ssh {SITE}" in out
+    assert f"ssh -F {world.place / 'ssh_config'} {SITE}` at a terminal" in out
 
 
 def test_a_wrong_passphrase_is_told_as_such_and_lets_nobody_in(world: BareWorld) -> None:
