@@ -1,7 +1,8 @@
 """One lane made of several: each job goes the way that its site has in the settings.
 
 Whose lane a job is on is found by this side's note of it; a job submitted from another host is
-asked for on every lane, those of push mode first, and then remembered for as long as we run.
+asked for on every lane, and then remembered for as long as we run. The broker is the first: it
+answers at once, where a host that is away takes its time, and one may ask its user something.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class RoutedLane:
         return lane
 
     def _all(self) -> list[Line]:
-        return [*self._lanes.values(), *([] if self._broker is None else [self._broker])]
+        return [*([] if self._broker is None else [self._broker]), *self._lanes.values()]
 
     def _lane(self, job_id: str) -> Line:
         if job_id not in self._known:
