@@ -61,9 +61,8 @@ def read_ini(text: str, file: str) -> OldSettings:
 
 def _number_of(error: configparser.ParsingError) -> int:
     """Return the number of the first line that is not understood."""
-    if isinstance(error, configparser.MissingSectionHeaderError):
-        return error.lineno
-    return int(error.errors[0][0])
+    number = getattr(error, "lineno", None)  # of what ends the reading; else all are collected
+    return int(error.errors[0][0] if number is None else number)
 
 
 def site_name(old: str) -> str | None:
