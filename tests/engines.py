@@ -102,7 +102,7 @@ SLURM: Final = Engine(
     restarted=frozenset({"failed 143"}),  # Slurm ended its one run by TERM
     submits="sbatch --time=1 --parsable --no-requeue --export=NIL",
     no_queue="invalid partition specified: nope",
-    crowd=200,
+    crowd=60,
     room=10,
     crowded={"most_jobs": 10, "forget_s": 2},
 )

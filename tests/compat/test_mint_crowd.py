@@ -1,7 +1,7 @@
 """A hundred old agents beside a thousand new ones: everybody gets what is theirs, and only that.
 
-An old agent asks every 30 s; here each asks many times a second, so that a short test is the
-harder one. What they cost at their own pace is measured by `./dev bench mint`.
+An old agent asks every 30 s; here each asks every two seconds, so that a short test is the harder
+one. What they cost at their own pace is measured by `./dev bench mint`.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ async def serve_one(crowd: Crowd, site: str, line: Line) -> bool:
     accept_id = answer["errors"][0].get("accept_id")
     if accept_id is None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(crowd.ended.wait(), 0.5)
+            await asyncio.wait_for(crowd.ended.wait(), 2)
         return False
     named = {"accept_id": accept_id, "site_id": site}
     query = f"site_id={site}&accept_id={accept_id}"

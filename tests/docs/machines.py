@@ -184,5 +184,6 @@ class Machines:
         if machine == "everywhere":  # it installs, from where the machine is configured to
             cache = os.environ.get("PIP_CACHE_DIR", str(Path.home() / ".cache" / "pip"))
             environ |= {k: v for k, v in os.environ.items() if k.startswith(_PASSED)}
-            environ |= {"PIP_CACHE_DIR": cache, "PYTEST_ADDOPTS": "--collect-only -q"}
+            environ |= {"PIP_CACHE_DIR": cache, "PIP_NO_COMPILE": "1"}  # little of it is ever used
+            environ |= {"PYTEST_ADDOPTS": "--collect-only -q"}
         return environ

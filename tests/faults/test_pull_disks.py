@@ -22,7 +22,7 @@ CONTENT = {f"small-{n}": b"%d" % n for n in range(2)} | {"large": os.urandom(300
 #: A run makes at least so many writes.
 FEWEST = 20
 #: Which writes fail by themselves, from which on a disk is full, and before which a user dies.
-EVERY = {"EIO": 2, "ENOSPC": 4, "KILL": 1}
+EVERY = {"EIO": 3, "ENOSPC": 5, "KILL": 2}
 
 
 @dataclass

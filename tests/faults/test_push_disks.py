@@ -1,8 +1,8 @@
-"""Push mode with a disk that fails (EIO), or is full from then on (ENOSPC), at every single write.
+"""Push mode with a disk that fails (EIO), or is full from then on (ENOSPC), at any write.
 
-A good run counts the writes of one side; then each of them fails in a run of its own. The error is
-told in one line, nothing half-made has the name of a result, and the same command without the fault
-ends the same job: one start, the right bytes.
+Of the writes of one side some, or each (`--sweep`), fail in a run of their own. The error is told
+in one line, nothing half-made has the name of a result, and the same command without the fault ends
+the same job: one start, the right bytes.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ CONTENT = os.urandom(700_000)
 #: A run makes at least so many writes on the caller's side, and at a gate.
 FEWEST = {GATED: 20, BARE: 40}
 FEWEST_AT_GATE = 100
-#: Each write fails once by itself; a disk is full from every third write on.
-EVERY = {"EIO": 1, "ENOSPC": 3}
+#: How far apart the writes are that fail by themselves, and from which on a disk is full.
+EVERY = {"EIO": 3, "ENOSPC": 5}
 SECONDS = 180
 
 
