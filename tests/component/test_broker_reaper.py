@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+from structlog.testing import capture_logs
 
 from sekisho.adapters.blobs_memory import MemoryBlobs
 from sekisho.broker.heard import Heard
@@ -65,8 +66,9 @@ def test_the_jobs_of_a_silent_site_are_flagged_until_it_is_heard(world: World) -
     reaper.tick()
     flagged = world.job(offer.job)
     assert (flagged.attention, flagged.state) == (Attention.SITE_UNREACHABLE, JobState.ACCEPTED)
-    reaper.tick()
-    assert world.job(offer.job) == flagged
+    with capture_logs() as told:
+        reaper.tick()
+    assert (world.job(offer.job), told) == (flagged, [])
     world.desk.offers.seen("one", poll)
     reaper.tick()
     assert world.job(offer.job).attention is None
@@ -97,8 +99,21 @@ def test_the_jobs_of_a_silent_agent_are_flagged_though_another_speaks_for_the_si
     assert pass_by(1, OTHER_AGENT) is Attention.SITE_UNREACHABLE
     world.desk = replace(world.desk, heard=Heard())
     reaper = world.desk.reaper
+    assert pass_by(1, OTHER_AGENT) is Attention.SITE_UNREACHABLE
     assert pass_by(15, OTHER_AGENT) is Attention.SITE_UNREACHABLE
     assert pass_by(1, OTHER_AGENT, AGENT) is None
+
+
+def test_an_agent_that_a_new_broker_never_heard_is_silent_from_its_start(world: World) -> None:
+    """Kills: jobs of a machine that went away with the old broker, which look alive for ever."""
+    offer, reaper = world.held(), world.desk.reaper
+    flags = []
+    for _ in range(11):
+        world.clock.move(60 * SECOND)
+        world.desk.offers.seen("one", Poll(instance=OTHER_AGENT, free=1))
+        reaper.tick()
+        flags.append(world.job(offer.job).attention)
+    assert flags == [None] * 10 + [Attention.SITE_UNREACHABLE]
 
 
 def test_agents_that_are_gone_are_forgotten(world: World) -> None:
@@ -113,10 +128,11 @@ def test_agents_that_are_gone_are_forgotten(world: World) -> None:
     assert world.desk.heard.last("one", OTHER_AGENT) is None
 
 
-def test_a_new_reaper_takes_old_flags_away(world: World) -> None:
+def test_a_new_reaper_flags_at_once_and_takes_old_flags_away(world: World) -> None:
     offer = world.held()
     world.clock.move(timedelta(hours=1))
-    world.desk.reaper.tick()
+    world.desk.reaper.tick()  # a new one flags at once when the whole site is silent
+    assert world.job(offer.job).attention is Attention.SITE_UNREACHABLE
     world.desk.offers.seen("one", Poll(instance=AGENT, free=1))
     world.desk.reaper.tick()
     assert world.job(offer.job).attention is None
