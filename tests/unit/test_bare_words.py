@@ -1,4 +1,4 @@
-"""From a request to the words of a program at a bare site, and to the line of shell they travel in."""
+"""From a request to the words of a bare site's program, and to the line of shell they travel in."""
 
 from __future__ import annotations
 
