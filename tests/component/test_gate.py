@@ -249,6 +249,18 @@ def test_a_cancelled_draft_is_cancelled_and_never_starts(world: World, gate: Gat
     assert world.carrier.asked == []
 
 
+def test_a_cancelled_draft_takes_no_more_inputs(gate: Gate) -> None:
+    """Kills: a disk that is filled for a job that never starts."""
+    job = gate.submit(a_submission(has_inputs=True)).id
+    gate.missing(job, [])
+    gate.put(job, [])
+    gate.cancel(job)
+    with pytest.raises(Conflict):
+        gate.missing(job, [])
+    with pytest.raises(Conflict):
+        gate.put(job, [])
+
+
 def test_a_start_before_a_cancel_leaves_the_end_to_the_carrier(world: World, gate: Gate) -> None:
     job = gate.submit(a_submission(has_inputs=True)).id
     gate.start(job)

@@ -338,7 +338,7 @@ class Gate:
 
     def _draft(self, job_id: str) -> PushJob:
         job = self._job(job_id)
-        if job.ready or job.expired:
+        if job.ready or job.cancelled or job.expired:
             raise Conflict("job.invalid_transition", job=job_id)
         return job
 
