@@ -24,7 +24,7 @@ from tests.sshd import serving
 BROKER = "broker.example.jp:50443"
 DISK = "/scratch"
 READY = {"broker": "broker_ready", "site": "agent_started"}
-SECONDS = 180
+SECONDS = 600
 _PASSED = ("PIP_", "SSL_", "http", "HTTP", "no_proxy", "NO_PROXY", "REQUESTS_")
 
 

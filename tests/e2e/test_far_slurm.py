@@ -95,6 +95,8 @@ def test_agent_line_and_controller_die_and_the_job_has_started_once(
         site.gate().write_text("again\n")
         assert site.place.wait(job).status == 0
     assert len(site.lines(".count")) - before == 1
+    # Slurm takes a node out of service that still had the job of a number which it gives anew.
+    slurm.told("scontrol", "update", f"NodeName={slurm.host}", "State=RESUME")
 
 
 def test_a_cancel_reaches_the_queue(site: FarSite, slurm: Slurm) -> None:
@@ -105,11 +107,11 @@ def test_a_cancel_reaches_the_queue(site: FarSite, slurm: Slurm) -> None:
     others = running()  # of a test that killed the controller, perhaps
     with site.place.agent():
         job = site.place.submit("gate")
-        until(lambda: running() > others, "a job that runs")
+        until(lambda: running() - others, "a job that runs")
         site.place.hall.must("cancel", job)
         ended = site.place.wait(job).json
         assert ended["state"] == "cancelled", ended
-    until(lambda: running() <= others, "a queue where it does not run")
+    until(lambda: not running() - others, "a queue where it does not run")
 
 
 def test_the_check_tries_the_queue_behind_ssh_with_a_harmless_job(
