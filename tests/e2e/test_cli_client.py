@@ -484,7 +484,7 @@ def all_commands() -> list[click.Command]:
         assert command is not None
         found.append(command)
         if isinstance(command, click.Group):
-            waiting.extend(command.commands.values())
+            waiting += [command.get_command(context, n) for n in command.list_commands(context)]
     assert len(found) > 30
     return found
 

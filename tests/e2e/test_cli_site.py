@@ -52,7 +52,7 @@ def mode(path: Path) -> int:
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
-@pytest.mark.parametrize("verb", ["", *sorted(site.commands)])
+@pytest.mark.parametrize("verb", ["", *sorted(site.places)])
 def test_every_command_explains_itself_in_both_languages(
     capsys: pytest.CaptureFixture[str], verb: str, lang: str
 ) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+import click
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
@@ -204,10 +205,14 @@ def test_status_is_told_without_a_serving_broker(config: Path) -> None:
 
 
 def test_every_command_has_a_help() -> None:
-    def walk(group: Any) -> None:
-        for command in group.commands.values():
-            assert command.help, command.name
-            if hasattr(command, "commands"):
+    def walk(group: click.Group) -> None:
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None
+            assert command.name == name
+            assert command.help, name
+            if isinstance(command, click.Group):
                 walk(command)
 
     walk(broker)

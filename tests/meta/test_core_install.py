@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from sekisho.cli.broker import broker
+from sekisho.cli.main import cli
+from sekisho.cli.site import site
+from sekisho.domain.errors import UsageError
+
 ROOT = Path(__file__).parents[2]
 BLOCK = """
 import sys
@@ -17,7 +22,7 @@ from importlib.abc import MetaPathFinder
 class Blocked(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {names!r}:
-            raise ModuleNotFoundError(name)
+            raise ModuleNotFoundError(name, name=name)
 
 sys.meta_path.insert(0, Blocked())
 import {module}
@@ -42,7 +47,8 @@ def beyond_the_core() -> set[str]:
         "sekisho.api",
         "sekisho.cli.main",
         "sekisho.cli.agent",
-        "sekisho.cli.site",
+        "sekisho.cli.broker",
+        *sorted({place.partition(":")[0] for place in site.places.values()}),
         "sekisho.cli.run",
         "sekisho.cli.jobs",
         "sekisho.cli.gate",
@@ -70,3 +76,31 @@ def test_the_broker_does_need_more() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert "ModuleNotFoundError" in done.stderr
+
+
+def test_a_command_whose_part_is_not_installed_says_what_to_install() -> None:
+    block = BLOCK.format(names=beyond_the_core(), module="sekisho.cli.main")
+    program = f"{block}\nsys.exit(sekisho.cli.main.run(sys.argv[1:]))"
+    argv = [sys.executable, "-c", program, "--lang", "en", "broker"]
+    told = subprocess.run([*argv, "token", "list"], capture_output=True, text=True, check=False)
+    assert told.returncode == UsageError.exit_status
+    assert "`sekisho broker token` needs a part that is not installed (" in told.stderr
+    assert "pip install 'sekisho[broker]'" in told.stderr
+    assert subprocess.run([*argv, "--help"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("words", [[], ["site"], ["broker"]])
+def test_help_imports_no_command(words: list[str]) -> None:
+    """To start is quick: what a command needs is imported when it is called."""
+    groups = (cli, site, broker)
+    places = {place.partition(":")[0] for group in groups for place in group.places.values()}
+    places -= {f"sekisho.cli.{word}" for word in words}
+    program = f"""
+import sys
+from sekisho.cli.main import run
+run({[*words, "--help"]})
+print(sorted({places} & sys.modules.keys()))
+"""
+    argv = [sys.executable, "-c", program]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

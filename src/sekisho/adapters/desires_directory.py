@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 
 from sekisho.config.manifest import load_manifest
-from sekisho.config.site import SiteFiles
+from sekisho.config.site import SiteFiles, disabled_commands
 from sekisho.domain.errors import ConfigError
 from sekisho.domain.manifest import Manifest
 from sekisho.site.desk import Word
@@ -59,14 +59,6 @@ class DirectoryDesires:
         if manifest.digest != self._manifest.digest:
             log.info("manifest_changed", digest=manifest.digest)
         self._manifest = manifest
-
-
-def disabled_commands(file: Path) -> frozenset[str]:
-    """Return the commands that the site's people have switched off."""
-    try:
-        return frozenset(file.read_text("utf-8").split())
-    except FileNotFoundError:
-        return frozenset()
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:

@@ -6,7 +6,6 @@ A command's module is imported when the command is called, and not before: start
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import os
 import sys
@@ -23,60 +22,30 @@ from sekisho.cli import exit as statuses
 from sekisho.cli.click_words import speak
 from sekisho.cli.interrupt import Interrupted, hear_children
 from sekisho.cli.session import Session
-from sekisho.cli.words import Group, session_of
+from sekisho.cli.words import Lazy, session_of
 from sekisho.domain.errors import Conflict, SekishoError, UsageError
-from sekisho.i18n.catalogue import LANGUAGES, text
+from sekisho.i18n.catalogue import LANGUAGES
 
-#: Every command, with the module that has it, in the order of the help.
+#: Every command, in the order of the help, with its place.
 COMMANDS: Final = {
-    "run": "sekisho.cli.run",
-    "submit": "sekisho.cli.run",
-    "wait": "sekisho.cli.jobs",
-    "fetch": "sekisho.cli.jobs",
-    "cancel": "sekisho.cli.jobs",
-    "jobs": "sekisho.cli.jobs",
-    "show": "sekisho.cli.jobs",
-    "sites": "sekisho.cli.jobs",
-    "client": "sekisho.cli.client",
-    "site": "sekisho.cli.site",
-    "agent": "sekisho.cli.agent",
-    "broker": "sekisho.cli.broker",
-    "completion": "sekisho.cli.completion",
+    "run": "sekisho.cli.run:run",
+    "submit": "sekisho.cli.run:submit",
+    "wait": "sekisho.cli.jobs:wait",
+    "fetch": "sekisho.cli.jobs:fetch",
+    "cancel": "sekisho.cli.jobs:cancel",
+    "jobs": "sekisho.cli.jobs:jobs",
+    "show": "sekisho.cli.jobs:show",
+    "sites": "sekisho.cli.jobs:sites",
+    "client": "sekisho.cli.client:client",
+    "site": "sekisho.cli.site:site",
+    "agent": "sekisho.cli.agent:agent",
+    "broker": "sekisho.cli.broker:broker",
+    "completion": "sekisho.cli.completion:completion",
 }
 
 
 #: What we start without a path: the system's own.
 _PROGRAMS: Final = frozenset({"ssh", "rsync", "ssh-keygen"})
-
-
-class Entry(Group):
-    """The group of all commands, each imported when it is needed."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        return list(COMMANDS)
-
-    def get_command(
-        self,
-        ctx: click.Context,  # noqa: ARG002 (click's signature)
-        cmd_name: str,
-    ) -> click.Command | None:
-        place = COMMANDS.get(cmd_name)
-        if place is None:
-            return None
-        try:
-            module = importlib.import_module(place)
-        except ModuleNotFoundError as error:
-            if (error.name or "").startswith("sekisho"):
-                return None
-            raise UsageError("extra.missing", command=cmd_name, module=error.name) from error
-        found = getattr(module, cmd_name, None)
-        return found if isinstance(found, click.Command) else None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        lang = session_of(ctx).lang
-        rows = [(name, text("help", name, lang).split("\n")[0]) for name in COMMANDS]
-        with formatter.section(text("say", "commands", lang)):
-            formatter.write_dl(rows)
 
 
 def _set_lang(ctx: click.Context, _option: click.Parameter, value: str | None) -> None:
@@ -85,7 +54,12 @@ def _set_lang(ctx: click.Context, _option: click.Parameter, value: str | None) -
         speak(value)
 
 
-@click.group(name="sekisho", cls=Entry, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    name="sekisho",
+    cls=Lazy,
+    places=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option(
     "--lang",
     type=click.Choice(LANGUAGES),

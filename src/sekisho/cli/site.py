@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 
-from sekisho.cli.site_check import check
-from sekisho.cli.site_draft import manifest_from
-from sekisho.cli.site_gate_key import gate_key
-from sekisho.cli.site_jobs import jobs, show, status
-from sekisho.cli.site_log import log
-from sekisho.cli.site_setup import init, join
-from sekisho.cli.site_switch import disable, drain, enable, pause, resume
-from sekisho.cli.words import Group
+from sekisho.cli.words import Lazy
+
+_COMMANDS: Final = {
+    "init": "sekisho.cli.site_setup:init",
+    "join": "sekisho.cli.site_setup:join",
+    "check": "sekisho.cli.site_check:check",
+    "status": "sekisho.cli.site_jobs:status",
+    "jobs": "sekisho.cli.site_jobs:jobs",
+    "show": "sekisho.cli.site_jobs:show",
+    "log": "sekisho.cli.site_log:log",
+    "pause": "sekisho.cli.site_switch:pause",
+    "resume": "sekisho.cli.site_switch:resume",
+    "drain": "sekisho.cli.site_switch:drain",
+    "disable": "sekisho.cli.site_switch:disable",
+    "enable": "sekisho.cli.site_switch:enable",
+    "gate-key": "sekisho.cli.site_gate_key:gate_key",
+    "manifest-from": "sekisho.cli.site_draft:manifest_from",
+}
 
 
-@click.group(cls=Group)
+@click.group(cls=Lazy, places=_COMMANDS)
 def site() -> None:
     """Set up a site, look after it, and see what ran and what left."""
-
-
-for _command in (
-    init,
-    join,
-    check,
-    status,
-    jobs,
-    show,
-    log,
-    pause,
-    resume,
-    drain,
-    disable,
-    enable,
-    gate_key,
-    manifest_from,
-):
-    site.add_command(_command)

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import click
 
-from sekisho.adapters.desires_directory import disabled_commands
 from sekisho.adapters.journal_directory import DirectoryJournal
 from sekisho.adapters.mailbox_noted import LineNote, read_note
 from sekisho.adapters.workplace_local import LocalWorkplace
@@ -22,7 +21,7 @@ from sekisho.cli.site_home import home_option, open_site
 from sekisho.cli.site_log import entries, shown
 from sekisho.cli.site_runs import SiteRun, carrier_state, site_runs
 from sekisho.cli.words import Command, json_option
-from sekisho.config.site import SiteFiles
+from sekisho.config.site import SiteFiles, disabled_commands
 from sekisho.domain.errors import NotFound
 from sekisho.domain.ids import check_job_id
 from sekisho.domain.run import Run

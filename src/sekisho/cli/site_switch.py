@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import click
 
-from sekisho.adapters.desires_directory import disabled_commands
 from sekisho.adapters.durable import make_directory, sync_directory, write_file
 from sekisho.adapters.journal_directory import DirectoryJournal
 from sekisho.cli import exit as statuses
@@ -25,7 +24,7 @@ from sekisho.cli.session import Session
 from sekisho.cli.site_home import home_option, open_site
 from sekisho.cli.words import Command, json_option
 from sekisho.config.manifest import load_manifest
-from sekisho.config.site import SiteFiles
+from sekisho.config.site import SiteFiles, disabled_commands
 from sekisho.domain.errors import NotFound
 
 _NAME = click.argument("command", metavar="COMMAND")

@@ -6,6 +6,8 @@ A command's help is the entry of its name in the table `help`, an option's that 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pkgutil import resolve_name
 from typing import Any
 
 import click
@@ -15,6 +17,7 @@ from sekisho.cli import exit as statuses
 from sekisho.cli.examples import EXAMPLES
 from sekisho.cli.help_text import Context
 from sekisho.cli.session import Session
+from sekisho.domain.errors import UsageError
 from sekisho.i18n.catalogue import catalogue
 
 
@@ -74,6 +77,38 @@ class Group(click.Group):
             if name.startswith(incomplete)
         ]
         return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+class Lazy(Group):
+    """A group whose commands are each imported when they are called, and not before.
+
+    ``places`` has them in the order of the help: a name, and `MODULE:ATTRIBUTE`.
+    """
+
+    def __init__(self, *args: Any, places: Mapping[str, str], **rest: Any) -> None:
+        super().__init__(*args, **rest)
+        self.places = places
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        return list(self.places)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command; raise UsageError when it needs what is not installed."""
+        if cmd_name not in self.places:
+            return None
+        try:
+            found: click.Command = resolve_name(self.places[cmd_name])
+        except ModuleNotFoundError as error:
+            command = f"{_key(ctx)}.{cmd_name}" if ctx.parent else cmd_name
+            name = command.replace(".", " ")
+            raise UsageError("extra.missing", command=name, module=error.name) from error
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        words, above = _words(ctx), "" if ctx.parent is None else f"{_key(ctx)}."
+        rows = [(name, words[above + name].strip().split("\n")[0]) for name in self.places]
+        with formatter.section(session_of(ctx).say("commands")):
+            formatter.write_dl(rows)
 
 
 def localise(command: click.Command, ctx: click.Context) -> None:

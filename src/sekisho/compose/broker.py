@@ -1,31 +1,24 @@
-"""The parts of a broker, put together: for serving, and for the operator's commands beside it."""
+"""The parts of a broker, put together: for serving, and for the operator's commands beside it.
+
+How it is served is in `broker_serve`.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-import anyio
 import structlog
-from anyio import to_thread
-from starlette.applications import Starlette
 
 from sekisho.adapters import migrations
 from sekisho.adapters.blobs_directory import BlobDirectory
 from sekisho.adapters.clock_system import SystemClock
-from sekisho.adapters.directory_deferred import DeferredDirectory
-from sekisho.adapters.heap import share_heap
-from sekisho.adapters.http_server import Listening, TlsFiles, serve
-from sekisho.adapters.logging_setup import set_up_logging
-from sekisho.adapters.mint_uses_deferred import DeferredMintUses
-from sekisho.adapters.notify_systemd import ServiceManager
 from sekisho.adapters.sql.engine import Database
 from sekisho.adapters.store_sql import open_store, sqlite_url
 from sekisho.adapters.wakeups_memory import MemoryWakeups
@@ -33,18 +26,14 @@ from sekisho.broker.backup import Copied, copy_chunks, verify
 from sekisho.broker.desk import Desk, Ports
 from sekisho.broker.policy import CurrentPolicy, Gateway, MintPolicy, MintSite, Policy, Quota
 from sekisho.broker.ports import Store
-from sekisho.broker.reaper import PASS_SECONDS, Reaper
 from sekisho.config.broker import (
     BrokerFiles,
     BrokerSettings,
     GatewaySettings,
     MintSettings,
-    load_broker,
     networks,
 )
-from sekisho.domain.errors import Conflict, NotFound, SekishoError, StorageFull, SyncFailed
-from sekisho.http.app import Face, Lifespan, application
-from sekisho.http.longpoll import LongPoll
+from sekisho.domain.errors import Conflict, NotFound
 
 DATABASE_FILE: Final = "broker.sqlite3"
 CHUNK_DIR: Final = "chunks"
@@ -107,10 +96,10 @@ def database(files: BrokerFiles) -> Iterator[Database]:
 def desk(files: BrokerFiles) -> Iterator[Desk]:
     """Give the services over the broker's data; another process may be serving it."""
     with database(files) as opened:
-        yield _desk(files, open_store(opened))
+        yield desk_of(files, open_store(opened))
 
 
-def _desk(files: BrokerFiles, store: Store) -> Desk:
+def desk_of(files: BrokerFiles, store: Store) -> Desk:
     ports = Ports(
         store=store,
         blobs=BlobDirectory(files.data / CHUNK_DIR),
@@ -151,69 +140,6 @@ def back_up(files: BrokerFiles, target: Path) -> Copied:
         copy.close()
 
 
-# --- serving -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A broker that serves: what a reload changes, and what its loops need."""
-
-    files: BrokerFiles
-    desk: Desk
-    polls: LongPoll
-    tls: TlsFiles | None
-
-    def reload(self) -> None:
-        """Read the settings again; raise ConfigError and keep the old ones when they are wrong."""
-        settings = load_broker(self.files.config).settings
-        before = self.files.settings
-        if self.tls is not None:
-            self.tls.read()
-        self.desk.policy.value = policy(settings)
-        set_up_logging(settings.log.level)
-        if (settings.http, settings.store) != (before.http, before.store):
-            log.warning("restart_needed", sections=["http", "store"])
-        log.info("settings_reread")
-
-    def hang_up(self) -> None:
-        """Reload on SIGHUP: a fault is logged, since nobody waits for the answer."""
-        try:
-            self.reload()
-        except SekishoError as error:
-            log.error("reload_failed", code=error.code, params=error.params)  # noqa: TRY400
-
-
-def run(config: Path) -> None:
-    """Serve until a signal says stop; raise Conflict when another broker has the data."""
-    files = load_broker(config)
-    set_up_logging(files.settings.log.level)
-    share_heap()
-    http = files.settings.http
-    manager = ServiceManager()
-    tls = TlsFiles(files.tls_cert, files.tls_key) if files.tls_cert and files.tls_key else None
-    with alone(files), database(files) as opened:
-        store = open_store(opened)
-        directory, mint = DeferredDirectory(store.directory), DeferredMintUses(store.mint)
-        made = _desk(files, replace(store, directory=directory, mint=mint))
-        polls = LongPoll(made.ports.wakeups, made.ports.clock)
-        running = Running(files, made, polls, tls)
-        face = Face(
-            reload=running.reload, fatal=_die, checks=_checks(made, opened), prefix=http.prefix
-        )
-        serve(
-            application(made, polls, face, _lifespan(made.reaper, (directory, mint), manager)),
-            Listening(
-                host=http.host,
-                port=http.port,
-                tls=tls,
-                trusted_proxies=tuple(http.trusted_proxies),
-                on_ready=lambda host, port: _ready(manager, host, port),
-                on_stopping=lambda: _stopping(manager, polls),
-                on_reload=running.hang_up,
-            ),
-        )
-
-
 @contextmanager
 def alone(files: BrokerFiles) -> Iterator[None]:
     """Be the only broker that serves this data; others see our process id meanwhile."""
@@ -243,80 +169,3 @@ def serving_pid(files: BrokerFiles) -> int:
     finally:
         os.close(descriptor)
     raise NotFound("broker.not_running", directory=str(files.data))
-
-
-def _checks(made: Desk, opened: Database) -> dict[str, Callable[[], None]]:
-    def writable() -> None:
-        with opened.writing():
-            pass
-
-    def disk() -> None:
-        if made.ports.blobs.free_bytes() <= made.policy.value.free_floor_bytes:
-            raise StorageFull
-
-    return {"database": writable, "migrations": lambda: migrations.check(opened), "disk": disk}
-
-
-Deferred = tuple[DeferredDirectory, DeferredMintUses]
-
-
-def _lifespan(reaper: Reaper, deferred: Deferred, manager: ServiceManager) -> Lifespan:
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_reap, reaper)
-            tasks.start_soon(_write_down, deferred)
-            tasks.start_soon(_say_alive, manager)
-            yield
-            tasks.cancel_scope.cancel()
-        await to_thread.run_sync(_flush, deferred)
-
-    return lifespan
-
-
-async def _reap(reaper: Reaper) -> None:
-    while True:
-        try:
-            await to_thread.run_sync(reaper.tick)
-        except SyncFailed as error:
-            _die(error)
-        await anyio.sleep(PASS_SECONDS)
-
-
-async def _write_down(deferred: Deferred) -> None:
-    while True:
-        await anyio.sleep(_SEEN_SECONDS)
-        await to_thread.run_sync(_flush, deferred)
-
-
-def _flush(deferred: Deferred) -> None:
-    try:
-        for one in deferred:
-            one.flush()
-    except SyncFailed as error:
-        _die(error)
-    except SekishoError as error:  # nothing is lost: they are written with the next ones
-        log.warning("sightings_not_written", code=error.code)
-
-
-async def _say_alive(manager: ServiceManager) -> None:
-    while True:
-        manager.alive()
-        await anyio.sleep(_ALIVE_SECONDS)
-
-
-def _ready(manager: ServiceManager, host: str, port: int) -> None:
-    log.info("broker_ready", host=host, port=port)
-    manager.ready(f"{host}:{port}")
-
-
-def _stopping(manager: ServiceManager, polls: LongPoll) -> None:
-    manager.stopping()
-    log.info("broker_stopping")
-    polls.drain()
-
-
-def _die(error: SyncFailed) -> None:
-    """End at once: after a failed sync nothing that we say can be trusted."""
-    log.critical("sync_failed", code=error.code)
-    os._exit(error.exit_status)

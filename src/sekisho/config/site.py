@@ -134,3 +134,11 @@ def load_site(home: Path, environ: dict[str, str] | None = None) -> SiteFiles:
         raise ConfigError("site.not_set_up", directory=str(home))
     check_ours(home / SETTINGS_NAME)
     return SiteFiles(home, load(home / SETTINGS_NAME, SiteSettings, environ=environ))
+
+
+def disabled_commands(file: Path) -> frozenset[str]:
+    """Return the commands that the site's people have switched off."""
+    try:
+        return frozenset(file.read_text("utf-8").split())
+    except FileNotFoundError:
+        return frozenset()
