@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from sekisho.compose.client import client
 from sekisho.compose.push import ssh_host
 from sekisho.config.client import load_client
 from sekisho.transfer.progress import Progress, unseen
+from tests.forked import Forked
 from tests.sshd import Sshd, remove, serving
 from tests.wire import Wire, wire
 
@@ -91,18 +91,11 @@ class BareWorld:
         ):
             yield here
 
-    def sekisho(self, *words: str, state: str = "state") -> subprocess.Popen[str]:
+    def sekisho(self, *words: str, state: str = "state") -> Forked:
         """Start the command line as a user would."""
         self.settle()
-        return subprocess.Popen(
-            [sys.executable, "-c", "from sekisho.cli.main import main; main()", *words],
-            env=self.environ(state),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self.place,
-        )
+        pipe = subprocess.PIPE
+        return Forked(words, env=self.environ(state), stdout=pipe, stderr=pipe, cwd=self.place)
 
     def disconnect(self) -> None:
         with _environment(self.environ()):

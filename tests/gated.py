@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from sekisho.adapters.lane_gate import KNOCK, GateLane
 from sekisho.adapters.patience import Patience
 from sekisho.client.client import Client
 from sekisho.domain.errors import SekishoError
+from tests.forked import GATE, Forked
 from tests.sshd import Sshd, connected_as, make_key, serving
 
 SITE = "kobe"
@@ -214,7 +214,7 @@ class Local:
 
     stdin: IO[bytes]
     stdout: IO[bytes]
-    process: subprocess.Popen[bytes]
+    process: Forked
 
     def fault(self) -> SekishoError | None:
         return None
@@ -226,21 +226,33 @@ class Local:
         self.process.wait(20)
 
 
-def local_gate(home: Path, user: str = USER) -> Local:
-    """Open the gate of the site in ``home`` as a session."""
-    process = gate_process(home, user)
+def local_gate(
+    home: Path,
+    user: str = USER,
+    first: tuple[str, str] | None = None,
+    environ: Mapping[str, str] = {},
+) -> Local:
+    """Open the gate of the site in ``home`` as a session; see `Forked`."""
+    process = gate_process(home, user, first, environ)
     assert process.stdin
     assert process.stdout
     return Local(process.stdin, process.stdout, process)
 
 
-def gate_process(home: Path, user: str = USER) -> subprocess.Popen[bytes]:
-    """Start the gate as sshd would, with its streams in our hands."""
-    argv = [sys.executable, "-I", "-m", "sekisho.cli.gate", "--dir", str(home)]
-    return subprocess.Popen(
-        [*argv, "--submitter", user],
+def gate_process(
+    home: Path,
+    user: str = USER,
+    first: tuple[str, str] | None = None,
+    environ: Mapping[str, str] = {},
+) -> Forked:
+    """Start the gate as sshd would, with its streams in our hands; see `Forked`."""
+    return Forked(
+        ["--dir", home, "--submitter", user],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={},
+        text=False,
+        env=environ,
+        program=GATE,
+        first=first,
     )

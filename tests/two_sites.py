@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,13 +15,13 @@ from sekisho.client.spec import JobSpec
 from sekisho.compose.client import client
 from sekisho.compose.push import ssh_host
 from sekisho.config.client import load_client
+from tests.forked import Forked
 from tests.gated import SITE as GATED
 from tests.gated import GatedHouse, gated_house
 from tests.sshd import remove
 
 BARE = "far"
 HOSTS = {GATED: "gate-host", BARE: "bare-host"}
-SEKISHO = (sys.executable, "-c", "from sekisho.cli.main import main; main()")
 _DOUBLE = "#!/bin/sh\ncat in.txt in.txt >out.txt; echo printed\n"
 
 
@@ -92,18 +91,11 @@ class TwoSites:
             os.environ.clear()
             os.environ.update(before)
 
-    def sekisho(self, *words: str, state: str = "state") -> subprocess.Popen[str]:
+    def sekisho(self, *words: str, state: str = "state") -> Forked:
         """Start the command line as a user would."""
         self.settle()
-        return subprocess.Popen(
-            [*SEKISHO, *words],
-            env=self.environ(state),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=self.place,
-        )
+        pipe = subprocess.PIPE
+        return Forked(words, env=self.environ(state), stdout=pipe, stderr=pipe, cwd=self.place)
 
     def disconnect(self) -> None:
         """End both connections, for every process."""

@@ -26,7 +26,8 @@ from tests.compat.old_programs import LISTED, STDOUT, House, OldAgent, OldWorkfl
 from tests.compat.test_mint_agent import MANIFEST, a_site, calc
 from tests.faults.program import clean_environ
 from tests.faults.trio import private
-from tests.integration.http_process import SEKISHO, sekisho
+from tests.forked import AS_TYPED
+from tests.integration.http_process import sekisho
 from tests.waiting import until
 
 
@@ -286,7 +287,7 @@ def test_an_agent_takes_up_the_token_that_replaces_an_old_one(
     home = a_site(broker, tmp_path)
     (tmp_path / "solve.sh").write_text("cat in.txt > out.txt\n")
     token = private(home / "token" if own else tmp_path / "another", "a-token-of-yesterday")
-    ours = [*SEKISHO, "agent", "--mint", broker.url]
+    ours = [*AS_TYPED, "agent", "--mint", broker.url]
     theirs = argv("remote", "company", broker.url, f"file:{token}")
     with begun(home, ours if own else theirs, subprocess.DEVNULL) as process:
         assert process.stderr is not None
@@ -428,7 +429,7 @@ def test_a_revoked_token_names_the_calculation_that_nobody_can_end_any_more(
         agent.step("calc-params-complete", accept_id)
         agent.step("calc-start", accept_id)
     job = job_id_of(accept_id)
-    argv = [*SEKISHO, "broker", "token", "revoke", made, "--config", str(house.config)]
+    argv = [*AS_TYPED, "broker", "token", "revoke", made, "--config", str(house.config)]
     told = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert f"sekisho broker lost {job} --by NAME" in told.stderr
     assert "unknown_fate" in sekisho("broker", "jobs", "--json", "--config", house.config)

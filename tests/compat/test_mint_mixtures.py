@@ -30,7 +30,8 @@ from tests.compat.old_programs import (
     text_of,
 )
 from tests.faults.trio import private
-from tests.integration.http_process import SEKISHO, failing, sekisho
+from tests.forked import AS_TYPED
+from tests.integration.http_process import failing, sekisho
 from tests.waiting import until
 
 MANIFEST = """\
@@ -313,7 +314,7 @@ def test_what_an_old_workflow_deletes_by_force_is_stopped_at_a_new_agent(
 @contextmanager
 def agent_process(house: House) -> Iterator[None]:
     """Let the new agent run beside the block."""
-    argv = [*SEKISHO, "agent", "--dir", str(house.place / "site")]
+    argv = [*AS_TYPED, "agent", "--dir", str(house.place / "site")]
     with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as process:
         try:
             yield

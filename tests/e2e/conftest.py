@@ -21,11 +21,12 @@ from typing import Any
 import pytest
 import trustme
 
+from tests.forked import Forked, run
+
 SITE = "tohoku"
 USER = "alice"
 READY_SECONDS = 30
 CALL_SECONDS = 180  # a check of a site takes 30 s where nothing else is at work
-SEKISHO = (sys.executable, "-c", "from sekisho.cli.main import main; main()")
 
 MANIFEST = """\
 schema = 1
@@ -104,32 +105,17 @@ class House:
     config: Path
     environ: dict[str, str]
     gate: Path
-    asides: list[subprocess.Popen[str]] = field(default_factory=list)
+    asides: list[subprocess.Popen[str] | Forked] = field(default_factory=list)
 
     def call(self, *words: str | Path, cwd: Path | None = None, **environ: str) -> Ended:
-        done = subprocess.run(
-            [*SEKISHO, *map(str, words)],
-            check=False,
-            cwd=cwd or self.home,
-            env=self.environ | environ,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=CALL_SECONDS,
-        )
+        env = self.environ | environ
+        done = run(words, cwd=cwd or self.home, env=env, timeout=CALL_SECONDS)
         assert self.token not in done.stdout + done.stderr
         return Ended(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *words: str | Path, cwd: Path) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [*SEKISHO, *map(str, words)],
-            cwd=cwd,
-            env=self.environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    def start(self, *words: str | Path, cwd: Path) -> Forked:
+        pipe = subprocess.PIPE
+        process = Forked(words, cwd=cwd, env=self.environ, stdout=pipe, stderr=pipe)
         self.asides.append(process)
         return process
 
@@ -148,14 +134,8 @@ class Service:
 
     def __init__(self, words: Sequence[str | Path], environ: dict[str, str]) -> None:
         self._lines: queue.Queue[str] = queue.Queue()
-        self._process = subprocess.Popen(
-            [*SEKISHO, *map(str, words)],
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        pipe, same = subprocess.PIPE, subprocess.STDOUT
+        self._process = Forked(words, env=environ, stdout=pipe, stderr=same)
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -248,15 +228,7 @@ def _client(home: Path, environ: dict[str, str], url: str) -> Path:
 
 
 def _type(environ: dict[str, str], *words: str | Path) -> str:
-    done = subprocess.run(
-        [*SEKISHO, *map(str, words)],
-        check=False,
-        env=environ,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=CALL_SECONDS,
-    )
+    done = run(words, env=environ, timeout=CALL_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -267,7 +239,7 @@ def _let_all_pass(gate: Path) -> None:
         os.close(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
 
 
-def _ended(process: subprocess.Popen[str]) -> None:
+def _ended(process: subprocess.Popen[str] | Forked) -> None:
     if process.poll() is None:
         process.kill()
     process.wait(20)

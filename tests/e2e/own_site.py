@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from tests.e2e.conftest import CALL_SECONDS, SEKISHO, Ended
+from tests.e2e.conftest import CALL_SECONDS, Ended
+from tests.forked import Forked, run
 from tests.integration.bad_network import an_authority
 from tests.integration.http_process import broker_process
 
@@ -45,15 +46,7 @@ class Hall:
         return self.home / "ca.pem"
 
     def call(self, *words: str | Path, given: str = "", **environ: str) -> Ended:
-        done = subprocess.run(
-            [*SEKISHO, *map(str, words)],
-            check=False,
-            env=self.environ | environ,
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=CALL_SECONDS,
-        )
+        done = run(words, env=self.environ | environ, given=given, timeout=CALL_SECONDS)
         return Ended(done.returncode, done.stdout, done.stderr)
 
     def must(self, *words: str | Path, given: str = "") -> str:
@@ -129,13 +122,11 @@ class Place:
     @contextmanager
     def beside(self, *words: str, **environ: str) -> Iterator[Agent]:
         """Run a command about this site until the end of the block."""
-        process = subprocess.Popen(
-            [*SEKISHO, *words, "--dir", str(self.home)],
+        process = Forked(
+            [*words, "--dir", self.home],
             env=self.hall.environ | environ,
-            stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            text=True,
         )
         agent = Agent(process)
         reader = threading.Thread(target=agent.read)
@@ -153,7 +144,7 @@ class Place:
 class Agent:
     """A running agent (or another command), and what it has said so far."""
 
-    process: subprocess.Popen[str]
+    process: Forked
     lines: list[str] = field(default_factory=list)
     _changed: threading.Condition = field(default_factory=threading.Condition)
 

@@ -16,7 +16,8 @@ import pytest
 
 from sekisho.cli.main import COMMANDS, cli
 from sekisho.cli.session import Session
-from tests.e2e.conftest import SEKISHO, SITE, USER, House
+from tests.e2e.conftest import SITE, USER, House
+from tests.forked import AS_TYPED, Forked
 
 LOG_NAME = "計算標準出力.txt"
 
@@ -236,7 +237,7 @@ def test_at_a_terminal_ctrl_c_asks(house: House, tmp_path: Path) -> None:
     """First go on, then detach; the terminal shows the question both times."""
     leader, follower = pty.openpty()
     process = subprocess.Popen(
-        [*SEKISHO, "run", SITE, "gate", "-o", "passed.txt"],
+        [*AS_TYPED, "run", SITE, "gate", "-o", "passed.txt"],
         cwd=tmp_path,
         env=house.environ | {"TERM": "xterm"},
         stdin=follower,
@@ -269,7 +270,7 @@ def test_a_job_is_left_when_its_terminal_is_closed(house: House, tmp_path: Path)
     pid, leader = pty.fork()
     if pid == 0:
         os.chdir(tmp_path)
-        words = [*SEKISHO, "run", SITE, "gate", "-o", "passed.txt"]
+        words = [*AS_TYPED, "run", SITE, "gate", "-o", "passed.txt"]
         os.execvpe(words[0], words, house.environ | {"TERM": "xterm"})  # noqa: S606
     try:
         shown = read_until(leader, "running")
@@ -331,7 +332,7 @@ def test_a_token_may_come_from_stdin_and_is_kept_private(house: House, tmp_path:
     config = tmp_path / "new" / "client.toml"
     words = ("--config", config, "client", "init", "--broker", house.url, "--ca", house.ca)
     done = subprocess.run(
-        [*SEKISHO, *map(str, words), "--token-file", "-"],
+        [*AS_TYPED, *map(str, words), "--token-file", "-"],
         check=False,
         env=house.environ,
         input=house.token + "\n",
@@ -347,7 +348,11 @@ def test_a_token_may_come_from_stdin_and_is_kept_private(house: House, tmp_path:
 
 
 def test_the_token_is_in_no_argument_and_no_environment(house: House, tmp_path: Path) -> None:
-    process = house.start("run", SITE, "gate", "-o", "passed.txt", cwd=tmp_path)
+    words = [*AS_TYPED, "run", SITE, "gate", "-o", "passed.txt"]
+    process = subprocess.Popen(
+        words, cwd=tmp_path, env=house.environ, stdout=-1, stderr=-1, text=True
+    )
+    house.asides.append(process)
     wait_for(process, "running")
     seen = b"".join(Path(f"/proc/{process.pid}/{n}").read_bytes() for n in ("cmdline", "environ"))
     house.open_gate()
@@ -446,7 +451,7 @@ def test_nothing_heavy_is_loaded_to_say_the_version(house: House) -> None:
         "import sys; from sekisho.cli.main import run; run(['--version']);"
         "print([m for m in ('httpx2', 'msgspec', 'rich', 'sqlalchemy') if m in sys.modules])"
     )
-    argv = [SEKISHO[0], "-c", code]
+    argv = [AS_TYPED[0], "-c", code]
     done = subprocess.run(
         argv, check=False, env=house.environ, capture_output=True, text=True, timeout=60
     )
@@ -500,7 +505,7 @@ def settings(
     return file
 
 
-def wait_for(process: subprocess.Popen[str], word: str) -> str:
+def wait_for(process: subprocess.Popen[str] | Forked, word: str) -> str:
     """Return the line of stderr that has ``word``; the end of the stream fails the test."""
     assert process.stderr is not None
     for line in process.stderr:

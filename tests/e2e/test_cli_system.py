@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sekisho.cli.main import run
-from tests.e2e.conftest import SEKISHO
+from tests.forked import AS_TYPED
 
 BROKER = "http://127.0.0.1:1"
 
@@ -56,7 +56,7 @@ def test_a_full_disk_behind_the_output_is_told() -> None:
     """Kills: a traceback, or status 0, when what was asked for could not be printed."""
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            [*SEKISHO, "completion", "bash"],
+            [*AS_TYPED, "completion", "bash"],
             check=False,
             stdout=full,
             stderr=subprocess.PIPE,
@@ -72,7 +72,7 @@ def test_a_full_disk_behind_the_output_is_told() -> None:
 
 def piped(words: str, tail: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """Call the command line from a shell; the status is its own, whatever reads it."""
-    command = f"set -o pipefail; {' '.join(map(shlex.quote, SEKISHO))} {words} {tail}"
+    command = f"set -o pipefail; {' '.join(map(shlex.quote, AS_TYPED))} {words} {tail}"
     return subprocess.run(
         ["bash", "-c", command],
         check=False,
@@ -131,7 +131,7 @@ def test_a_machine_without_ssh_is_told_what_it_lacks(tmp_path: Path) -> None:
     config = tmp_path / "client.toml"
     config.write_text('[site.far]\nmode = "ssh"\nhost = "far"\n')
     done = subprocess.run(
-        [*SEKISHO, "run", "far", "solve"],
+        [*AS_TYPED, "run", "far", "solve"],
         check=False,
         capture_output=True,
         text=True,

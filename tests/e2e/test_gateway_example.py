@@ -17,10 +17,11 @@ from typing import Final
 import pytest
 
 from examples.demo.proof import files_with
-from tests.e2e.conftest import CALL_SECONDS, SEKISHO, Ended
+from tests.e2e.conftest import CALL_SECONDS, Ended
 from tests.e2e.far_site import an_open_hall
 from tests.e2e.own_site import USER, Place
 from tests.farhost import Far, far_host
+from tests.forked import AS_TYPED
 from tests.slurm import Slurm, a_slurm
 
 EXAMPLE: Final = Path(__file__).resolve().parents[2] / "examples" / "gateway"
@@ -140,7 +141,7 @@ def test_what_the_readme_has_typed_works_as_it_stands(example: Example, tmp_path
         words = [word.replace("tohoku", example.place.name) for word in words]
         environ = example.place.hall.environ
         subprocess.run(
-            [*SEKISHO, *words], cwd=tmp_path, env=environ, check=True, timeout=CALL_SECONDS
+            [*AS_TYPED, *words], cwd=tmp_path, env=environ, check=True, timeout=CALL_SECONDS
         )
     assert [file.name for file in (tmp_path / "results").iterdir()] == ["life.csv"]
 

@@ -16,8 +16,8 @@ import pytest
 from sekisho.client.snapshot import Snapshot
 from sekisho.client.spec import JobSpec
 from sekisho.wire.v1 import JobView
-from tests.e2e.conftest import SEKISHO
 from tests.e2e.own_site import Hall, Place, a_hall
+from tests.forked import Forked
 from tests.gated import gate_client, gated_house
 
 COMMANDS = """
@@ -78,10 +78,8 @@ def test_a_running_job_shows_its_progress_and_its_files(place: Place, tmp_path: 
 
 def test_who_waits_sees_the_progress(place: Place, tmp_path: Path) -> None:
     job = place.submit("long")
-    words = [*SEKISHO, "wait", job, "--into", str(tmp_path / "out")]
-    with subprocess.Popen(
-        words, env=place.hall.environ, stderr=subprocess.PIPE, text=True
-    ) as waiting:
+    words = ("wait", job, "--into", tmp_path / "out")
+    with Forked(words, env=place.hall.environ, stderr=subprocess.PIPE) as waiting:
         assert waiting.stderr
         try:
             assert any("41 %" in line for line in waiting.stderr)

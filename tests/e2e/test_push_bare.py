@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +10,9 @@ import pytest
 
 from sekisho.i18n.catalogue import sentence, text
 from tests.bare_site import SITE, BareWorld, bare_world
+from tests.forked import run
 from tests.gated import SITE as GATED
-from tests.two_sites import BARE, HOSTS, SEKISHO, two_sites
+from tests.two_sites import BARE, HOSTS, two_sites
 
 
 @pytest.fixture
@@ -70,10 +70,8 @@ def test_the_check_tells_each_thing_in_the_readers_language(
             out, _ = process.communicate(timeout=60)
         (sites.house.server.place / "known_hosts").write_text("")
         sites.disconnect()
-        bad = [*SEKISHO, "--lang", lang, "site", "check", site]
-        told = subprocess.run(
-            bad, env=sites.environ(), capture_output=True, text=True, timeout=60, check=False
-        )
+        bad = ["--lang", lang, "site", "check", site]
+        told = run(bad, env=sites.environ(), timeout=60)
     lines = [line for line in out.splitlines() if line]
     titles = [text("say", f"check_title_{check}", lang) for check in checks]
     assert process.returncode == 0, out

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +17,7 @@ from sekisho.adapters.hosts.ssh import SshAddress, SshHost
 from sekisho.client.spec import JobSpec
 from sekisho.domain.errors import Unavailable
 from tests.bare_site import SITE, bare_world
+from tests.forked import run
 from tests.gated import GatedHouse, gate_client, gated_house
 from tests.sshd import make_key, ordinary_user, remove, serving
 from tests.waiting import until
@@ -50,14 +49,7 @@ def checked(house: GatedHouse, place: Path, runtime: Path, key: Path) -> dict[st
     )
     env = {**os.environ, "SEKISHO_CONFIG": str(config), "XDG_RUNTIME_DIR": str(runtime)}
     env["XDG_STATE_HOME"] = str(place / "state")
-    sekisho = (sys.executable, "-c", "from sekisho.cli.main import main; main()")
-    done = subprocess.run(
-        [*sekisho, "site", "check", "kobe", "--json"],
-        env=env,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    done = run(["site", "check", "kobe", "--json"], env=env, timeout=60)
     sockets = runtime / f"sekisho-ssh-{os.geteuid()}"
     SshHost(SshAddress(host="far", config_file=address.config_file), sockets).disconnect()
     told: dict[str, Any] = json.loads(done.stdout)

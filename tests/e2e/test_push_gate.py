@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +20,7 @@ from sekisho.client.errors import JobExpired, JobRefused
 from sekisho.client.spec import JobSpec
 from sekisho.domain.errors import NotFound
 from tests.disks import MAY_MOUNT, a_disk, mounted
+from tests.forked import run
 from tests.gated import GatedHouse, gate_client, gate_line, gated_house
 from tests.modes import ORDINARY
 from tests.waiting import until
@@ -195,22 +195,7 @@ def test_the_sites_log_tells_of_pushed_jobs_as_of_pulled_ones(
 ) -> None:
     job = client.submit(a_double(tmp_path, 1000))
     job.result(tmp_path / "back")
-    told = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "from sekisho.cli.main import main; main()",
-            "site",
-            "log",
-            "--dir",
-            str(house.site.home),
-            "--job",
-            job.id,
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    told = run(["site", "log", "--dir", house.site.home, "--job", job.id], timeout=60).stdout
     for word in ("offered", "accepted", "started", "ended", "released", "returned", "alice"):
         assert word in told
 
@@ -269,7 +254,6 @@ def test_the_sites_people_see_pushed_jobs_beside_those_of_the_broker(
 
 def at_site(house: GatedHouse, *words: str) -> Any:
     """Return what the site's own command line says."""
-    argv = [sys.executable, "-c", "from sekisho.cli.main import main; main()", "site", *words]
-    argv += ["--dir", str(house.site.home), "--json"]
-    done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60)
+    done = run(["site", *words, "--dir", house.site.home, "--json"], timeout=60)
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

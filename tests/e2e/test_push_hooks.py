@@ -14,8 +14,9 @@ from sekisho.client.spec import JobSpec
 from sekisho.compose.client import client
 from sekisho.domain.errors import ConfigError, Unavailable
 from sekisho.domain.job import JobState
+from tests.forked import run
 from tests.gated import SITE as GATED
-from tests.two_sites import BARE, HOSTS, SEKISHO, TwoSites, a_double, two_sites
+from tests.two_sites import BARE, HOSTS, TwoSites, a_double, two_sites
 
 
 @pytest.fixture
@@ -134,8 +135,8 @@ def test_a_file_where_the_user_is_does_not_stand_in_for_a_hook(
     assert notes(sites) == [f"false {here}"]  # the control
     sites.extra = dict.fromkeys(HOSTS, f'after = ["{named}"]\n')
     sites.settle()
-    argv = [*SEKISHO, "run", BARE, "noop", "--into", str(tmp_path / "r")]
-    subprocess.run(argv, cwd=here, env={**sites.environ(), "PATH": path}, check=True)
+    words = ("run", BARE, "noop", "--into", tmp_path / "r")
+    run(words, cwd=here, env={**sites.environ(), "PATH": path}, timeout=60).check_returncode()
     assert notes(sites)[1:] == [f"true {sites.place}"]
 
 
@@ -145,10 +146,8 @@ def test_hooks_of_settings_that_others_could_have_written_are_not_run(sites: Two
     sites.config.chmod(0o666)
     with pytest.raises(ConfigError), client(sites.config):
         pass
-    done = subprocess.run(
-        [*SEKISHO, "run", BARE, "noop"], env=sites.environ(), capture_output=True, check=False
-    )
+    done = run(["run", BARE, "noop"], env=sites.environ(), timeout=60)
     assert done.returncode == 78
     sites.config.chmod(0o600)
-    assert b"client.open_to_others" in done.stderr
+    assert "client.open_to_others" in done.stderr
     assert not (sites.place / "hooks").exists()

@@ -18,13 +18,13 @@ from pathlib import Path
 import pytest
 
 from tests.bare_site import SITE, BareWorld, bare_world
+from tests.forked import AS_TYPED
 from tests.mounts import within_mounts
 
 PASSPHRASE = "correct horse"
 CODE = "731942"
 WRONG_CODE = "000000"
 ASKED = {PASSPHRASE: b"Enter passphrase", CODE: b"Password: ", WRONG_CODE: b"Password: "}
-SEKISHO = (sys.executable, "-c", "from sekisho.cli.main import main; main()")
 SECONDS = 60
 
 
@@ -48,7 +48,7 @@ def at_terminal(world: BareWorld, typed: str, *words: str) -> tuple[int, str]:
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(world.place)
-        os.execve(sys.executable, [*SEKISHO, *words], environ)  # noqa: S606 (no shell is meant)
+        os.execve(sys.executable, [*AS_TYPED, *words], environ)  # noqa: S606 (no shell is meant)
     screen, answered = b"", 0
     question = ASKED.get(typed, ASKED[PASSPHRASE])
     end = time.monotonic() + SECONDS

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import json
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,9 +12,10 @@ import pytest
 
 from sekisho.i18n.catalogue import sentence
 from tests.bare_site import SITE, bare_world
+from tests.forked import run
 from tests.gated import SITE as GATED
 from tests.mounts import within_mounts
-from tests.two_sites import BARE, HOSTS, SEKISHO, TwoSites, two_sites
+from tests.two_sites import BARE, HOSTS, TwoSites, two_sites
 
 SECONDS = 60
 GREETING = "Welcome to \x1b[1mnagoya"
@@ -116,16 +116,7 @@ def test_a_login_that_begins_to_print_while_a_job_runs_is_waited_for(tmp_path: P
 
 def said(sites: TwoSites, *words: str) -> tuple[int, str]:
     """Return the status and the words of a command line."""
-    argv = [*SEKISHO, *words]
-    done = subprocess.run(
-        argv,
-        env=sites.environ(),
-        cwd=sites.place,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    done = run(words, env=sites.environ(), cwd=sites.place, timeout=SECONDS)
     return done.returncode, done.stdout + done.stderr
 
 

@@ -11,18 +11,14 @@ import errno
 import io
 import json
 import os
-import select
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.forked import Forked
 
 SECONDS: Final = 90
 _LINE: Final = 160
@@ -156,19 +152,16 @@ class _Judge:
             os.close(fd)
 
 
-#: The start of a program that gets a plan's words before its own.
-ARMED: Final = (
-    "import json, sys; from tests.faults.nth_write import Plan, arm; "
-    "arm(Plan(**json.loads(sys.argv.pop(1)))); "
-)
+def armed(plan: Plan) -> tuple[str, str]:
+    """Return what is done first in a process, see `tests.forked.Forked`, so that it is armed."""
+    return f"{__name__}:_arm", plan.words()
 
 
-def before(plan: Plan) -> tuple[str, ...]:
-    """Return what a Python program's command line, `python -c CODE …`, is an argument of."""
-    return (sys.executable, "-c", f"{ARMED}del sys.argv[1:3]; exec(sys.argv.pop(1))", plan.words())
+def _arm(words: str) -> None:
+    arm(Plan(**json.loads(words)))
 
 
-# ------------------------------------------------------------------- command lines, quickly
+# ------------------------------------------------------------------------------- command lines
 
 
 @dataclass(frozen=True)
@@ -181,88 +174,16 @@ class Said:
 
 
 class Prompt:
-    """Runs command lines of ours, each in a process of its own, forked from one that is ready."""
+    """Runs command lines of ours, one after the other."""
 
-    def __init__(self, process: subprocess.Popen[str], place: Path) -> None:
-        self._process = process
-        self._place = place
-
-    @property
-    def pid(self) -> int:
-        """The process whose only child is the command line that runs."""
-        return self._process.pid
+    running: Forked | None = None
 
     def run(self, environ: Mapping[str, str], *words: str, plan: Plan | None = None) -> Said:
-        out, err = self._place / "out", self._place / "err"
-        told = {
-            "words": words,
-            "environ": dict(environ),
-            "out": str(out),
-            "err": str(err),
-            "plan": None if plan is None else plan.words(),
-        }
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(json.dumps(told) + "\n")
-        self._process.stdin.flush()
-        ready, _, _ = select.select([self._process.stdout], [], [], SECONDS)
-        assert ready, (words, plan, err.read_text("utf-8"))
-        status = int(self._process.stdout.readline())
-        return Said(status, out.read_text("utf-8"), err.read_text("utf-8"))
-
-
-@contextmanager
-def prompt(place: Path) -> Iterator[Prompt]:
-    place.mkdir()
-    with subprocess.Popen(
-        [sys.executable, "-c", "from tests.faults.nth_write import serve; serve()"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    ) as process:
-        try:
-            yield Prompt(process, place)
-        finally:
-            assert process.stdin
-            process.stdin.close()
-
-
-def serve() -> None:
-    """Run the command lines that come on stdin until it ends."""
-    from sekisho.cli import jobs, main, run  # noqa: PLC0415
-    from sekisho.compose import client, push  # noqa: PLC0415
-
-    del jobs, run, client, push  # loaded, before the first of them is needed
-    for line in sys.stdin:
-        told = json.loads(line)
-        if (child := os.fork()) == 0:
-            _be(told, main.main)
-        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
-        sys.stdout.flush()
-
-
-def _be(told: Mapping[str, Any], program: Callable[[], None]) -> None:
-    status = 70
-    try:
-        for number, name in ((1, "out"), (2, "err")):
-            with Path(told[name]).open("wb") as stream:
-                os.dup2(stream.fileno(), number)
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        os.environ.clear()
-        os.environ.update(told["environ"])
-        sys.argv = ["sekisho", *told["words"]]
-        if told["plan"] is not None:
-            arm(Plan(**json.loads(told["plan"])))
-        program()
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 1
-    except BaseException:  # noqa: BLE001 (the test sees what escaped)
-        import traceback  # noqa: PLC0415
-
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        pipe, first = subprocess.PIPE, None if plan is None else armed(plan)
+        with Forked(words, env=environ, stdout=pipe, stderr=pipe, first=first) as self.running:
+            try:
+                out, err = self.running.communicate(timeout=SECONDS)
+            except subprocess.TimeoutExpired:
+                self.running.kill()
+                raise
+        return Said(self.running.wait(), out, err)

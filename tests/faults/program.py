@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-SEKISHO: Final = (sys.executable, "-c", "from sekisho.cli.main import main; main()")
+from tests.forked import AS_TYPED, Forked, run
+
 SECONDS: Final = 40
 
 
@@ -30,15 +31,18 @@ def call(
     before: Sequence[str] = (),
 ) -> tuple[str, str]:
     """Run one command line, as an argument of ``before``; return its stdout and stderr."""
-    done = subprocess.run(
-        [*before, *SEKISHO, *map(str, words)],
-        check=False,
-        env=dict(environ),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
+    if before:
+        done = subprocess.run(
+            [*before, *AS_TYPED, *map(str, words)],
+            check=False,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+    else:
+        done = run(words, env=environ, timeout=SECONDS)
     assert status in (None, done.returncode), (done.returncode, done.stdout, done.stderr)
     return done.stdout, done.stderr
 
@@ -48,7 +52,7 @@ class Program:
 
     def __init__(self, log: Path) -> None:
         self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
         self._changed = threading.Condition()
         self._reader: threading.Thread | None = None
         self.lines: list[dict[str, Any]] = []
@@ -63,21 +67,28 @@ class Program:
         return self._process is not None and self._process.poll() is None
 
     def start(
-        self, words: Sequence[str | Path], environ: Mapping[str, str], before: Sequence[str] = ()
+        self,
+        words: Sequence[str | Path],
+        environ: Mapping[str, str],
+        before: Sequence[str] = (),
+        first: tuple[str, str] | None = None,
     ) -> None:
-        """Start it, ``before`` being what its command line is an argument of."""
+        """Start it, ``before`` being what its command line is an argument of; see `Forked`."""
         assert not self.running
-        self._process = subprocess.Popen(
-            [*before, *SEKISHO, *map(str, words)],
-            env=dict(environ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+        null, pipe = subprocess.DEVNULL, subprocess.PIPE
+        if before:
+            argv = [*before, *AS_TYPED, *map(str, words)]
+            self._process = subprocess.Popen(
+                argv, env=dict(environ), stdin=null, stdout=null, stderr=pipe
+            )
+        else:
+            self._process = Forked(
+                words, env=environ, stdout=null, stderr=pipe, text=False, first=first
+            )
         self._reader = threading.Thread(target=self._read, args=(self._process,))
         self._reader.start()
 
-    def _read(self, process: subprocess.Popen[bytes]) -> None:
+    def _read(self, process: subprocess.Popen[bytes] | Forked) -> None:
         assert process.stderr is not None
         with process.stderr as stderr, self._log.open("ab") as log:
             for line in stderr:

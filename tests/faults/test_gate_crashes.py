@@ -6,14 +6,13 @@ import itertools
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,10 +23,9 @@ from sekisho.adapters.patience import Patience
 from sekisho.adapters.sitelog_directory import verify_log
 from sekisho.client.client import Client, new_job_id
 from sekisho.client.spec import JobSpec
-from tests.gated import SITE, USER, GatedSite, Local, gated_site
+from tests.forked import Forked
+from tests.gated import SITE, GatedSite, Local, gated_site, local_gate
 
-#: As the gate's own program, but armed: that one empties its environment before it looks.
-ARMED = "import sys, sekisho.adapters.durable; from sekisho.cli.gate import run; run()"
 STEPS = (1, 2, 3, 5, 8, 12)
 RANDOM_SECONDS = 12
 
@@ -40,17 +38,14 @@ class Gates:
     armed: str = ""
 
     def __post_init__(self) -> None:
-        self.running: list[subprocess.Popen[bytes]] = []
+        self.running: list[Forked] = []
 
     def open(self) -> Local:
         environ = {"SEKISHO_CRASHPOINT": self.armed} if self.armed else {}
         self.armed = ""
-        argv = [sys.executable, "-c", ARMED, "--dir", str(self.site.home), "--submitter", USER]
-        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
-        self.running.append(process)
-        assert process.stdin
-        assert process.stdout
-        return Local(process.stdin, process.stdout, process)
+        session = local_gate(self.site.home, environ=environ)
+        self.running.append(session.process)
+        return session
 
 
 @contextmanager
@@ -155,21 +150,9 @@ def test_many_gates_at_once_have_one_carrier(site: GatedSite) -> None:
 
 def test_what_is_added_while_a_carrier_leaves_is_carried(site: GatedSite) -> None:
     """Carriers that leave as soon as nothing is owed, and jobs that come just then."""
-    argv = [
-        sys.executable,
-        "-c",
-        "import sys, sekisho.compose.gate as g; g.LINGER_SECONDS = 0.01; g._LOOKS = 1\n"
-        "from sekisho.cli.gate import run; run()",
-        *("--dir", str(site.home), "--submitter", USER),
-    ]
-
-    def open_() -> Local:
-        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={})
-        assert process.stdin
-        assert process.stdout
-        return Local(process.stdin, process.stdout, process)
-
-    client = Client(GateLane(SITE, open_, Patience(limit_s=30)))
+    hurried = "import sekisho.compose.gate as g; g.LINGER_SECONDS = 0.01; g._LOOKS = 1"
+    opened = partial(local_gate, site.home, first=("builtins:exec", hurried))
+    client = Client(GateLane(SITE, opened, Patience(limit_s=30)))
     carriers = set()
     for _ in range(20):
         job = client.submit(JobSpec(site=SITE, command="noop"))

@@ -22,7 +22,7 @@ from sekisho.client.result import Result
 from sekisho.client.spec import JobSpec
 from sekisho.compose.client import client
 from sekisho.domain.errors import SekishoError
-from tests.faults.nth_write import Plan, before
+from tests.faults.nth_write import Plan, armed
 from tests.faults.program import Program
 from tests.faults.trio import Trio
 from tests.proxy import HOST
@@ -81,14 +81,14 @@ class Party:
         names = {"trace": str(here / "trace"), "mended": str(here / "mended")}
         return Plan(roots=[str(self.root)], nth=nth, error=self.error, **names)
 
-    def start(self, *armed: str) -> None:
+    def start(self, first: tuple[str, str] | None = None) -> None:
         """Start it; it may end at any moment, even before it is ready."""
         if self.name == "agent":
-            self.program.start(("agent", "--dir", self.trio.site), self.trio.environ, armed)
+            self.program.start(("agent", "--dir", self.trio.site), self.trio.environ, first=first)
             return
         start = len(self.program.lines)
         words = ("broker", "serve", "-c", self.trio.broker_config)
-        self.program.start(words, self.trio.environ, armed)
+        self.program.start(words, self.trio.environ, first=first)
         ready = self.program.eventually(lambda: self.program.find("broker_ready", start))
         if ready:
             self.trio.proxy.upstream = int(ready["port"])
@@ -109,7 +109,7 @@ class Party:
 
     def course(self, key: str, plan: Plan) -> Result:
         """Return how a job ended that was submitted when the party's writes fail as planned."""
-        self.start(*before(plan))
+        self.start(armed(plan))
         with ThreadPoolExecutor(1) as beside:
             waited = beside.submit(self.job, key)
             self._await(waited, plan)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
 from sekisho.client.client import new_job_id
-from tests.faults.nth_write import Plan, Prompt, Said, prompt
+from tests.faults.nth_write import Plan, Prompt, Said
 from tests.faults.trio import SITE, Trio
 from tests.sweep import places
 
@@ -54,13 +53,12 @@ class Caller:
 
 
 @pytest.fixture
-def caller(trio: Trio) -> Iterator[Caller]:
+def caller(trio: Trio) -> Caller:
     (trio.home / "tmp").mkdir()
     (trio.home / "given").mkdir()
     for name, data in CONTENT.items():
         (trio.home / "given" / name).write_bytes(data)
-    with prompt(trio.home / "prompt") as line:
-        yield Caller(trio, line)
+    return Caller(trio, Prompt())
 
 
 @pytest.mark.time_limit(900)

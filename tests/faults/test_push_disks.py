@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +23,9 @@ from sekisho.adapters.patience import Patience
 from sekisho.adapters.sitelog_directory import verify_log
 from sekisho.client.client import Client, new_job_id
 from sekisho.client.spec import JobSpec
-from tests.faults.nth_write import ARMED, Plan, Prompt, Said, prompt
+from tests.faults.nth_write import Plan, Prompt, Said, armed
 from tests.gated import SITE as GATED
-from tests.gated import USER, GatedSite, Local, gated_site
+from tests.gated import GatedSite, Local, gated_site, local_gate
 from tests.sweep import places
 from tests.two_sites import BARE, TwoSites, two_sites
 from tests.waiting import until
@@ -89,8 +87,8 @@ class Caller:
 
 @pytest.fixture
 def caller(tmp_path: Path) -> Iterator[Caller]:
-    with two_sites(tmp_path) as sites, prompt(tmp_path / "prompt") as line:
-        yield Caller(sites, line, tmp_path)
+    with two_sites(tmp_path) as sites:
+        yield Caller(sites, Prompt(), tmp_path)
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -121,8 +119,6 @@ def test_a_callers_disk_that_fails_at_any_write_costs_a_second_call_at_most(
 
 # ------------------------------------------------------------------ the site's side of a gate
 
-#: As the gate's own program, and the carrier that it forks.
-GATE = f"{ARMED}from sekisho.cli.gate import run; run()"
 #: From the write that finds a full disk on, so many more are tried before there is room.
 FULL_STEPS = 3
 
@@ -145,15 +141,7 @@ class Yard:
         """Give a client; all gates that it opens, and their carriers, are part of one plan."""
 
         def opened() -> Local:
-            argv = [sys.executable, "-c", GATE, plan.words(), "--dir", str(self.site.home)]
-            path = {"PYTHONPATH": os.pathsep.join(sys.path)}
-            pipe = subprocess.PIPE
-            process = subprocess.Popen(
-                [*argv, "--submitter", USER], stdin=pipe, stdout=pipe, env=path
-            )
-            assert process.stdin
-            assert process.stdout
-            return Local(process.stdin, process.stdout, process)
+            return local_gate(self.site.home, first=armed(plan))
 
         soon = Patience(limit_s=120, wait=lambda s: threading.Event().wait(min(s, 0.05)))
         client = Client(GateLane(GATED, opened, soon))

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from sekisho.client.client import new_job_id
-from tests.faults.nth_write import Prompt, Said, prompt
+from tests.faults.nth_write import Prompt, Said
 from tests.two_sites import BARE, TwoSites, two_sites
 
 pytestmark = pytest.mark.time_limit(600)
@@ -109,13 +109,13 @@ def yard(tmp_path: Path) -> Iterator[Yard]:
         file = tmp_path / "shadow" / (name if name != "far" else "post")
         file.write_text(found + rest)
         file.chmod(0o755)
-    with two_sites(tmp_path) as sites, prompt(tmp_path / "prompt") as line:
+    with two_sites(tmp_path) as sites:
         key = (sites.house.server.place / "key.pub").read_text()
         sites.house.server.authorize(f'command="{tmp_path}/shadow/post" {key}')
         with (tmp_path / "slow.sh").open("a") as slow:
             slow.write("echo printed\n")
         sites.house.site.go.touch()
-        yield Yard(sites, line, tmp_path)
+        yield Yard(sites, Prompt(), tmp_path)
 
 
 @pytest.mark.parametrize("whose", WHOSE)

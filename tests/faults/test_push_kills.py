@@ -22,7 +22,7 @@ import pytest
 
 from sekisho.client.client import new_job_id
 from tests.faults import turnstile
-from tests.faults.nth_write import Prompt, Said, prompt
+from tests.faults.nth_write import Prompt, Said
 from tests.faults.turnstile import Moment, door
 from tests.gated import SITE as GATED
 from tests.gated import gate_line
@@ -116,8 +116,8 @@ class Yard:
 
 @pytest.fixture
 def yard(tmp_path: Path) -> Iterator[Yard]:
-    with two_sites(tmp_path) as sites, prompt(tmp_path / "prompt") as line:
-        yard, house = Yard(sites, line, tmp_path), sites.house
+    with two_sites(tmp_path) as sites:
+        yard, house = Yard(sites, Prompt(), tmp_path), sites.house
         place = sites.runtime / "door"
         program = shlex.join([sys.executable, "-I", turnstile.__file__, str(place)])
         gate = gate_line(house.site, house.key.with_suffix(".pub").read_text())
@@ -146,8 +146,8 @@ def named(yard: Yard) -> list[tuple[int, bytes, bytes]]:
 
 
 def client(yard: Yard, _: Moment) -> list[int]:
-    pid = yard.line.pid
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    assert yard.line.running
+    return [yard.line.running.pid]
 
 
 def ssh(yard: Yard, _: Moment) -> list[int]:

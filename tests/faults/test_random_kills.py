@@ -21,8 +21,9 @@ from pathlib import Path
 import pytest
 
 from sekisho.api import new_job_id
-from tests.faults.program import SECONDS, SEKISHO
+from tests.faults.program import SECONDS
 from tests.faults.trio import SITE, TERMINAL, Trio
+from tests.forked import Forked
 
 CHAOS_SECONDS = float(os.environ.get("SEKISHO_CHAOS_SECONDS", "20"))
 AT_ONCE = 4
@@ -38,7 +39,7 @@ class User:
     pause: str
     given: Path
     job: str = field(default_factory=new_job_id)
-    process: subprocess.Popen[bytes] | None = None
+    process: Forked | None = None
 
     @property
     def into(self) -> Path:
@@ -54,15 +55,18 @@ class User:
 
     def run(self) -> None:
         parameters = ("-p", f"key={self.key}", "-p", f"pause={self.pause}", "-o", "out/**")
-        words = ["--config", self.trio.client_config, "run", SITE, "work", "--id", self.job]
+        words: list[str | Path] = [
+            "--config",
+            self.trio.client_config,
+            "run",
+            SITE,
+            "work",
+            "--id",
+            self.job,
+        ]
         words += [*parameters, "-i", f"in/given={self.given}", "--into", self.into, "--quiet"]
-        self.process = subprocess.Popen(
-            [*SEKISHO, *map(str, words)],
-            env=self.trio.environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        null = subprocess.DEVNULL
+        self.process = Forked(words, env=self.trio.environ, stdout=null, stderr=null)
 
     def wait(self) -> None:
         if self.process is not None:

@@ -7,7 +7,6 @@ import os
 import signal
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,29 +16,21 @@ from typing import Any, Final
 
 import trustme
 
-SEKISHO: Final = [sys.executable, "-c", "from sekisho.cli.main import main; main()"]
+from tests.forked import Forked, run
+
 _SECONDS: Final = 30
 
 
 def sekisho(*argv: str | Path, env: dict[str, str] | None = None) -> str:
     """Run a command to its end and return what it printed; raise when it fails."""
-    done = subprocess.run(
-        [*SEKISHO, *map(str, argv)],
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-        check=False,
-        env=os.environ | (env or {}),
-    )
+    done = run(argv, timeout=_SECONDS, env=os.environ | (env or {}))
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 def failing(*argv: str | Path) -> tuple[int, str]:
     """Run a command that fails; return its status and what it said."""
-    done = subprocess.run(
-        [*SEKISHO, *map(str, argv)], capture_output=True, text=True, timeout=_SECONDS, check=False
-    )
+    done = run(argv, timeout=_SECONDS)
     return done.returncode, done.stderr
 
 
@@ -47,7 +38,7 @@ def failing(*argv: str | Path) -> tuple[int, str]:
 class BrokerProcess:
     """A running broker, and what it has logged so far."""
 
-    process: subprocess.Popen[str]
+    process: Forked
     config: Path
     lines: list[dict[str, Any]] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
@@ -83,10 +74,9 @@ class BrokerProcess:
 @contextmanager
 def broker_process(config: Path, env: dict[str, str] | None = None) -> Iterator[BrokerProcess]:
     """Run a broker until the end of the block."""
-    process = subprocess.Popen(
-        [*SEKISHO, "broker", "serve", "--config", str(config)],
+    process = Forked(
+        ["broker", "serve", "--config", config],
         stderr=subprocess.PIPE,
-        text=True,
         env=os.environ | (env or {}),
     )
     broker = BrokerProcess(process, config)

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import count, islice
 from pathlib import Path
+from typing import NoReturn
 
 from sekisho.adapters import durable
 from sekisho.adapters.blobs_directory import BlobDirectory
@@ -109,5 +110,9 @@ def main(folder: str, action: str, limit: str = "1000000") -> int:
     return 0
 
 
-if __name__ == "__main__":
+def typed() -> NoReturn:
     sys.exit(main(*sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    typed()

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.program import SEKISHO
 from tests.faults.test_bad_lines import TURN
 from tests.faults.trio import SITE, Trio, a_trio, make_template
+from tests.forked import AS_TYPED
 
 SIZE = 2 << 20
 MBIT_S = 16
@@ -95,7 +95,7 @@ def test_a_terminal_shows_how_far_how_fast_and_how_long_still(trio: Trio) -> Non
         *("-i", f"in/given={given}", "-o", "out/**", "--into", trio.home / "got"),
     )
     environ = trio.environ | {"TERM": "xterm", "COLUMNS": "100"}
-    shown = told_at_a_terminal([*SEKISHO, *map(str, words)], environ)
+    shown = told_at_a_terminal([*AS_TYPED, *map(str, words)], environ)
     for way in ("sending", "fetching"):
         line = rf"{way} \d+\.\d of 24\.0 MiB .* \d+\.\d MiB/s +0:0\d:\d\d"
         assert re.search(line, shown), (way, shown)

@@ -17,8 +17,8 @@ import pytest
 
 from sekisho.domain.limits import MIB
 from tests.cutter import cutter
-from tests.faults.program import SEKISHO
 from tests.faults.trio import SITE, Trio, a_trio, make_template
+from tests.forked import AS_TYPED
 from tests.nginx import nginx
 from tests.proxy import HOST
 
@@ -71,7 +71,7 @@ def peak_of_run(trio: Trio, given: Path) -> float:
         *("-i", f"in/given={given}", "-o", "out/**", "--into", trio.home / "got"),
     )
     peak = 0.0
-    with subprocess.Popen([*SEKISHO, *map(str, words)], env=trio.environ) as process:
+    with subprocess.Popen([*AS_TYPED, *map(str, words)], env=trio.environ) as process:
         while process.returncode is None:
             peak = max(peak, peak_mb(process.pid))
             with suppress(subprocess.TimeoutExpired):

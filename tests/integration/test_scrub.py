@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from sekisho.domain.errors import IntegrityError
 from sekisho.wire.frames import frame, pack_chunks, pack_digests
 from sekisho.wire.v1 import SubmitJob
 from tests.component.broker_world import a_submission
-from tests.integration.http_process import SEKISHO, broker_process, sekisho
+from tests.forked import run
+from tests.integration.http_process import broker_process, sekisho
 from tests.world import a_chunk
 
 TEXTS = ("one", "two", "three")
@@ -55,13 +55,8 @@ class Kept:
         return found
 
     def scrub(self) -> tuple[int, dict[str, Any], str]:
-        done = subprocess.run(
-            [*SEKISHO, "broker", "scrub", "--json", "-c", str(self.config)],
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        return done.returncode, msgspec.json.decode(done.stdout), done.stderr.decode()
+        done = run(["broker", "scrub", "--json", "-c", self.config], timeout=60)
+        return done.returncode, msgspec.json.decode(done.stdout), done.stderr
 
 
 @pytest.fixture
@@ -128,8 +123,7 @@ def test_people_get_a_line_of_words_for_each(
     """Kills: lines of a log for programs among what people read."""
     kept.file(DIGESTS[0]).write_bytes(b"")
     kept.file(DIGESTS[1]).unlink()
-    words = [*SEKISHO, "--lang", lang, "broker", "scrub", "-c", str(kept.config)]
-    done = subprocess.run(words, capture_output=True, timeout=60, check=False, text=True)
+    done = run(["--lang", lang, "broker", "scrub", "-c", kept.config], timeout=60)
     assert done.returncode == IntegrityError.exit_status
     first, second, *figures = done.stdout.splitlines()
     assert first == damaged.format(DIGESTS[0], kept.job.id)

@@ -16,8 +16,8 @@ import structlog
 from sekisho.adapters.logging_setup import Form, set_up_logging
 from sekisho.adapters.notify_systemd import ServiceManager
 from sekisho.config.site import load_site
+from tests.forked import AS_TYPED
 from tests.integration.bad_network import Manners, a_place, answering
-from tests.integration.http_process import SEKISHO
 
 UNIT = Path(__file__).parents[2] / "deploy" / "sekisho-agent.service"
 INSTANCE = "ins_" + "0" * 26
@@ -82,7 +82,7 @@ def test_an_agent_tells_that_it_is_ready_alive_and_ending(
         home = a_place(tmp_path, url)
         (home / "state" / "instance").write_text(INSTANCE)
         process = subprocess.Popen(
-            [*SEKISHO, "agent", "--dir", str(home)],
+            [*AS_TYPED, "agent", "--dir", str(home)],
             env=os.environ | {"NOTIFY_SOCKET": str(tmp_path / "notify")},
             stderr=subprocess.DEVNULL,
         )

@@ -22,12 +22,14 @@ from sekisho.adapters.store_sql import SqlStore, open_store, sqlite_url
 from sekisho.broker.ports import EVERYONE, JobFilter
 from sekisho.domain.errors import SyncFailed
 from sekisho.domain.job import JobState
+from tests import forked
 from tests.integration import storing
 from tests.mounts import ALONE
 from tests.world import NOW, a_job
 
 ROOT = Path(__file__).resolve().parents[2]
 SRC = ROOT / "src"
+STORING = f"{storing.__name__}:typed"
 
 
 @dataclass
@@ -61,10 +63,6 @@ def kept(folder: Path) -> Iterator[SqlStore]:
     store.database.close()
 
 
-def command(folder: Path, action: str, *, count: int) -> list[str]:
-    return [sys.executable, "-m", "tests.integration.storing", str(folder), action, str(count)]
-
-
 def environment(crashpoint: str = "") -> dict[str, str]:
     return os.environ | {"PYTHONPATH": f"{SRC}:{ROOT}", "SEKISHO_CRASHPOINT": crashpoint}
 
@@ -72,14 +70,18 @@ def environment(crashpoint: str = "") -> dict[str, str]:
 def run(
     folder: Path, action: str, *, count: int = 5, crashpoint: str = "", before: tuple[str, ...] = ()
 ) -> Broken:
-    done = subprocess.run(
-        [*before, *command(folder, action, count=count)],
-        env=environment(crashpoint),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    if before:
+        done = subprocess.run(
+            [*before, sys.executable, "-m", storing.__name__, str(folder), action, str(count)],
+            env=environment(crashpoint),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    else:
+        words, env = (folder, action, str(count)), environment(crashpoint)
+        done = forked.run(words, env=env, timeout=60, program=STORING)
     return Broken(done.returncode, done.stdout.split(), done.stderr)
 
 
@@ -184,8 +186,10 @@ def test_a_crash_point_that_is_not_listed_is_refused(folder: Path) -> None:
 def test_what_was_told_before_a_kill_is_there(folder: Path, action: str, seed: int) -> None:
     """The moment is wherever the process is when a random number of answers was read."""
     wanted = random.Random(seed).randrange(1, 60)
-    argv = command(folder, action, count=100_000)
-    with subprocess.Popen(argv, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+    words = (folder, action, "100000")
+    with forked.Forked(
+        words, env=environment(), stdout=subprocess.PIPE, program=STORING
+    ) as process:
         assert process.stdout is not None
         told = [process.stdout.readline().strip() for _ in range(wanted)]
         process.kill()
