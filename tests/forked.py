@@ -34,8 +34,7 @@ GATE: Final = "sekisho.cli.gate:run"
 AS_TYPED: Final = (sys.executable, "-c", "from sekisho.cli.main import main; main()")
 _ROOT: Final = Path(__file__).parents[1]
 _MESSAGE: Final = 1 << 20
-#: What the process runs that has everything loaded.
-#: What was asked for first is done last at an end.
+#: What the process runs that has everything loaded. At an end what was asked for first is last.
 _READY: Final = (
     "import atexit, sys; atexit.register(lambda: leave()); "
     "from tests.forked import be, leave, serve; be(serve(int(sys.argv[1])))"
@@ -46,7 +45,7 @@ _WORDS: Final = 8192  #: room for the words of what it forks, where the system s
 class Forked:
     """As much of `subprocess.Popen` as the tests need; ``words`` are those behind the name.
 
-    ``first`` is what runs before the program: a function's place, and the text that it is given.
+    ``first`` is Python that is run before the program.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class Forked:
         stderr: int | IO[Any] | None = None,
         text: bool = True,
         program: str = SEKISHO,
-        first: tuple[str, str] | None = None,
+        first: str = "",
     ) -> None:
         self.args = [program, *map(str, words)]
         self.returncode: int | None = None
@@ -360,8 +359,6 @@ def _become(told: Mapping[str, Any], streams: Sequence[int]) -> Callable[[], obj
     vars(durable)["_ARMED"] = vars(durable)["_armed"]()  # as when it is loaded
     sys.argv = [told["program"].partition(".")[0], *told["words"]]
     _be_called(sys.argv)
-    if told["first"]:
-        place, text = told["first"]
-        pkgutil.resolve_name(place)(text)
+    exec(told["first"], {})  # noqa: S102 (a test's own)
     program: Callable[[], object] = pkgutil.resolve_name(told["program"])
     return program

@@ -229,7 +229,7 @@ class Local:
 def local_gate(
     home: Path,
     user: str = USER,
-    first: tuple[str, str] | None = None,
+    first: str = "",
     environ: Mapping[str, str] = {},
 ) -> Local:
     """Open the gate of the site in ``home`` as a session; see `Forked`."""
@@ -242,7 +242,7 @@ def local_gate(
 def gate_process(
     home: Path,
     user: str = USER,
-    first: tuple[str, str] | None = None,
+    first: str = "",
     environ: Mapping[str, str] = {},
 ) -> Forked:
     """Start the gate as sshd would, with its streams in our hands; see `Forked`."""

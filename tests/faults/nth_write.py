@@ -9,7 +9,6 @@ from __future__ import annotations
 import builtins
 import errno
 import io
-import json
 import os
 import signal
 import subprocess
@@ -46,9 +45,6 @@ class Plan:
     nth: int = 0
     error: str = "EIO"
     mended: str = ""
-
-    def words(self) -> str:
-        return json.dumps(vars(self) | {"roots": list(self.roots)})
 
     def steps(self) -> list[str]:
         """Return the writes so far, in order."""
@@ -152,13 +148,9 @@ class _Judge:
             os.close(fd)
 
 
-def armed(plan: Plan) -> tuple[str, str]:
-    """Return what is done first in a process, see `tests.forked.Forked`, so that it is armed."""
-    return f"{__name__}:_arm", plan.words()
-
-
-def _arm(words: str) -> None:
-    arm(Plan(**json.loads(words)))
+def armed(plan: Plan) -> str:
+    """Return what a process runs first, see `tests.forked.Forked`, so that it is armed."""
+    return f"from {__name__} import Plan, arm; arm(Plan(**{vars(plan)!r}))"
 
 
 # ------------------------------------------------------------------------------- command lines
@@ -179,7 +171,7 @@ class Prompt:
     running: Forked | None = None
 
     def run(self, environ: Mapping[str, str], *words: str, plan: Plan | None = None) -> Said:
-        pipe, first = subprocess.PIPE, None if plan is None else armed(plan)
+        pipe, first = subprocess.PIPE, "" if plan is None else armed(plan)
         with Forked(words, env=environ, stdout=pipe, stderr=pipe, first=first) as self.running:
             try:
                 out, err = self.running.communicate(timeout=SECONDS)

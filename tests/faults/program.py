@@ -29,8 +29,12 @@ def call(
     *words: str | Path,
     status: int | None = 0,
     before: Sequence[str] = (),
+    first: str = "",
 ) -> tuple[str, str]:
-    """Run one command line, as an argument of ``before``; return its stdout and stderr."""
+    """Run one command line, as an argument of ``before``; return its stdout and stderr.
+
+    ``first``: see `Forked`.
+    """
     if before:
         done = subprocess.run(
             [*before, *AS_TYPED, *map(str, words)],
@@ -42,7 +46,7 @@ def call(
             timeout=SECONDS,
         )
     else:
-        done = run(words, env=environ, timeout=SECONDS)
+        done = run(words, env=environ, timeout=SECONDS, first=first)
     assert status in (None, done.returncode), (done.returncode, done.stdout, done.stderr)
     return done.stdout, done.stderr
 
@@ -71,7 +75,7 @@ class Program:
         words: Sequence[str | Path],
         environ: Mapping[str, str],
         before: Sequence[str] = (),
-        first: tuple[str, str] | None = None,
+        first: str = "",
     ) -> None:
         """Start it, ``before`` being what its command line is an argument of; see `Forked`."""
         assert not self.running

@@ -151,7 +151,7 @@ def test_many_gates_at_once_have_one_carrier(site: GatedSite) -> None:
 def test_what_is_added_while_a_carrier_leaves_is_carried(site: GatedSite) -> None:
     """Carriers that leave as soon as nothing is owed, and jobs that come just then."""
     hurried = "import sekisho.compose.gate as g; g.LINGER_SECONDS = 0.01; g._LOOKS = 1"
-    opened = partial(local_gate, site.home, first=("builtins:exec", hurried))
+    opened = partial(local_gate, site.home, first=hurried)
     client = Client(GateLane(SITE, opened, Patience(limit_s=30)))
     carriers = set()
     for _ in range(20):

@@ -81,7 +81,7 @@ class Party:
         names = {"trace": str(here / "trace"), "mended": str(here / "mended")}
         return Plan(roots=[str(self.root)], nth=nth, error=self.error, **names)
 
-    def start(self, first: tuple[str, str] | None = None) -> None:
+    def start(self, first: str = "") -> None:
         """Start it; it may end at any moment, even before it is ready."""
         if self.name == "agent":
             self.program.start(("agent", "--dir", self.trio.site), self.trio.environ, first=first)

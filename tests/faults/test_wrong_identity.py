@@ -17,7 +17,7 @@ from tests.faults.program import Program, call
 from tests.faults.trio import SITE, USER, Trio, private
 from tests.proxy import HOST
 
-#: Found by Python when it starts: the agent, and the site's check, live on another day.
+#: What is run first in the agent and in the site's check: they live on another day.
 OTHER_DAY = """\
 import datetime
 from sekisho.adapters import clock_system, probes_broker
@@ -83,15 +83,15 @@ def test_a_second_agent_on_the_same_directory_is_refused(trio: Trio) -> None:
 @pytest.mark.parametrize("days", [-1, 1])
 def test_a_site_whose_clock_is_a_day_off_works_and_is_told_so(still: Trio, days: int) -> None:
     """Kills: offers or time limits that are counted with the other side's clock."""
-    (still.home / "sitecustomize.py").write_text(OTHER_DAY.format(days=days))
-    other = still.environ | {"PYTHONPATH": f"{still.home}:{still.environ['PYTHONPATH']}"}
+    another = OTHER_DAY.format(days=days)
     still.start_broker()
-    still.start_agent(PYTHONPATH=other["PYTHONPATH"])
+    still.start_agent(first=another)
     began = datetime.now(UTC)
     with still.connect() as client:
         job = client.submit(still.spec("one", "0.3"))
         assert job.wait(timeout=60).state == "succeeded"
-    out, _ = call(other, "site", "check", "--quick", "--dir", still.site, status=None)
+    check = ("site", "check", "--quick", "--dir", still.site)
+    out, _ = call(still.environ, *check, status=None, first=another)
     assert "[check.clock_off]" in out
     assert re.search(r"\b86(39|40)\d s", out)
     call(still.environ, "site", "log", "--dir", still.site, "--verify")

@@ -150,9 +150,9 @@ class Trio:
         if ready:
             self.proxy.upstream = int(ready["port"])
 
-    def start_agent(self, *before: str, **environ: str) -> None:
+    def start_agent(self, *before: str, first: str = "", **environ: str) -> None:
         start = len(self.agent.lines)
-        self.agent.start(("agent", "--dir", self.site), self.environ | environ, before)
+        self.agent.start(("agent", "--dir", self.site), self.environ | environ, before, first)
         self.agent.event("agent_started", start=start)
 
     def point_at(self, url: str, ca: Path | None = None) -> None:

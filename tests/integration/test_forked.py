@@ -37,8 +37,7 @@ def test_a_forked_program_has_what_a_started_one_has(tmp_path: Path) -> None:
             text=True,
             check=False,
         )
-        code = ("builtins:exec", CODE)
-        forked = run(["a b", ""], cwd=tmp_path, env=ENVIRON, given="given", timeout=60, first=code)
+        forked = run(["a b", ""], cwd=tmp_path, env=ENVIRON, given="given", timeout=60, first=CODE)
     finally:
         os.umask(before)
     assert started.returncode == forked.returncode == 7
@@ -58,7 +57,7 @@ def test_a_forked_command_says_what_a_started_one_says(tmp_path: Path, words: li
 
 
 def test_the_system_shows_a_forked_program_by_its_words(tmp_path: Path) -> None:
-    waits = ("builtins:exec", "import time; print(flush=True); time.sleep(600)")
+    waits = "import time; print(flush=True); time.sleep(600)"
     with Forked(["agent", "--dir", tmp_path], stdout=subprocess.PIPE, first=waits) as process:
         assert process.stdout
         process.stdout.readline()  # as soon as it does this it has its words
@@ -80,8 +79,8 @@ def test_what_was_forked_ends_with_whoever_asked_for_it() -> None:
     """Kills: servers of a test run that was killed."""
     code = (
         "import os; from tests.forked import Forked; "
-        "waits = ('builtins:exec', 'import time; time.sleep(600)'); "
-        "print(Forked([], first=waits).pid, flush=True); os.kill(os.getpid(), 9)"
+        "print(Forked([], first='import time; time.sleep(600)').pid, flush=True); "
+        "os.kill(os.getpid(), 9)"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     asked = subprocess.run([sys.executable, "-c", code], env=env, stdout=-1, check=False)
