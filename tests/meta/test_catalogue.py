@@ -6,6 +6,7 @@ import ast
 import re
 import string
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ CODE = re.compile(r"[a-z_]+(\.[a-z_]+)+")
 MAKERS = {"Fault", "found", "plain_problem"}
 
 
+@cache
 def _trees() -> list[ast.Module]:
     return [ast.parse(p.read_text("utf-8")) for p in sorted(SOURCE.rglob("*.py"))]
 
@@ -70,11 +72,13 @@ def _texts(node: ast.AST | None) -> list[str]:
     return [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
 
 
-def codes() -> set[str]:
+@cache
+def codes() -> frozenset[str]:
     trees = _trees()
     classes = _error_classes(trees)
     makers = {c.name for c in classes} | MAKERS
-    return {*_class_codes(classes), *(code for t in trees for code in _call_codes(t, makers))}
+    of_calls = (code for tree in trees for code in _call_codes(tree, makers))
+    return frozenset([*_class_codes(classes), *of_calls])
 
 
 def entries(lang: str) -> dict[str, dict[str, str]]:
@@ -155,13 +159,14 @@ def test_no_line_of_a_japanese_help_text_ends_within_a_sentence() -> None:
     assert [key for key, text in texts.items() if re.search(r"[^\x00-\x7f]\n[^\n]", text)] == []
 
 
-def _reasons() -> set[str]:
+@cache
+def _reasons() -> frozenset[str]:
     """Every word of the source that an error has as its ``why``, and those of what is withheld."""
     found = {why.value for why in Why}
     for node in (n for tree in _trees() for n in ast.walk(tree)):
         if isinstance(node, ast.keyword) and node.arg == "why":
             found.update(_texts(node.value))
-    return {word for word in found if re.fullmatch("[a-z_]+", word)}
+    return frozenset(word for word in found if re.fullmatch("[a-z_]+", word))
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
