@@ -1,8 +1,8 @@
 """The machines that a page speaks of: folders with a login session each, and real servers.
 
 Host names are replaced in one way, for every page: the address of the documents' broker by the
-loopback address with a port that is free, and listening everywhere by listening there; and a disk
-of a machine's own by a folder.
+loopback address with a port that is free, and listening everywhere by listening there; that of its
+database by a real server's; and a disk of a machine's own by a folder.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from pathlib import Path
 import trustme
 
 from tests.docs.page import ROOT, Block, Directive, pieces
+from tests.postgres import a_database
 from tests.sshd import serving
 
 BROKER = "broker.example.jp:50443"
+DATABASE = "postgresql://sekisho:PASSWORD@db.example.jp/sekisho"
 DISK = "/scratch"
 READY = {"broker": "broker_ready", "site": "agent_started"}
 SECONDS = 600
@@ -38,6 +40,7 @@ class Machines:
             self._port = probe.getsockname()[1]
         self._servers: list[subprocess.Popen[str]] = []
         self._others = ExitStack()
+        self._database = DATABASE
         self.output: list[str] = []
 
     def __enter__(self) -> Machines:
@@ -77,7 +80,7 @@ class Machines:
 
     def _localised(self, text: str) -> str:
         text = text.replace(BROKER, f"127.0.0.1:{self._port}")
-        text = text.replace(DISK, f"{self._root}{DISK}")
+        text = text.replace(DISK, f"{self._root}{DISK}").replace(DATABASE, self._database)
         return text.replace("0.0.0.0 --port 50443", f"127.0.0.1 --port {self._port}")
 
     def _type(self, machine: str, text: str) -> None:
@@ -133,6 +136,8 @@ class Machines:
                 shutil.copy2(self._root / source, self._root / target)
             case ["sshd", alias, machine]:
                 self._open(alias, self._home(machine))
+            case ["database"]:
+                self._database = self._others.enter_context(a_database())
             case ["certificate", machine]:
                 self._certify(self._home(machine))
             case ["set", "up"]:

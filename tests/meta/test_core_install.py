@@ -37,7 +37,7 @@ def packages(lock: str) -> set[str]:
 def beyond_the_core() -> set[str]:
     """Return the top-level modules of what only broker and demo need."""
     renamed = {"scikit-fem": "skfem", "pillow": "PIL", "python-dateutil": "dateutil"}
-    extra = packages("run.txt") - packages("site.txt")
+    extra = (packages("broker.txt") | packages("demo.txt")) - packages("site.txt")
     return {renamed.get(name, name.replace("-", "_")) for name in extra}
 
 

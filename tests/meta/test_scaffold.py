@@ -56,9 +56,9 @@ def direct_requirements() -> Iterator[tuple[str, Requirement]]:
     extras: dict[str, list[str]] = PROJECT["project"]["optional-dependencies"]
     groups: dict[str, list[str | dict[str, str]]] = PROJECT["dependency-groups"]
     for text in PROJECT["project"]["dependencies"]:
-        yield "run.txt", Requirement(text)
+        yield "site.txt", Requirement(text)
     for extra, texts in extras.items():
-        lock = "run.txt" if extra in {"broker", "demo"} else "dev.txt"
+        lock = "demo.txt" if extra == "demo" else "broker.txt"
         yield from ((lock, Requirement(text)) for text in texts)
     for group, entries in groups.items():
         yield from ((f"{group}.txt", Requirement(e)) for e in entries if isinstance(e, str))
@@ -104,7 +104,7 @@ def verbs() -> set[str]:
 
 
 def test_there_is_a_lock_file_for_users_for_development_for_building_and_for_locking() -> None:
-    names = ["build.txt", "dev.txt", "lock.txt", "run.txt", "site.txt"]
+    names = ["broker.txt", "build.txt", "demo.txt", "dev.txt", "lock.txt", "site.txt"]
     assert [lock.name for lock in LOCKS] == names
 
 
@@ -132,7 +132,7 @@ def test_every_direct_dependency_is_locked_at_a_version_that_it_allows() -> None
     assert unmet == []
 
 
-@pytest.mark.parametrize("part", ["run.txt", "site.txt", "build.txt"])
+@pytest.mark.parametrize("part", ["broker.txt", "demo.txt", "site.txt", "build.txt"])
 def test_what_users_install_is_exactly_what_is_tested(part: str) -> None:
     assert locked(part).items() <= locked("dev.txt").items()
 

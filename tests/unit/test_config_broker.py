@@ -15,7 +15,13 @@ from sekisho.config.load import parse
 from sekisho.domain.errors import ConfigError
 from sekisho.domain.setting import SettingFault
 
-FILLED = TEMPLATE.format(host='"h"', port=1, tls_cert='tls_cert = "c"', tls_key='tls_key = "k"')
+FILLED = TEMPLATE.format(
+    host='"h"',
+    port=1,
+    tls_cert='tls_cert = "c"',
+    tls_key='tls_key = "k"',
+    database='database_url_file = "u"',
+)
 
 
 def test_the_template_shows_every_key_with_its_default() -> None:
@@ -46,6 +52,7 @@ def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
 
 
 def test_files_are_found_from_the_settings_place(tmp_path: Path) -> None:
+    (tmp_path / "url").touch(0o600)
     (tmp_path / "url").write_text("postgresql://secret@host/db\n")
     file = tmp_path / "broker.toml"
     file.write_text(

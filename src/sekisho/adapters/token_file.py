@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import Final
 
+from sekisho.config.ownership import read_by_others
 from sekisho.domain.errors import ConfigError
 from sekisho.domain.token import Secret, is_token
 
@@ -18,9 +19,6 @@ def read_token(file: Path, *, foreign: bool = False) -> Secret:
     """Return the token in ``file``; raise ConfigError if it is missing, no token, or not private.
 
     A ``foreign`` one, of another system, may be any text.
-
-    Private means: readable by its owner only, or handed over by the service manager in
-    ``$CREDENTIALS_DIRECTORY``, which keeps others out by the folder and shows a mask as mode.
     """
     try:
         fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -33,7 +31,7 @@ def read_token(file: Path, *, foreign: bool = False) -> Secret:
         seen = os.fstat(fd)
         if not stat.S_ISREG(seen.st_mode):
             raise ConfigError("token.file_missing", file=str(file))
-        if seen.st_mode & 0o077 and not _handed_over(file):
+        if read_by_others(file, seen.st_mode):
             raise ConfigError("token.file_open", file=str(file), mode=f"{seen.st_mode & 0o777:o}")
         said = os.read(fd, _MAX_BYTES).removeprefix(codecs.BOM_UTF8)
     finally:
@@ -42,8 +40,3 @@ def read_token(file: Path, *, foreign: bool = False) -> Secret:
     if not text or not (foreign or is_token(text)):
         raise ConfigError("token.malformed", file=str(file))
     return Secret(text)
-
-
-def _handed_over(file: Path) -> bool:
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    return bool(folder) and file.absolute().parent == Path(folder or "").absolute()

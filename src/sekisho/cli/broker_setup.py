@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -14,7 +15,14 @@ from sekisho.cli.session import Session
 from sekisho.cli.words import Command, json_option
 from sekisho.compose import broker as compose
 from sekisho.config.broker import TEMPLATE, load_broker
-from sekisho.domain.errors import Conflict
+from sekisho.domain.errors import Conflict, SekishoError
+
+#: The lines of what is not asked for.
+_UNSET: Final = {
+    "tls_cert": '# tls_cert = "tls_cert.pem"',
+    "tls_key": '# tls_key = "tls_key.pem"',
+    "database_url_file": '# database_url_file = "database-url"   # PostgreSQL; without it SQLite',
+}
 
 
 @click.command(cls=Command)
@@ -25,6 +33,7 @@ from sekisho.domain.errors import Conflict
 )
 @click.option("--tls-cert", type=click.Path(path_type=Path))
 @click.option("--tls-key", type=click.Path(path_type=Path))
+@click.option("--database-url-file", type=click.Path(path_type=Path))
 @json_option
 @click.pass_obj
 def init(  # noqa: PLR0913 (one for each option)
@@ -35,6 +44,7 @@ def init(  # noqa: PLR0913 (one for each option)
     port: int,
     tls_cert: Path | None,
     tls_key: Path | None,
+    database_url_file: Path | None,
 ) -> None:
     """Make DIRECTORY with settings, a database and a place for chunks."""
     config = directory / "broker.toml"
@@ -46,16 +56,21 @@ def init(  # noqa: PLR0913 (one for each option)
         port=port,
         tls_cert=_key_line("tls_cert", tls_cert),
         tls_key=_key_line("tls_key", tls_key),
+        database=_key_line("database_url_file", database_url_file),
     )
     write_file(config, text.encode())
-    compose.prepare(load_broker(config))
+    try:
+        compose.prepare(load_broker(config))
+    except SekishoError:
+        config.unlink()  # so that the same line may be typed again
+        raise
     made = session.say("broker_made", file=str(config))
     show_made(session, made, {"settings": str(config)})
 
 
 def _key_line(name: str, path: Path | None) -> str:
     if path is None:
-        return f'# {name} = "{name}.pem"'
+        return _UNSET[name]
     return f"{name} = {json.dumps(str(path.absolute()), ensure_ascii=False)}"
 
 

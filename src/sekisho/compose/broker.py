@@ -85,7 +85,8 @@ def mint_policy(settings: MintSettings) -> MintPolicy:
 @contextmanager
 def database(files: BrokerFiles) -> Iterator[Database]:
     """Give the broker's database, whatever its version."""
-    opened = Database(files.database_url or sqlite_url(files.data / DATABASE_FILE))
+    url = files.database_url
+    opened = Database(sqlite_url(files.data / DATABASE_FILE) if url is None else url)
     try:
         yield opened
     finally:

@@ -17,7 +17,8 @@ from msgspec import Meta, Struct
 from sekisho.config.form import formed
 from sekisho.config.load import fault_at, invalid, load, read_text
 from sekisho.config.locate import KeyPath
-from sekisho.domain.errors import UsageError
+from sekisho.config.ownership import read_by_others
+from sekisho.domain.errors import ConfigError, UsageError
 from sekisho.domain.ids import COMMAND_PATTERN, SITE_PATTERN
 
 GIB: Final = 1 << 30
@@ -120,7 +121,7 @@ port = {port}
 
 [store]           # a change needs a restart
 # data_dir = "."
-# database_url_file = "database-url"   # PostgreSQL; without it SQLite in data_dir
+{database}
 
 [quota]           # from here on: `sekisho broker reload` is enough
 # site_jobs = 10000              # not yet ended
@@ -188,15 +189,21 @@ def load_broker(config: Path, environ: Mapping[str, str] | None = None) -> Broke
     store = settings.store
     if fault := _fault(settings):
         raise invalid([fault_at(read_text(config), config.name, *fault)])
-    url = None
-    if store.database_url_file is not None:
-        url = read_text(config.parent / store.database_url_file).strip()
+    place = store.database_url_file
     return BrokerFiles(
         config=config,
         settings=settings,
         data=(config.parent / store.data_dir).absolute(),
-        database_url=url,
+        database_url=None if place is None else _database_url(config.parent / place),
     )
+
+
+def _database_url(file: Path) -> str:
+    """Return the address in ``file``; raise ConfigError if others may read its password there."""
+    text = read_text(file)
+    if read_by_others(file, mode := file.stat().st_mode):
+        raise ConfigError("store.url_open", file=str(file), mode=f"{mode & 0o777:o}")
+    return text.strip()
 
 
 def _fault(settings: BrokerSettings) -> tuple[KeyPath, UsageError] | None:

@@ -1,4 +1,4 @@
-"""Whether somebody else could have written a file of settings, or put another in its place.
+"""Whether somebody else could have written a file of settings, put another there, or read a secret.
 
 One rule for all that says what is run: a site's files, which are not read then, and a client's,
 which several people may share as long as they name no programs. Who may write by a POSIX ACL counts
@@ -17,6 +17,17 @@ from typing import Final
 from sekisho.domain.errors import ConfigError
 
 _ACL: Final = "system.posix_acl_access"
+
+
+def read_by_others(file: Path, mode: int) -> bool:
+    """Say whether ``mode`` lets others than its owner have to do with ``file``, which is secret.
+
+    Not so what the service manager has put into ``$CREDENTIALS_DIRECTORY``: it keeps others out by
+    the folder, and shows a mask as mode.
+    """
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    handed_over = folder and file.absolute().parent == Path(folder).absolute()
+    return bool(mode & 0o077) and not handed_over
 
 
 def check_ours(path: Path) -> None:

@@ -24,7 +24,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sekisho.adapters.durable import crashpoint
 from sekisho.adapters.sql.fault import translated
 from sekisho.adapters.sql.together import T, Together, Work
-from sekisho.domain.errors import ConfigError
+from sekisho.domain.errors import ConfigError, Unavailable
 
 AnyRow: TypeAlias = sa.Row[*tuple[Any, ...]]
 
@@ -46,11 +46,13 @@ _HELD: Final = 8
 class Database:
     """An engine and its transactions. ``url`` is SQLAlchemy's; a SQLite file is made when absent.
 
+    Raise ConfigError when ``url`` is none, or of another kind, and Unavailable when a PostgreSQL
+    server does not let us in: this is said where people set it up, with the server's own words.
     ``allow_unsafe`` accepts a PostgreSQL server that does not sync: for throw-away tests only.
     """
 
     def __init__(self, url: str, *, connections: int = 16, allow_unsafe: bool = False) -> None:
-        address = sa.make_url(url)
+        address = _address(url)
         self.sqlite = address.get_backend_name() == "sqlite"
         self._turn = threading.Lock() if self.sqlite else nullcontext()
         if self.sqlite:
@@ -135,6 +137,14 @@ class Database:
             connection.close()
 
 
+def _address(url: str) -> sa.URL:
+    with suppress(sa.exc.ArgumentError, ValueError):
+        address = sa.make_url(url)
+        if address.get_backend_name() in ("sqlite", "postgresql"):
+            return address
+    raise ConfigError("store.url")
+
+
 def _sqlite(address: sa.URL, connections: int) -> sa.Engine:
     if not address.database or address.database == ":memory:":
         raise ConfigError("store.url")
@@ -166,16 +176,29 @@ def _begin(connection: sa.Connection) -> None:
 
 
 def _postgresql(address: sa.URL, connections: int, *, allow_unsafe: bool) -> sa.Engine:
-    engine = sa.create_engine(
-        address.set(drivername="postgresql+psycopg"),
-        pool_size=connections,
-        max_overflow=0,
-        pool_pre_ping=True,
-        isolation_level="READ COMMITTED",
-    )
+    try:
+        engine = sa.create_engine(
+            address.set(drivername="postgresql+psycopg"),
+            pool_size=connections,
+            max_overflow=0,
+            pool_pre_ping=True,
+            isolation_level="READ COMMITTED",
+        )
+    except ModuleNotFoundError as error:
+        raise ConfigError("store.driver_missing", module=error.name) from error
     if not allow_unsafe:
         event.listen(engine, "connect", _refuse_unsafe)
+    try:
+        engine.connect().close()
+    except sa.exc.DBAPIError as error:
+        engine.dispose()
+        raise Unavailable("store.unreachable", said=_first_line(error.orig)) from error
     return engine
+
+
+def _first_line(error: BaseException | None) -> str:
+    """Return what a server or its library said; it names host, database and user, no password."""
+    return str(error).strip().partition("\n")[0]
 
 
 def _refuse_unsafe(connection: Any, _record: object) -> None:
