@@ -53,6 +53,18 @@ def test_an_empty_database_is_made_ready_and_served(tmp_path: Path, postgresql: 
     try:
         assert typed(*init) == (0, "")
         assert told(config, "site", "list") == (0, "")
+        other = tmp_path / "other"
+        again = (*init[:2], other, *init[3:])
+        assert typed(*again) == (0, "")
+        with broker_process(config) as broker:
+            broker.event("broker_ready")
+            status, why = told(other / "broker.toml", "serve")  # another directory, the same jobs
+            assert (status, "error[store.served]" in why) == (73, True)
+            assert broker.stop() == 0
+        with broker_process(other / "broker.toml") as broker:
+            broker.event("broker_ready")
+            broker.process.kill()
+            broker.process.wait(30)
         with broker_process(config) as broker:
             broker.event("broker_ready")
             assert broker.stop() == 0

@@ -76,7 +76,7 @@ def run(config: Path) -> None:
     http = files.settings.http
     manager = ServiceManager()
     tls = TlsFiles(files.tls_cert, files.tls_key) if files.tls_cert and files.tls_key else None
-    with alone(files), database(files) as opened:
+    with alone(files), database(files) as opened, opened.alone():
         store = open_store(opened)
         directory, mint = DeferredDirectory(store.directory), DeferredMintUses(store.mint)
         made = desk_of(files, replace(store, directory=directory, mint=mint))

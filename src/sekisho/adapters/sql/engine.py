@@ -24,7 +24,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sekisho.adapters.durable import crashpoint
 from sekisho.adapters.sql.fault import translated
 from sekisho.adapters.sql.together import T, Together, Work
-from sekisho.domain.errors import ConfigError, Unavailable
+from sekisho.domain.errors import ConfigError, Conflict, Unavailable
 
 AnyRow: TypeAlias = sa.Row[*tuple[Any, ...]]
 
@@ -37,6 +37,14 @@ PRAGMAS: Final = (
     ("trusted_schema", 0),
 )
 _SAFE_SETTINGS: Final = ("fsync", "full_page_writes", "synchronous_commit")
+#: What the right to serve is called, among the locks of a database.
+_RIGHT: Final = int.from_bytes(b"sekisho")
+#: When a session of a machine that is gone ends, in seconds: after one minute.
+_SOON_DEAD: Final = (
+    ("tcp_keepalives_idle", 30),
+    ("tcp_keepalives_interval", 10),
+    ("tcp_keepalives_count", 3),
+)
 _MODE: Final = "sekisho_transaction"
 _BEGIN: Final = {"write": "BEGIN IMMEDIATE"}
 #: Connections of SQLite that stay with the readers: taking one from the pool costs thrice the read.
@@ -117,6 +125,29 @@ class Database:
             raise ConfigError("store.copy_sqlite_only")
         with translated(), self.engine.connect() as connection:
             connection.exec_driver_sql("VACUUM INTO ?", (str(path),))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the right to serve from this database; raise Conflict while another broker has it.
+
+        A SQLite file is had with its directory (`compose.broker.alone`). PostgreSQL keeps the right
+        for as long as our session lives, and soon knows when our machine does not.
+        """
+        if self.sqlite:
+            yield
+            return
+        with translated():
+            connection = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            for name, value in _SOON_DEAD:
+                connection.exec_driver_sql(f"SET {name} = {value}")
+            alone = connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({_RIGHT})").scalar()
+        try:
+            if not alone:
+                raise Conflict("store.served")
+            yield
+        finally:
+            connection.detach()  # whoever is given a session of the pool must not have the right
+            connection.close()
 
     def close(self) -> None:
         """Close all connections."""
