@@ -163,6 +163,7 @@ class OldAgent:
     base: Path
     site: str = "old-site"
     runs: list[str] = field(default_factory=list)
+    parameters: list[str] = field(default_factory=list)
     between: Callable[[], None] = lambda: None  #: called before each step
 
     def ask(self) -> str | None:
@@ -201,6 +202,7 @@ class OldAgent:
         self, accept_id: str, info: dict[str, Any], program: str
     ) -> tuple[bool, dict[str, Any]]:
         self.runs.append(info["command"])
+        self.parameters.append(info["parameters"])
         place = self.base / accept_id
         place.mkdir(parents=True)
         for name, (content, _, _) in info["parameter_files"].items():

@@ -12,13 +12,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from sekisho.adapters.job_notes import JobNotes
+from sekisho.i18n.catalogue import catalogue
 from sekisho.wire.mint import job_id_of
+from tests import forked
 from tests.bare_site import SITE, BareWorld, bare_world
 from tests.compat.old_broker import TOKEN, OldBroker, old_broker
 from tests.compat.old_lines import SECONDS, argv, run
@@ -86,6 +89,31 @@ def test_the_workflows_command_line_runs_a_calculation(house: House, tmp_path: P
     assert "no.txt: " in out
     assert token not in out + err
     assert "warning" in err
+
+
+def test_words_for_the_program_itself_are_none_of_the_calculations(
+    house: House, tmp_path: Path
+) -> None:
+    """Wherever they stand among its parameters. And who names no files gets none."""
+    with house.line() as line:
+        agent = OldAgent(line, tmp_path / "calc")
+        with ThreadPoolExecutor(1) as beside:
+            served = beside.submit(lambda: until(lambda: agent.work("true"), "a job"))
+            ours = ("debug", f"port:{house.url.rpartition(':')[2]}", "retry:3,0.5")
+            words = (house.url, "old-site", house.token("tanaka"), LISTED, "", "")
+            status, _, err = run("workflow", *words, "a b", ours[0], "c", *ours[1:], cwd=tmp_path)
+            served.result(SECONDS)
+    assert status == 0, err
+    assert agent.parameters == ["a b c"]
+
+
+@pytest.mark.parametrize("given", range(6))
+def test_too_few_words_are_one_line_of_help_and_an_error(tmp_path: Path, given: int) -> None:
+    words = ("https://127.0.0.1:1", "old-site", "file:/no/such/token", LISTED, "", "")[:given]
+    status, _, err = run("workflow", *words, cwd=tmp_path)
+    assert status == 1
+    assert "error[usage.arguments]" in err
+    assert "Traceback" not in err
 
 
 def test_an_abnormal_end_is_status_1(house: House, tmp_path: Path) -> None:
@@ -170,6 +198,16 @@ def test_a_token_is_gone_from_the_arguments_before_anything_else_is_done(
     assert shown == {"a-secret-token-123": False, "file:/no/such/token": True}
 
 
+@pytest.mark.parametrize("hides", [True, False])
+def test_where_arguments_cannot_be_hidden_it_is_said(tmp_path: Path, *, hides: bool) -> None:
+    words = ("https://127.0.0.1:1", "old-site", "a-secret-token-123", LISTED, "", "")
+    unable = "" if hides else "import sekisho.cli.mint_main as here; here.hidden = lambda _: False"
+    env, program = clean_environ(tmp_path), "sekisho.cli.mint_main:workflow"
+    done = forked.run(words, env=env, timeout=SECONDS, program=program, first=unable)
+    assert done.returncode == 1
+    assert (catalogue("en")["say"]["mint_token_open"] in done.stderr) is not hides
+
+
 def at_terminal(words: list[str], cwd: Path, typed: str, **more: str) -> tuple[int, str]:
     """Run a command line at a terminal, typing when asked; return its status and the screen."""
     environ = clean_environ(cwd) | more
@@ -197,7 +235,7 @@ def test_login_asks_for_the_token_and_does_not_show_it(house: House, tmp_path: P
     thread = working(house, tmp_path / "calc", "cp in.txt out.txt")
     words = (house.url, "old-site", "login", LISTED, "in.txt", "out.txt")
     token = house.token("tanaka")
-    status, screen = at_terminal(argv("workflow", *words), tmp_path, token)
+    status, screen = at_terminal(argv("workflow", *words), tmp_path, f" {token} ")
     thread.join(SECONDS)
     assert status == 0, screen
     assert token not in screen

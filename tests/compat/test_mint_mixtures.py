@@ -15,7 +15,7 @@ import pytest
 
 from sekisho.api import Client, CommandFailed, JobRefused, JobSpec, connect
 from sekisho.cli.exit import LATER
-from sekisho.wire.mint import job_id_of
+from sekisho.wire.mint import accept_id_of, job_id_of
 from tests.compat.old_programs import (
     LISTED,
     STDERR,
@@ -110,6 +110,18 @@ def in_background(agent: OldAgent, program: str) -> threading.Thread:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread
+
+
+def test_a_job_of_a_new_client_is_none_that_old_ones_know(
+    client: Client, workflow: OldWorkflow
+) -> None:
+    job = client.submit(JobSpec(site="new-site", command="solve", parameters={}))
+    accept_id = accept_id_of(job.id)
+    assert accept_id not in workflow.line.get("get-calcinfo").json()
+    assert not workflow.known(accept_id)
+    assert said(workflow.cancel(accept_id, delete="force")) == (400, 400)
+    assert job.refresh().state == "queued"
+    job.cancel()
 
 
 def test_an_old_workflow_and_an_old_agent(workflow: OldWorkflow, agent: OldAgent) -> None:

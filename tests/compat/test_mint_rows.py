@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
+from sekisho.wire.mint import job_id_of
 from tests.compat.old_programs import (
     LISTED,
     STDERR,
@@ -66,6 +69,16 @@ def test_a_wrong_registration_is_202_with_a_code(
     assert said(workflow.line.post("add-calcinfo", json=body)) == (202, code)
 
 
+@pytest.mark.parametrize("place", [1, 2])
+def test_a_kind_of_file_that_is_too_long_to_keep_is_refused(
+    workflow: OldWorkflow, place: int
+) -> None:
+    for length, answer in ((256, (200, 200)), (257, (202, 400))):
+        body = a_calc()
+        body["calc-info"]["parameter_files"]["in.txt"][place] = "x" * length
+        assert said(workflow.line.post("add-calcinfo", json=body)) == answer
+
+
 @pytest.mark.parametrize("body", [b"{}", b'{"calc-info": null}', b"nonsense", b"[1]"])
 def test_a_registration_without_calc_info_is_202_and_400(
     workflow: OldWorkflow, body: bytes
@@ -85,6 +98,13 @@ def test_an_input_with_a_name_that_lies_is_refused(workflow: OldWorkflow, name: 
 @pytest.mark.parametrize("name", ["../out", "/etc/out", "a/../b", "*.csv", "a\0", "o?t"])
 def test_a_result_with_a_name_that_lies_is_refused(workflow: OldWorkflow, name: str) -> None:
     assert said(workflow.line.post("add-calcinfo", json=a_calc(results=[name]))) == (202, 400)
+
+
+def test_more_names_of_results_than_a_request_holds_are_refused(workflow: OldWorkflow) -> None:
+    deep = "/".join(["x" * 200] * 4)
+    few, many = ([f"{deep}/{n:03d}" for n in range(count)] for count in (150, 170))
+    assert workflow.add(results=few)
+    assert said(workflow.line.post("add-calcinfo", json=a_calc(results=many))) == (202, 400)
 
 
 def test_an_input_keeps_the_last_part_of_its_path(workflow: OldWorkflow, agent: OldAgent) -> None:
@@ -159,9 +179,24 @@ def test_only_what_waits_is_withdrawn_without_force(workflow: OldWorkflow, agent
     assert said(workflow.cancel(accept_id)) == (200, 200)
     assert not workflow.known(accept_id)
     assert agent.ask() is None
+    accept_id = workflow.ready()
+    assert agent.ask() == accept_id  # it knows of it, and has taken nothing
+    assert said(workflow.cancel(accept_id)) == (200, 200)
+    assert not workflow.known(accept_id)
     accept_id = held(workflow, agent)
     assert said(workflow.cancel(accept_id)) == (400, 401)
     assert workflow.known(accept_id)
+
+
+@pytest.mark.parametrize("more", [{}, {"delete": "force"}])
+def test_what_is_withdrawn_is_kept_no_longer_than_what_was_fetched(
+    house: House, workflow: OldWorkflow, more: dict[str, str]
+) -> None:
+    accept_id = workflow.ready()
+    assert said(workflow.cancel(accept_id, **more)) == (200, 200)
+    with closing(sqlite3.connect(house.config.with_name("broker.sqlite3"))) as database:
+        kept = "SELECT state, received_at IS NOT NULL FROM jobs WHERE id = ?"
+        assert database.execute(kept, (job_id_of(accept_id),)).fetchall() == [("cancelled", 1)]
 
 
 def test_force_forgets_in_any_state(workflow: OldWorkflow, agent: OldAgent) -> None:

@@ -238,7 +238,7 @@ class MintOrders:
             return Reply("not_ended", 200, 400, site=job.site)
         outcome = Outcome(verdict="lost") if not job.result else open_outcome(job.result)
         there = self.desk.port(job).files(outcome.outputs)
-        names = [*note.results, *(name for name in LOG_NAMES if name not in note.results)]
+        names = dict.fromkeys([*note.results, *LOG_NAMES])
         files = {name: _result(name, there.get(name), note) for name in names}
         code, params = outcome.code or "", outcome.params
         return Files(accept_id, files, site=job.site, code=code, params=params)
