@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from sekisho.adapters.hosts.hook import run_hook
 from sekisho.domain.errors import Unavailable
 from tests.forked import run
+from tests.waiting import until
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,19 @@ def test_a_hook_that_fails_says_why(tmp_path: Path, script: str, said: str) -> N
         run_hook("before", ["/bin/sh", "-c", script], tmp_path, {}, seconds)
     assert caught.value.code == "hook.failed"
     assert caught.value.params == {"hook": "before", "said": said}
+
+
+def test_a_hook_that_takes_too_long_leaves_nothing_running(tmp_path: Path) -> None:
+    script = 'sleep 600 & echo "$!" >child; wait'
+    with pytest.raises(Unavailable):
+        run_hook("before", ["/bin/sh", "-c", script], tmp_path, {}, 0.5)
+    child = Path(f"/proc/{int((tmp_path / 'child').read_text())}")
+    until(lambda: not (child / "exe").exists())
+
+
+def test_a_hook_has_no_terminal(tmp_path: Path) -> None:
+    session = run_hook("before", ["/bin/sh", "-c", "cut -d' ' -f6 /proc/$$/stat"], tmp_path, {}, 60)
+    assert int(session) != os.getsid(0)
 
 
 def test_a_hook_reads_nothing_of_what_is_meant_for_its_caller() -> None:
