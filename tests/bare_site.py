@@ -17,7 +17,7 @@ from sekisho.compose.push import ssh_host
 from sekisho.config.client import load_client
 from sekisho.transfer.progress import Progress, unseen
 from tests.forked import Forked
-from tests.sshd import Sshd, remove, serving
+from tests.sshd import Sshd, put, remove, serving
 from tests.wire import Wire, wire
 
 SITE = "far"
@@ -56,15 +56,14 @@ class BareWorld:
         text = self.server.alias(SITE).replace(port, f"  Port {self.line.port}\n")
         known = f"  UserKnownHostsFile {self.server.place}/known_hosts\n"
         text = text.replace(known, f"{known}  HostKeyAlias [127.0.0.1]:{self.server.port}\n")
-        file = self.place / "ssh_config"
-        if not file.exists() or file.read_text() != text:  # a changed one is another connection
-            file.write_text(text)
+        put(self.place / "ssh_config", text)  # a changed one is another connection
         lines = [f"{name} = {list(map(str, argv))!r}" for name, argv in self.programs.items()]
-        self.config.write_text(
+        put(
+            self.config,
             f'[site.{SITE}]\nmode = "ssh"\nkind = "bare"\nhost = "{SITE}"\n'
             f'ssh_config = "ssh_config"\nbase = "{self.base_text or self.base}"\n'
             f"logins_per_minute = 600\n"
-            f"{self.extra}\n[site.{SITE}.program]\n" + "\n".join(lines).replace("'", '"') + "\n"
+            f"{self.extra}\n[site.{SITE}.program]\n" + "\n".join(lines).replace("'", '"') + "\n",
         )
 
     def environ(self, state: str = "state") -> dict[str, str]:

@@ -241,6 +241,14 @@ def connected_as(address: SshAddress) -> Iterator[SshHost]:
         remove(place)
 
 
+def put(file: Path, text: str) -> None:
+    """Give ``file`` this text, unless it has it, at once: programs that run may be reading it."""
+    if not file.exists() or file.read_text() != text:
+        new = file.with_name(f".{file.name}.new")
+        new.write_text(text)
+        new.replace(file)
+
+
 def remove(place: Path) -> None:
     """Remove a directory of sockets, while masters that were told to end remove their own."""
     while place.exists():

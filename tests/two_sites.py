@@ -18,7 +18,7 @@ from sekisho.config.client import load_client
 from tests.forked import Forked
 from tests.gated import SITE as GATED
 from tests.gated import GatedHouse, gated_house
-from tests.sshd import remove
+from tests.sshd import put, remove
 
 BARE = "far"
 HOSTS = {GATED: "gate-host", BARE: "bare-host"}
@@ -52,21 +52,22 @@ class TwoSites:
             for name, key in (("gate-host", self.house.key), ("bare-host", self.house.plain))
         )
         kind, key = (server.place / "host.pub").read_text().split()[:2]
-        (server.place / "known_hosts").write_text(f"far,[127.0.0.1]:{server.port} {kind} {key}\n")
-        (self.place / "ssh_config").write_text(hosts + self.others)
+        put(server.place / "known_hosts", f"far,[127.0.0.1]:{server.port} {kind} {key}\n")
+        put(self.place / "ssh_config", hosts + self.others)
         usual = 'mode = "ssh"\nssh_config = "ssh_config"\n'
         usual += f"logins_per_minute = {self.logins_per_minute}\n"
         bare = f'kind = "bare"\nbase = "{self.place}/base"\n'
         named = {
             h: f'host = "{h}"\n' if self.hosts_named else "" for h in ("gate-host", "bare-host")
         }
-        self.config.write_text(
+        put(
+            self.config,
             f"[site.{GATED}]\n{named['gate-host']}{usual}{self.extra.get(GATED, '')}\n"
             f"[site.{BARE}]\n{named['bare-host']}{usual}{bare}{self.extra.get(BARE, '')}\n"
             f'[site.{BARE}.program]\ndouble = ["{self.place}/double.sh"]\n'
             f'wait = ["/bin/sh", "{self.place}/wait.sh"]\nnoop = ["/bin/true"]\n'
             f'slow = ["/bin/sh", "{self.place}/slow.sh"]\n'
-            f'fail = ["/bin/sh", "-c", "echo why; exit 4"]\n'
+            f'fail = ["/bin/sh", "-c", "echo why; exit 4"]\n',
         )
 
     def environ(self, state: str = "state") -> dict[str, str]:
