@@ -73,10 +73,12 @@ def test_a_wrong_registration_is_202_with_a_code(
 def test_a_kind_of_file_that_is_too_long_to_keep_is_refused(
     workflow: OldWorkflow, place: int
 ) -> None:
+    before = workflow.line.get("get-calcinfo").json()
     for length, answer in ((256, (200, 200)), (257, (202, 400))):
         body = a_calc()
         body["calc-info"]["parameter_files"]["in.txt"][place] = "x" * length
         assert said(workflow.line.post("add-calcinfo", json=body)) == answer
+        assert len(workflow.line.get("get-calcinfo").json()) == len(before) + 1
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"calc-info": null}', b"nonsense", b"[1]"])

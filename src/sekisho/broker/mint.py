@@ -138,6 +138,7 @@ class MintOrders:
             files = {input_name(name): _content(body, file) for name, file in _files(info)}
             body.check_all_used()
             spooled = SpooledTree(body.spool, files)
+            kinds = {str(input_name(name)): _kinds(file) for name, file in _files(info)}
             results = [result_name(name) for name in info.result_files]
         except UsageError as error:
             key = "bad_name" if error.code == "path.invalid" else "bad_files"
@@ -146,7 +147,7 @@ class MintOrders:
             return Reply("same_name", 202, 400)
         if sum(len(name.encode()) for name in results) > MAX_ENVELOPE_BYTES // 2:
             return Reply("bad_files", 202, 400)
-        job = self._register(user, info, spooled, results)
+        job = self._register(user, info, spooled, results, kinds)
         return Reply("registered", beside={"accept_id": accept_id_of(job.id)}, site=job.site)
 
     def _fault(self, user: str, info: CalcInfo) -> Reply | None:
@@ -161,7 +162,14 @@ class MintOrders:
             return Reply("unlisted_command", 202, 401, {"command": info.command[:200]})
         return None
 
-    def _register(self, user: str, info: CalcInfo, files: SpooledTree, results: list[str]) -> Job:
+    def _register(
+        self,
+        user: str,
+        info: CalcInfo,
+        files: SpooledTree,
+        results: list[str],
+        kinds: dict[str, tuple[str, str]],
+    ) -> Job:
         desk = self.desk
         inputs = files.tree.ref() if files.tree.files else None
         now_ms = int(desk.clock.now().timestamp() * 1000)
@@ -184,7 +192,7 @@ class MintOrders:
             command=info.command,
             parameters=info.parameters,
             inputs=inputs,
-            kinds={str(input_name(n)): _kinds(f) for n, f in _files(info)},
+            kinds=kinds,
             results=results,
         )
         try:
@@ -331,7 +339,7 @@ def _content(body: Lifted, file: list[str]) -> Piece:
 def _kinds(file: list[str]) -> tuple[str, str]:
     kinds = [*file[1:3], "", ""]
     if any(len(kind) > 256 for kind in kinds):
-        raise UsageError("message.invalid", why="kind")
+        raise UsageError("message.invalid", why="length")
     return kinds[0], kinds[1]
 
 
