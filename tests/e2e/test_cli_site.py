@@ -226,17 +226,21 @@ def test_a_fault_has_a_code_a_meaning_and_somebody_to_ask(hall: Hall, lang: str,
 # --- an agent, and what is seen of it ----------------------------------------------------------
 
 
+def _stage(row: dict[str, str]) -> tuple[str, str]:
+    return row["job"], row["stage"]
+
+
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_what_an_agent_does_is_seen_from_outside(hall: Hall, lang: str) -> None:
     place = hall.joined()
     assert place.json("status")["running"] is False
     with place.agent() as agent:
         job = place.submit("gate", "-o", "passed.txt")
-        agent.event("run_moved", job=job, stage="running")
+        rows = [(job, "running")]  # written down when the first moments are over
+        until(lambda: [_stage(row) for row in place.json("status")["open_jobs"]] == rows, "a state")
         status = place.json("status")
         assert (status["running"], status["pid"]) == (True, agent.process.pid)
         assert (status["connected"], status["paused"], status["last_fault"]) == (True, False, None)
-        assert [row["job"] for row in status["open_jobs"]] == [job]
         shown = hall.must("--lang", lang, "site", "status", "--dir", place.home)
         assert job in shown
         assert ("計算中" in shown) == (lang == "ja")

@@ -65,6 +65,24 @@ def _call_codes(tree: ast.Module, makers: set[str]) -> Iterator[str]:
             yield from (t for part in parts for t in _texts(part) if CODE.fullmatch(t))
 
 
+def _pairs(node: ast.expr) -> set[str]:
+    """The names in ``(("name", value), …)``, as faults have their parameters."""
+    pairs = node.elts if isinstance(node, ast.Tuple) else []
+    return {name for pair in pairs if isinstance(pair, ast.Tuple) for name in _texts(pair.elts[0])}
+
+
+def _given(tree: ast.Module, makers: set[str]) -> Iterator[tuple[str, set[str]]]:
+    """Codes of calls that make errors, with the names of the parameters given there."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            named = {word.arg for word in node.keywords}
+            if name in makers and None not in named:
+                given = {word for word in named if word} | {n for a in node.args for n in _pairs(a)}
+                codes = (t for a in node.args[:2] for t in _texts(a) if CODE.fullmatch(t))
+                yield from ((code, given) for code in codes)
+
+
 def _texts(node: ast.AST | None) -> list[str]:
     """The texts that an expression may be: itself, or either side of a choice."""
     if isinstance(node, ast.IfExp):
@@ -96,6 +114,21 @@ def test_the_search_finds_codes_of_classes_and_of_calls() -> None:
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_every_code_of_the_source_has_a_sentence(lang: str) -> None:
     assert sorted(codes() - entries(lang).keys()) == []
+
+
+#: Their parameters are the elements of an array, known to one function for all of them.
+_OF_AN_ARRAY = {"array.failed", "array.lost", "array.unstarted"}
+
+
+def test_every_error_is_made_with_the_parameters_of_its_sentence() -> None:
+    classes = _error_classes(_trees())
+    makers = {c.name for c in classes} | MAKERS
+    made = [each for tree in _trees() for each in _given(tree, makers)]
+    assert len(made) > 500
+    for code, given in made:
+        entry = entries("en")[code]
+        missing = (fields(entry["what"]) | fields(entry["next"])) - given
+        assert code in _OF_AN_ARRAY or not missing, (code, missing)
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)

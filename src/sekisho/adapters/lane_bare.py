@@ -201,7 +201,7 @@ class BareLane:
     def received(self, job_id: str) -> JobView:
         view = self.view(job_id)
         if not JobState(view.state).terminal:
-            raise Conflict("job.invalid_transition", job=job_id)
+            raise Conflict("job.invalid_transition", job=job_id, state=view.state)
         write_file(self._notes.make(job_id) / "received", b"")
         self._results.drop(job_id)
         self._clean()

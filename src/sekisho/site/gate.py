@@ -339,7 +339,8 @@ class Gate:
     def _draft(self, job_id: str) -> PushJob:
         job = self._job(job_id)
         if job.ready or job.cancelled or job.expired:
-            raise Conflict("job.invalid_transition", job=job_id)
+            state = self._state(job).value
+            raise Conflict("job.invalid_transition", job=job_id, state=state)
         return job
 
     def _state(self, job: PushJob) -> JobState:
