@@ -13,10 +13,11 @@ import pytest
 
 from sekisho.adapters import probes_files
 from sekisho.adapters.journal_directory import DirectoryJournal
-from sekisho.adapters.probes_files import probe_directory
+from sekisho.adapters.probes_files import probe_directory, probe_programs
 from sekisho.adapters.probes_network import NetworkProbe
 from sekisho.adapters.way import way_to
 from sekisho.compose.site_check import Diagnosis
+from sekisho.config.manifest import load_manifest
 from sekisho.config.site_template import UNNAMED
 from sekisho.domain.limits import MAX_PART_BYTES
 from sekisho.site.check import Ask, Finding, Grade
@@ -401,6 +402,15 @@ def test_programs_that_cannot_run(tmp_path: Path) -> None:
         ("missing", "check.program_missing"),
         ("plain", "check.program_not_executable"),
     ]
+
+
+def test_programs_of_another_host_are_not_looked_for_here(tmp_path: Path) -> None:
+    home = a_place(tmp_path, "https://127.0.0.1:1")
+    there = '[[command]]\nname = "far"\nhost = "ssh:far"\nargv = ["/no/such"]\ntime_limit_s = 1\n'
+    manifest = home / "manifest.toml"
+    manifest.write_text(manifest.read_text() + there)
+    found = list(probe_programs(load_manifest(manifest)))
+    assert [f.code for f in found] == [""]
 
 
 def test_a_home_that_others_may_look_into(tmp_path: Path) -> None:

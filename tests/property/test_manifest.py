@@ -152,6 +152,7 @@ def test_a_parameter_that_the_manifest_does_not_name_is_refused() -> None:
         (("solve",), {}, "manifest.argv"),
         (("./solve",), {}, "manifest.argv"),
         (("/opt/{x}",), {"x": COUNT}, "manifest.argv"),
+        ((("/opt/solve", "{x}"), "{y}"), {"x": COUNT, "y": COUNT}, "manifest.argv"),
         (("/opt/solve", "{y}"), {}, "manifest.placeholder"),
         (("/opt/solve", ("-y", "{y}")), {}, "manifest.placeholder"),
     ],

@@ -11,7 +11,6 @@ from typing import Final
 
 from sekisho.adapters.hosts.far_files import FarFiles, Sight
 from sekisho.adapters.hosts.programs import LOOK
-from sekisho.adapters.probes_files import program_of
 from sekisho.domain.errors import SekishoError
 from sekisho.domain.manifest import Command
 from sekisho.site.check import CLOCK_WARNING_SECONDS, Finding, fault, found, judge_room, ok
@@ -46,7 +45,7 @@ def _clock(name: str, sight: Sight) -> Iterator[Finding]:
 
 
 def _programs(files: FarFiles, commands: Sequence[Command]) -> Iterator[Finding]:
-    places = [program_of(command) for command in commands]
+    places = [command.program for command in commands]
     try:
         words = files.host.call(LOOK, places).stdout.decode("utf-8", "replace").split()
     except SekishoError as error:

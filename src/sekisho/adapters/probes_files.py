@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from sekisho.adapters.reflink import can_clone
-from sekisho.domain.manifest import Command, Manifest
+from sekisho.domain.manifest import Manifest
 from sekisho.domain.resources import LOCAL
 from sekisho.site.check import Finding, found, judge_room, ok
 
@@ -38,19 +38,13 @@ def probe_programs(manifest: Manifest) -> Iterator[Finding]:
     for command in manifest.commands.values():
         if command.venue.host != LOCAL:
             continue
-        file = program_of(command)
+        file = command.program
         if not Path(file).is_file():
             yield found("programs", "check.program_missing", command=command.name, file=file)
         elif not os.access(file, os.X_OK):
             yield found("programs", "check.program_not_executable", command=command.name, file=file)
         else:
             yield ok("programs", f"{command.name}: {file}")
-
-
-def program_of(command: Command) -> str:
-    """Return the file of the program that ``command`` starts."""
-    first = command.argv[0]
-    return first if isinstance(first, str) else first[0]
 
 
 def probe_directory(check: str, folder: Path) -> Iterator[Finding]:

@@ -16,7 +16,6 @@ from sekisho.adapters.hosts.ssh import SshHost
 from sekisho.adapters.job_notes import JobNotes, state_directory
 from sekisho.adapters.lane_gate import KNOCK, GateLane
 from sekisho.adapters.patience import Patience
-from sekisho.adapters.probes_files import program_of
 from sekisho.compose.bare import bare_site
 from sekisho.compose.push import ssh_host
 from sekisho.config.client import SshSite, load_client
@@ -122,7 +121,7 @@ def _room(there: BareHost, site: SshSite) -> Iterator[Finding]:
 
 def _programs(host: SshHost, name: str, site: SshSite) -> Iterator[Finding]:
     """Look at the agreed programs."""
-    files = {c.name: program_of(c) for c in bare_site(name, site).programs.values()}
+    files = {c.name: c.program for c in bare_site(name, site).programs.values()}
     said = host.run(["sh", "-c", LOOK, "check", *files.values()]).stdout.split()
     if len(said) != len(files):
         raise Unavailable("bare.strange")

@@ -89,15 +89,21 @@ class Command:
     mint_command: str | None = None  #: what an old MInt client calls it, exactly
     description: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def program(self) -> str:
+        """Return the file that is started: one that no parameter chooses."""
+        return str(self.argv[0])
+
     def only_reads(self, path: RelPath) -> bool:
         """Say whether every rule by which the input ``path`` may come in is ``read_only``."""
         rules = [rule for rule in self.inputs if rule.path.matches(path)]
         return bool(rules) and all(rule.read_only for rule in rules)
 
     def __post_init__(self) -> None:
+        first = self.argv[0] if self.argv else ""
+        if isinstance(first, tuple) or not first.startswith("/") or "{" in first:
+            raise UsageError("manifest.argv", command=self.name)  # without a group, the next is it
         elements = [e for a in self.argv for e in (a if isinstance(a, tuple) else (a,))]
-        if not elements or not elements[0].startswith("/") or "{" in elements[0]:
-            raise UsageError("manifest.argv", command=self.name)
         used = {n for e in elements for n in _PLACEHOLDER.findall(e)}
         if unknown := used - self.parameters.keys():
             raise UsageError("manifest.placeholder", command=self.name, parameter=min(unknown))
