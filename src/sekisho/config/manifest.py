@@ -45,7 +45,7 @@ from sekisho.domain.egress import LogRule, OutputRule
 from sekisho.domain.errors import UsageError
 from sekisho.domain.files import Pattern
 from sekisho.domain.ids import COMMAND_PATTERN, SITE_PATTERN, USER_PATTERN
-from sekisho.domain.launch import LaunchLimits, Sandbox, check_variable
+from sekisho.domain.launch import LaunchLimits, Sandbox, check_variable, check_word
 from sekisho.domain.limits import MAX_FILES
 from sekisho.domain.manifest import ArgTemplate, Command, InputRule, Manifest, Step
 from sekisho.domain.resources import LOCAL, Venue
@@ -213,9 +213,10 @@ def _pattern_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
 
 def _variable_faults(entry: dict[str, Any], at: KeyPath) -> Faults:
     names = entry.get("environment")
-    for name in names if isinstance(names, dict) else ():
+    for name, value in names.items() if isinstance(names, dict) else ():
         try:
             check_variable(name)
+            check_word(str(value))
         except UsageError as error:
             yield (*at, "environment", name), error
 

@@ -66,6 +66,8 @@ def parameter(name: str, table: ParameterTable) -> parameters.Parameter:
     if extra := given.keys() - needed - allowed:
         raise UsageError("parameter.key", name=min(extra), type=table.type)
     made = _made(table, given)
+    for word in (*(table.values or ()), table.flag or ""):
+        parameters.check_text(name, word)
     if made.default is not None:
         made.render(name, made.default)
     return made
@@ -99,7 +101,7 @@ def _made(table: ParameterTable, given: dict[str, Any]) -> parameters.Parameter:
 
 
 def _ordered(low: float, high: float) -> None:
-    if low > high:
+    if not low <= high:  # nor is there an order with what is no number
         raise UsageError("setting.bounds")
 
 

@@ -63,6 +63,12 @@ class Sandbox:
             raise UsageError("sandbox.port")
 
 
+def check_word(text: str) -> None:
+    """Raise UsageError(`launch.nul`) for an argument or a value that no program can be given."""
+    if "\0" in text:
+        raise UsageError("launch.nul")
+
+
 def check_variable(name: str) -> None:
     """Raise UsageError(`launch.environment`) for a name that a job's environment cannot have."""
     reserved = name in SHELL_NAMES or name.startswith(RESERVED_PREFIXES)

@@ -18,7 +18,7 @@ from sekisho.domain.access import Submitters
 from sekisho.domain.egress import NAME_BYTES, LogRule, OutputRule, PublishRule
 from sekisho.domain.errors import Refused, UsageError
 from sekisho.domain.files import Pattern, RelPath
-from sekisho.domain.launch import LaunchLimits, Sandbox
+from sekisho.domain.launch import LaunchLimits, Sandbox, check_word
 from sekisho.domain.limits import MAX_FILES, SHORT_LIST_BYTES
 from sekisho.domain.parameter import Parameter, Value
 from sekisho.domain.resources import BatchSystem, ResourceRule, Resources, Venue, granted
@@ -104,6 +104,8 @@ class Command:
         if isinstance(first, tuple) or not first.startswith("/") or "{" in first:
             raise UsageError("manifest.argv", command=self.name)  # without a group, the next is it
         elements = [e for a in self.argv for e in (a if isinstance(a, tuple) else (a,))]
+        for word in (*elements, *self.environment.values()):
+            check_word(word)
         used = {n for e in elements for n in _PLACEHOLDER.findall(e)}
         if unknown := used - self.parameters.keys():
             raise UsageError("manifest.placeholder", command=self.name, parameter=min(unknown))

@@ -129,9 +129,14 @@ def _text(name: str, value: Value, max_length: int) -> str:
         raise _invalid(name, "type")
     if len(value) > max_length:
         raise _invalid(name, "length")
+    check_text(name, value)
+    return value
+
+
+def check_text(name: str, value: str) -> None:
+    """Raise Refused(`parameter.invalid`) for a character that no value may have."""
     if any(unicodedata.category(c) in _UNSAFE for c in value):
         raise _invalid(name, "character")
-    return value
 
 
 def _invalid(name: str, why: str) -> Refused:

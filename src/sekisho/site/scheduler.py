@@ -15,7 +15,7 @@ from typing import Final, Protocol
 import msgspec
 
 from sekisho.domain.errors import Corrupt, UsageError
-from sekisho.domain.launch import LaunchLimits, check_variable
+from sekisho.domain.launch import LaunchLimits, check_variable, check_word
 from sekisho.domain.resources import Resources, Venue
 from sekisho.domain.run import Exit, Part
 
@@ -46,8 +46,8 @@ class LaunchSpec:
             raise UsageError("launch.path")
         for name in self.env:
             check_variable(name)
-        if any("\0" in text for text in (*self.argv, *self.env.values(), *self._directories)):
-            raise UsageError("launch.nul")
+        for word in (*self.argv, *self.env.values(), *self._directories):
+            check_word(word)
 
     @property
     def _directories(self) -> tuple[str, str]:
