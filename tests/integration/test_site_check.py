@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import socket
 import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -464,6 +467,62 @@ def test_every_trial_passes_on_a_local_disk_and_can_fail(tmp_path: Path) -> None
         assert attempt(good) == ""
         with pytest.raises(OSError):  # noqa: PT011 (which one is the system's business)
             attempt(tmp_path / "gone")
+
+
+def _mkdir_again(real: Any, path: Path, mode: int = 0o777) -> None:
+    real(path, mode, exist_ok=True)
+
+
+def _shared_open(real: Any, path: Path, flags: int, mode: int = 0o777, **named: Any) -> int:
+    return int(real(path, flags & ~os.O_EXCL, mode, **named))
+
+
+def _written_over(_: Any, path: Path, target: Path) -> None:
+    target.write_bytes(path.read_bytes())
+
+
+def _lost(_: Any, path: Path, target: Path) -> None:
+    path.unlink()
+    target.unlink()
+    target.touch()
+
+
+def _fails(*_: Any) -> None:
+    raise OSError(errno.EINVAL, "not here")
+
+
+def _open_to_all(real: Any, path: Path, mode: int) -> None:
+    real(path, mode)
+    path.chmod(0o777)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "lie", "operation", "why"),
+    [
+        (Path, "mkdir", _mkdir_again, "mkdir", "made twice"),
+        (os, "open", _shared_open, "O_EXCL", "made twice"),
+        (Path, "replace", _written_over, "rename", "content"),
+        (Path, "replace", _lost, "rename", "content"),
+        (os, "fsync", _fails, "fsync", "EINVAL"),
+        (fcntl, "flock", lambda *_: None, "flock", "held twice"),
+        (Path, "touch", _open_to_all, "chmod", "mode"),
+    ],
+)
+def test_a_file_system_that_does_not_keep_its_word(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: Any,
+    name: str,
+    lie: Any,
+    operation: str,
+    why: str,
+) -> None:
+    real = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda *given, **named: lie(real, *given, **named))
+    findings = [f for f in probe_directory("work", tmp_path) if f.code == "check.file_system"]
+    monkeypatch.undo()
+    assert [(f.params["operation"], f.params["why"]) for f in findings] == [(operation, why)]
+    assert list(tmp_path.iterdir()) == []
 
 
 READING = """
