@@ -16,7 +16,7 @@ import pytest
 
 from sekisho.adapters import probes_files
 from sekisho.adapters.journal_directory import DirectoryJournal
-from sekisho.adapters.probes_files import probe_directory, probe_programs
+from sekisho.adapters.probes_files import probe_directory, probe_programs, probe_sharing
 from sekisho.adapters.probes_network import NetworkProbe
 from sekisho.adapters.way import way_to
 from sekisho.compose.site_check import Diagnosis
@@ -545,7 +545,11 @@ def test_read_only_inputs_that_no_mode_protects_are_told_of(
     powerless = ("work", "check.modes_powerless")
     assert powerless not in faults(findings_of(home))
     manifest = home / "manifest.toml"
-    manifest.write_text(manifest.read_text() + READING)
+    before = manifest.read_text()
+    elsewhere = READING.replace("argv", 'host = "ssh:far"\nargv')
+    manifest.write_text(before + elsewhere)
+    assert powerless not in faults(list(probe_sharing(load_manifest(manifest), home)))
+    manifest.write_text(before + READING)
     assert (powerless in faults(findings_of(home))) == (os.geteuid() == 0)
     with obeyed():
         assert powerless not in faults(findings_of(home))
