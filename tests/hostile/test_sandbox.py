@@ -382,7 +382,7 @@ def test_a_grant_is_an_absolute_path(path: str) -> None:
         Sandbox(read=(path,))
 
 
-@pytest.mark.parametrize("path", ["/", "//", "/proc", "/proc/"])
+@pytest.mark.parametrize("path", ["/", "//", "/./", "/proc", "/proc/", "//proc", "/./proc/."])
 def test_a_grant_of_everything_is_none(path: str) -> None:
     with pytest.raises(UsageError) as caught:
         Sandbox(read=(path,))

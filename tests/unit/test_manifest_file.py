@@ -217,6 +217,7 @@ def test_five_faults_are_told_at_once_each_with_its_line() -> None:
         ("minimum = 0, maximum = 1,", "minimum = nan, maximum = 1,", 22, "parameters.tolerance"),
         ("minimum = 0, maximum = 1,", "minimum = 0, maximum = nan,", 22, "parameters.tolerance"),
         ('"slow"]', '"slow\\u0000"]', 23, "parameters.mode"),
+        ('["fast", "slow"], default = "slow"', "[]", 23, "parameters.mode"),
         ("default = false", 'default = "no"', 21, "parameters.verbose"),
         (
             "maximum = 1, default = 0",
@@ -273,6 +274,12 @@ def test_limits_below_what_a_program_needs_to_start_are_told_with_their_line() -
     least = "max_file_bytes = 4096\nmax_open_files = 16\nmax_processes = 8\n"
     (command,) = parse_manifest(text.replace("max_file_bytes = 1\n", least), "m").commands.values()
     assert command.limits == LaunchLimits(max_file_bytes=4096, max_open_files=16, max_processes=8)
+
+
+@pytest.mark.parametrize("line", [f"max_open_files = {2**64}", "max_processes = 4194305"])
+def test_limits_beyond_what_a_system_has_are_told_with_their_line(line: str) -> None:
+    (fault,) = faults_of(SMALL + f"[command.limits]\n{line}\n")
+    assert "setting.range" in fault
 
 
 @pytest.mark.parametrize(

@@ -80,8 +80,8 @@ class LogTable(Table, frozen=True, kw_only=True):
 
 class LimitsTable(Table, frozen=True, kw_only=True):
     max_file_bytes: Size | None = None
-    max_open_files: Annotated[int, Meta(ge=16)] | None = None
-    max_processes: Annotated[int, Meta(ge=8)] | None = None
+    max_open_files: Annotated[int, Meta(ge=16, le=1 << 30)] | None = None
+    max_processes: Annotated[int, Meta(ge=8, le=1 << 22)] | None = None
 
 
 class SandboxTable(Table, frozen=True, kw_only=True):

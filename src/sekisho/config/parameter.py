@@ -13,6 +13,7 @@ from sekisho.domain import parameter as parameters
 from sekisho.domain.errors import SekishoError, UsageError
 
 T = TypeVar("T")
+Word = Annotated[str, Meta(min_length=1, max_length=4096)]
 
 
 class ParameterTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,7 +25,7 @@ class ParameterTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     pattern: str | None = None
     max_length: Annotated[int, Meta(ge=1, le=4096)] | None = None
     leading_dash: bool | None = None
-    values: list[Annotated[str, Meta(min_length=1, max_length=4096)]] | None = None
+    values: Annotated[list[Word], Meta(min_length=1)] | None = None
     flag: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     default: int | float | bool | str | None = None
 

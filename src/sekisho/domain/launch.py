@@ -57,7 +57,8 @@ class Sandbox:
         for path in (*self.read, *self.write):
             if not path.startswith("/") or "/../" in f"{path}/" or "\0" in path:
                 raise UsageError("sandbox.path", path=path[:200])
-            if path.rstrip("/") in ("", "/proc"):  # shows arguments and variables of every process
+            plain = [part for part in path.split("/") if part not in ("", ".")]
+            if plain in ([], ["proc"]):  # shows arguments and variables of every process
                 raise UsageError("sandbox.too_wide", path=path)
         if any(not 0 < port < 65_536 for port in self.connect):
             raise UsageError("sandbox.port")
