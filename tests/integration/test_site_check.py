@@ -383,6 +383,22 @@ def test_settings_and_manifest_with_faults_are_all_told(tmp_path: Path) -> None:
     assert faults(findings) == [("settings", "config.invalid"), ("manifest", "config.invalid")]
     told = [f.params["faults"] for f in findings[:2]]
     assert [len(list(each)) for each in told] == [3, 3]  # type: ignore[call-overload]
+    waiting = {f.check: f.params["first"] for f in findings if f.code == "check.not_tried"}
+    of_settings = ("work", "state", "dns", "tcp", "proxy", "tls")
+    asked = ("token", "clock", "version", "body", "idle")
+    expected = dict.fromkeys((*of_settings, *asked), "settings") | {"programs": "manifest"}
+    assert waiting == expected
+
+
+def test_what_is_hardly_meant_in_a_manifest_is_told(tmp_path: Path) -> None:
+    home = a_place(tmp_path, "https://127.0.0.1:1")
+    manifest = home / "manifest.toml"
+    manifest.write_text(manifest.read_text() + EVERYTHING)
+    found = of([f for f in findings_of(home) if f.code], "manifest")
+    assert (found.code, found.params) == (
+        "check.releases_everything",
+        {"command": "all", "output": "**"},
+    )
 
 
 def test_an_address_that_is_none(tmp_path: Path) -> None:
@@ -525,6 +541,14 @@ def test_a_file_system_that_does_not_keep_its_word(
     assert list(tmp_path.iterdir()) == []
 
 
+EVERYTHING = """
+[[command]]
+name = "all"
+argv = ["/bin/true"]
+time_limit_s = 1
+[[command.output]]
+path = "**"
+"""
 READING = """
 [[command]]
 name = "reads"
