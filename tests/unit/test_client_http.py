@@ -265,6 +265,25 @@ def test_a_kind_of_proxy_that_is_not_known_is_told_and_not_taken_for_another(pro
     assert (why.value.code, why.value.params) == ("broker.proxy_kind", {"proxy": proxy})
 
 
+@pytest.mark.parametrize("proxy", ["http://a:secret@[::1", "http://a:secret@h:x", "h:99999"])
+@pytest.mark.parametrize("source", ["proxy", "https_proxy"])
+def test_an_address_of_a_proxy_that_is_none_is_told_by_its_place_and_not_repeated(
+    monkeypatch: pytest.MonkeyPatch, proxy: str, source: str
+) -> None:
+    monkeypatch.setenv("https_proxy", proxy)
+    with pytest.raises(ConfigError) as why:
+        way_to("https://broker.example", proxy if source == "proxy" else None)
+    assert (why.value.code, why.value.params) == ("broker.proxy_address", {"source": source})
+
+
+@pytest.mark.parametrize(
+    "url", ["https://h:99999", "https://[::1", f"https://{'x' * 70}.example", "https://h:x"]
+)
+def test_an_address_of_a_broker_that_is_none_is_told(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"broker\.url"):
+        way_to(url, None)
+
+
 @pytest.mark.parametrize(
     ("no_proxy", "host", "around"),
     [

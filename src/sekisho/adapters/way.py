@@ -7,9 +7,10 @@ import ipaddress
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from sekisho.domain.errors import ConfigError
 from sekisho.domain.token import Secret
 
 #: The kinds of servers and proxies that speak HTTP, with their ports.
@@ -63,10 +64,14 @@ class Way:
 
 
 def way_to(url: str, proxy: str | None) -> Way:
-    """Return the way to ``url`` through ``proxy``, or as `https_proxy` and `no_proxy` say."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    port = parts.port or HTTP_PORTS.get(parts.scheme, 443)
+    """Return the way to ``url`` through ``proxy``, or as `https_proxy` and `no_proxy` say.
+
+    Raise ConfigError(`broker.url` or `broker.proxy_address`) for what is no address.
+    """
+    try:
+        parts, host, port = _split(url, 443)
+    except ValueError as error:
+        raise ConfigError("broker.url", url=url[:200]) from error
     tls = parts.scheme == "https"
     if proxy is not None:
         return Way(host=host, port=port, tls=tls, proxy=_proxy(proxy, "proxy"))
@@ -99,16 +104,30 @@ def _networks(names: list[str]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Ne
     return found
 
 
+def _split(url: str, port: int) -> tuple[SplitResult, str, int]:
+    """Return the parts of ``url``, its host and its port, ``port`` if it is of no known kind.
+
+    Raise ValueError when it has none, or none that can be looked for.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    host.encode("idna")
+    return parts, host, parts.port or HTTP_PORTS.get(parts.scheme, port)
+
+
 def _proxy(url: str, source: str) -> Proxy:
-    parts = urlsplit(url if "://" in url else f"http://{url}")
+    try:
+        parts, host, port = _split(url if "://" in url else f"http://{url}", _SOCKS_PORT)
+    except ValueError as error:  # it is not repeated: there may be a password in it
+        raise ConfigError("broker.proxy_address", source=source) from error
     login = None
     if parts.username is not None:
         password = Secret(unquote(parts.password or ""))
         login = Login(user=unquote(parts.username), password=password)
     return Proxy(
         scheme=parts.scheme,
-        host=parts.hostname or "",
-        port=parts.port or HTTP_PORTS.get(parts.scheme, _SOCKS_PORT),
+        host=host,
+        port=port,
         login=login,
         source=source,
     )

@@ -139,6 +139,7 @@ def _refused(error: OSError | UnicodeEncodeError) -> SekishoError:
 def main() -> NoReturn:
     """Run the command line of this process."""
     core_dump.forbid()
+    _have_home()
     _have_streams()
     hear_children()
     try:
@@ -161,6 +162,12 @@ def main() -> NoReturn:
     except OSError:  # of a terminal that was closed: its last words would become the status
         _give_up(sys.stderr)
     sys.exit(status)
+
+
+def _have_home() -> None:
+    """Give an account that has no home, as in some containers, the root for one."""
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 (the other raises)
+        os.environ["HOME"] = "/"
 
 
 def _have_streams() -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from sekisho.config.file_name import FileName, located
 from sekisho.config.form import formed
 from sekisho.config.load import fault_at, invalid, load, read_text
 from sekisho.config.locate import KeyPath
@@ -35,16 +36,16 @@ class HttpSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 50443
     prefix: Annotated[str, formed("prefix", r"(/[A-Za-z0-9._~-]+)*")] = ""
-    tls_cert: str | None = None
-    tls_key: str | None = None
+    tls_cert: FileName | None = None
+    tls_key: FileName | None = None
     trusted_proxies: list[str] = []
 
 
 class StoreSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where jobs and chunks are kept. Relative paths begin at the settings file's directory."""
 
-    data_dir: str = "."
-    database_url_file: str | None = None  #: a 0600 file with a PostgreSQL address; else SQLite
+    data_dir: FileName = "."
+    database_url_file: FileName | None = None  #: a 0600 file with a PostgreSQL address; else SQLite
 
 
 class QuotaSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -64,7 +65,7 @@ class RetentionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     received_days: Days = 7
     unreceived_days: Days = 60
-    unreachable_minutes: Annotated[float, Meta(gt=0)] = 10
+    unreachable_minutes: Annotated[float, Meta(gt=0, le=86_400)] = 10
 
 
 class MintSiteSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -179,7 +180,7 @@ class BrokerFiles:
         return self._place(self.settings.http.tls_key)
 
     def _place(self, name: str | None) -> Path | None:
-        return None if name is None else (self.config.parent / name).absolute()
+        return None if name is None else located(self.config.parent, name).absolute()
 
 
 def load_broker(config: Path, environ: Mapping[str, str] | None = None) -> BrokerFiles:
@@ -193,8 +194,8 @@ def load_broker(config: Path, environ: Mapping[str, str] | None = None) -> Broke
     return BrokerFiles(
         config=config,
         settings=settings,
-        data=(config.parent / store.data_dir).absolute(),
-        database_url=None if place is None else _database_url(config.parent / place),
+        data=located(config.parent, store.data_dir).absolute(),
+        database_url=None if place is None else _database_url(located(config.parent, place)),
     )
 
 

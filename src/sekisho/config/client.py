@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from sekisho.config.file_name import FileName, located
 from sekisho.config.form import formed
 from sekisho.config.load import load
 from sekisho.config.ownership import open_to_others
@@ -29,8 +30,8 @@ class BrokerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Where the broker is. Relative file names begin at the settings file's directory."""
 
     url: Annotated[str, Meta(min_length=8, max_length=1024)]
-    token_file: str = TOKEN_FILE
-    ca_file: str | None = None  #: None: the system's authorities
+    token_file: FileName = TOKEN_FILE
+    ca_file: FileName | None = None  #: None: the system's authorities
     proxy: str | None = None  #: None: as https_proxy and no_proxy say
     first_contact_s: Annotated[float, Meta(ge=0)] = 30.0  #: give up when it never answered
     max_mbit_s: Annotated[float, Meta(gt=0)] | None = None  #: for files, each way; None: no limit
@@ -42,7 +43,7 @@ class SshSite(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mode: Literal["ssh"]
     kind: Literal["gated", "bare"] = "gated"
     host: Annotated[str, Meta(min_length=1, max_length=255)] = ""  #: may come from ``before``
-    ssh_config: str | None = None  #: None: ~/.ssh/config
+    ssh_config: FileName | None = None  #: None: ~/.ssh/config
     persist_s: Annotated[int, Meta(ge=1, le=86_400)] = 600
     logins_per_minute: Annotated[int, Meta(ge=1, le=600)] = 8
     before: list[str] = []  #: prints the host to use; run before each job
@@ -86,7 +87,7 @@ class ClientFiles:
     def ssh_config(self, site: SshSite) -> Path | None:
         """Return the file that stands in for ~/.ssh/config."""
         name = site.ssh_config
-        return None if name is None else self.file.parent / Path(name).expanduser()
+        return None if name is None else located(self.file.parent, name)
 
 
 TEMPLATE: Final = """\
@@ -129,8 +130,8 @@ def load_client(file: Path | None = None, environ: Mapping[str, str] | None = No
     broker, base = settings.broker, file.parent
     if broker is None:
         return ClientFiles(settings=settings, file=file, token=None, ca=None, loose=loose)
-    ca = None if broker.ca_file is None else base / Path(broker.ca_file).expanduser()
-    token = base / Path(broker.token_file).expanduser()
+    ca = None if broker.ca_file is None else located(base, broker.ca_file)
+    token = located(base, broker.token_file)
     return ClientFiles(settings=settings, file=file, token=token, ca=ca, loose=loose)
 
 
@@ -144,7 +145,7 @@ def _judged(file: Path, settings: ClientSettings) -> Path | None:
         commands = [key for key in _COMMANDS if getattr(site, key)]
         place = loose if commands else None
         if place is None and site.ssh_config is not None:
-            place = open_to_others(file.parent / Path(site.ssh_config).expanduser())
+            place = open_to_others(located(file.parent, site.ssh_config))
         if place is not None:
             named = ", ".join(f"site.{name}.{key}" for key in commands)
             raise ConfigError("client.open_to_others", file=str(place), names=named)

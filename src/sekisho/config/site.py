@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
 
+from sekisho.config.file_name import FileName, located
 from sekisho.config.form import formed
 from sekisho.config.load import load
 from sekisho.config.ownership import check_ours
@@ -23,8 +24,8 @@ class BrokerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Where the broker is, and how to get there."""
 
     url: Annotated[str, Meta(min_length=8, max_length=500)]
-    token_file: str = "token"  # noqa: S105 the name of a file
-    ca_file: str | None = None
+    token_file: FileName = "token"  # noqa: S105 the name of a file
+    ca_file: FileName | None = None
     proxy: str | None = None  #: None: as https_proxy and no_proxy say
     max_mbit_s: Annotated[float, Meta(gt=0)] | None = None  #: for files, each way; None: no limit
 
@@ -32,9 +33,9 @@ class BrokerTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class SiteTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the site keeps what is its own."""
 
-    manifest: str = MANIFEST_NAME
-    work_base: str = "work"
-    state_dir: str = "state"
+    manifest: FileName = MANIFEST_NAME
+    work_base: FileName = "work"
+    state_dir: FileName = "state"
     #: How much of what submitters sent is kept for their next jobs; 0: nothing.
     cache_bytes: Annotated[int, Meta(ge=0)] = 2 << 30
 
@@ -49,7 +50,7 @@ class HostTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     #: No character that any shell or program there could misread.
     base: Annotated[str, formed("host_base", r"(/[A-Za-z0-9._@+-]+){2,}"), Meta(max_length=500)]
-    ssh_config: str | None = None  #: None: ~/.ssh/config and the system's
+    ssh_config: FileName | None = None  #: None: ~/.ssh/config and the system's
     logins_per_minute: Annotated[int, Meta(ge=1, le=600)] = 8
     spare_bytes: Annotated[int, Meta(ge=0)] = 64 << 20
 
@@ -125,7 +126,7 @@ class SiteFiles:
 
     def at(self, name: str) -> Path:
         """Return the file or folder that the settings call ``name``."""
-        return self.home / Path(name).expanduser()
+        return located(self.home, name)
 
 
 def load_site(home: Path, environ: dict[str, str] | None = None) -> SiteFiles:
