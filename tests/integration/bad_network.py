@@ -47,6 +47,7 @@ class Manners:
     name: str = "one"
     max_body_bytes: int = 1 << 30
     idle_s: float | None = None  #: a silent connection is cut after so long
+    idle_status: int | None = None  #: what a long poll is answered at once
     status: int = 200
     seen: list[str] = field(default_factory=list)
 
@@ -71,6 +72,9 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         manners = self.server.manners
+        if "idle_s" in self.path and manners.idle_status is not None:
+            self._answer(manners.idle_status, b"")
+            return
         if "idle_s" in self.path and manners.idle_s is not None:
             self.connection.settimeout(manners.idle_s)
             with suppress(TimeoutError):

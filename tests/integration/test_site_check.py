@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -132,6 +133,20 @@ def test_a_port_that_never_answers() -> None:
     assert (finding.code, finding.params["why"]) == ("check.tcp", "timeout")
 
 
+@pytest.mark.parametrize(
+    ("number", "why"), [(socket.EAI_AGAIN, "name_server"), (socket.EAI_NONAME, "address")]
+)
+def test_a_name_server_that_is_silent_is_told_from_a_name_that_is_not_there(
+    monkeypatch: pytest.MonkeyPatch, number: int, why: str
+) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(number, "no")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    finding = NetworkProbe(way_to("https://broker.example", None), None).dns()
+    assert (finding.code, finding.params["why"]) == ("check.dns", why)
+
+
 def test_a_name_without_an_address(tmp_path: Path, authority: Authority) -> None:
     home = a_place(tmp_path, "https://no-such-host.invalid", ca=authority.file)
     assert faults(findings_of(home)) == [("dns", "check.dns")]
@@ -183,7 +198,25 @@ def test_a_certificate_that_has_ended(tmp_path: Path, authority: Authority) -> N
 def test_a_port_where_no_tls_is_spoken(tmp_path: Path, authority: Authority) -> None:
     with answering(None, Manners()) as url:
         home = a_place(tmp_path, url.replace("http:", "https:"), ca=authority.file)
-        assert faults(findings_of(home)) == [("tls", "check.tls_broken")]
+        findings = findings_of(home)
+    assert faults(findings) == [("tls", "check.tls_broken")]
+    assert of(findings, "tls").params["why"] == "tls"
+
+
+def test_a_line_that_is_cut_before_tls(tmp_path: Path, authority: Authority) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            for _ in range(2):  # one connection for each layer
+                listener.accept()[0].close()
+
+        ending = threading.Thread(target=hang_up)
+        ending.start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        findings = findings_of(a_place(tmp_path, url, ca=authority.file))
+        ending.join()
+    assert of(findings, "tls").code == "check.tls_broken"
+    assert of(findings, "tls").params["why"] in ("cut", "ECONNRESET", "tls")
 
 
 def test_a_file_of_authorities_that_is_none(tmp_path: Path, authority: Authority) -> None:
@@ -252,6 +285,18 @@ def test_a_proxy_of_an_unknown_kind(tmp_path: Path, authority: Authority) -> Non
     assert faults(findings) == [("proxy", "check.proxy_kind")]
 
 
+def test_a_proxy_that_is_spoken_to_by_tls_is_left_to_the_requests(
+    tmp_path: Path, authority: Authority
+) -> None:
+    with answering(authority, Manners()) as url, answering(authority, Manners()) as proxy:
+        findings = findings_of(a_place(tmp_path, url, ca=authority.file, proxy=proxy))
+    assert of(findings, "proxy").code == "check.proxy_https"
+    assert (of(findings, "tls").code, of(findings, "tls").params) == (
+        "check.not_tried",
+        {"first": "proxy"},
+    )
+
+
 # --- what the path bears -----------------------------------------------------------------------
 
 
@@ -261,6 +306,29 @@ def test_a_line_that_is_cut_when_it_is_silent(tmp_path: Path, authority: Authori
     cut_after = of(findings, "idle").params["seconds"]
     assert isinstance(cut_after, float)
     assert 0.9 <= cut_after < 5
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_gateway_that_gives_up_when_it_is_silent(
+    tmp_path: Path, authority: Authority, status: int
+) -> None:
+    findings = looked_at(tmp_path, authority, Manners(idle_status=status), quick=False)
+    assert faults(findings) == [("idle", "check.idle_cut")]
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(429, "broker.gateway"), (403, "broker.strange_answer")]
+)
+def test_what_is_answered_to_a_long_poll_is_not_taken_for_a_cut(
+    tmp_path: Path, authority: Authority, status: int, code: str
+) -> None:
+    findings = looked_at(tmp_path, authority, Manners(idle_status=status), quick=False)
+    assert faults(findings) == [("idle", code)]
+
+
+def test_a_path_that_takes_no_body_worth_speaking_of(tmp_path: Path, authority: Authority) -> None:
+    findings = looked_at(tmp_path, authority, Manners(max_body_bytes=1000))
+    assert of(findings, "body").params["passed"] == 0
 
 
 def test_a_path_that_takes_no_large_body(tmp_path: Path, authority: Authority) -> None:
@@ -373,6 +441,29 @@ def test_a_token_that_others_may_read(tmp_path: Path, authority: Authority) -> N
         home = a_place(tmp_path, url, ca=authority.file)
         (home / "token").chmod(0o644)
         assert faults(findings_of(home)) == [("token", "token.file_open")]
+
+
+def test_without_a_token_the_way_is_looked_at_all_the_same(
+    tmp_path: Path, authority: Authority
+) -> None:
+    with answering(authority, Manners()) as url:
+        home = a_place(tmp_path, url, ca=authority.file)
+        (home / "token").unlink()
+        findings = findings_of(home)
+    assert [check for check, _ in faults(findings)] == ["token"]
+    assert of(findings, "tls").grade is Grade.OK
+    waiting = {f.check: f.params["first"] for f in findings if f.code == "check.not_tried"}
+    assert waiting == dict.fromkeys(("clock", "version", "body", "idle"), "token")
+
+
+def test_batch_systems_are_left_out_when_it_is_to_be_quick(tmp_path: Path) -> None:
+    home = a_place(tmp_path, "https://127.0.0.1:1")
+    text = (home / "manifest.toml").read_text()
+    command = text[text.index("[[command]]") :].replace("argv", 'scheduler = "slurm"\nargv')
+    twice = command.replace("hello", "a") + command.replace("hello", "b")
+    (home / "manifest.toml").write_text(text + twice)
+    batch = [f.code for f in findings_of(home) if f.check == "batch"]
+    assert batch == ["check.quick"]  # once for each way in which they are used
 
 
 def test_settings_and_manifest_with_faults_are_all_told(tmp_path: Path) -> None:
