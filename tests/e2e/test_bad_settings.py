@@ -132,3 +132,38 @@ def test_an_account_without_a_home_has_the_root_for_one(tmp_path: Path) -> None:
     assert "site.not_set_up" in said
     assert "/.config/sekisho/site" in said
     assert "~" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--config", "/dev/zero", "sites"), "config.unreadable"),
+        (("broker", "status", "-c", "/dev/zero"), "config.unreadable"),
+        (("site", "manifest-from", "--site", "x", "--ini", "/dev/zero"), "config.unreadable"),
+        (("site", "gate-key", "list", "--authorized-keys", "/dev/zero"), "config.unreadable"),
+        (
+            ("site", "gate-key", "remove", "x", "--authorized-keys", "/dev/zero"),
+            "config.unreadable",
+        ),
+        (("site", "gate-key", "add", "--submitter", "x", "/dev/zero"), "gate.key_invalid"),
+        (("run", "b", "x", "--id-file", "/dev/zero"), "name.invalid"),
+    ],
+)
+def test_what_has_no_end_is_not_read_to_its_end(
+    tmp_path: Path, words: tuple[str, ...], code: str
+) -> None:
+    environ = clean_environ(tmp_path)
+    call(environ, "site", "init")
+    settings = tmp_path / ".config" / "sekisho" / "client.toml"
+    settings.write_text('[site.b]\nmode = "ssh"\nkind = "bare"\nhost = "b"\n')
+    _, said = call(environ, *words, status=None)
+    assert f"error[{code}]" in said
+
+
+def test_a_draft_of_no_command_is_none(tmp_path: Path) -> None:
+    _, said = call(
+        clean_environ(tmp_path),
+        *("site", "manifest-from", "--site", "x", "--command", " "),
+        status=64,
+    )
+    assert "mint.no_commands" in said

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import os
 import re
@@ -18,10 +19,11 @@ from pathlib import Path
 from typing import Final
 
 from sekisho.adapters import durable
-from sekisho.domain.errors import Conflict, NotFound, UsageError
+from sekisho.domain.errors import ConfigError, Conflict, NotFound, UsageError
 from sekisho.domain.ids import check_user
 
 MODULE: Final = "sekisho.cli.gate"
+_MAX_FILE_BYTES: Final = 64 << 20
 _KEY: Final = re.compile(
     r"(?P<kind>(?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+) (?P<data>[A-Za-z0-9+/]+={0,2})"
     r"(?: (?P<note>[^\x00-\x1f\x7f]*))?"
@@ -130,11 +132,16 @@ def _parsed(line: str) -> GateKey | None:
 def _lines(file: Path) -> list[str]:
     """Return the lines; what is no UTF-8 in them survives."""
     try:
-        text = file.read_bytes().decode("utf-8", "surrogateescape")
+        with file.open("rb") as stream:
+            data = stream.read(_MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise durable.translated(error) from error
+    if len(data) > _MAX_FILE_BYTES:  # such as a device without an end
+        why = os.strerror(errno.EFBIG)
+        raise ConfigError("config.unreadable", file=str(file), why=why)
+    text = data.decode("utf-8", "surrogateescape")
     return text.removesuffix("\n").split("\n") if text else []
 
 

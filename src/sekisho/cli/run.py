@@ -147,6 +147,10 @@ def _withdraw(session: Session, client: Any, job_id: str) -> None:
         output.note(session, session.say("withdrawn" if withdrawn else "detached", job=job_id))
 
 
+#: More than any id has: a longer text is none, and a device has no end.
+_MAX_ID: Final = 100
+
+
 def _job_id(given: str | None, file: Path | None, make: Callable[[], str]) -> str:
     """Return the id to use: as given, or that kept in ``file`` from an earlier call, or a new one.
 
@@ -158,7 +162,7 @@ def _job_id(given: str | None, file: Path | None, make: Callable[[], str]) -> st
     fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     with os.fdopen(fd, "r+", encoding="ascii", errors="replace") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)  # of two calls at once, one makes the id
-        if kept := stream.read().strip():
+        if kept := stream.read(_MAX_ID).strip():
             return kept
         job_id = make()
         stream.write(job_id + "\n")

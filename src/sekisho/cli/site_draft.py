@@ -76,7 +76,7 @@ def manifest_from(  # noqa: PLR0913 - click passes each option as an argument
     inputs: tuple[str, ...],
 ) -> None:
     """Draft a manifest of old MInt commands and the work directory of a sample job."""
-    listed = list(commands)
+    listed = [text for text in commands if text.strip()]
     if ini is not None:
         sites, name = read_ini(read_text(ini), ini.name).sites, site_name(site)
         if name is None or name not in sites:

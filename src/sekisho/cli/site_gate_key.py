@@ -21,6 +21,8 @@ _FILE = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     default=lambda: Path.home() / ".ssh" / "authorized_keys",
 )
+#: More than any public key has.
+_MAX_KEY_BYTES = 64 << 10
 
 
 @click.group("gate-key", cls=Group)
@@ -50,7 +52,8 @@ def add(  # noqa: PLR0913 (one for each option)
     """Let the public key in KEYFILE open the gate, and do nothing else."""
     files = open_site(home)
     try:
-        text = key.read_text("utf-8").strip()
+        with key.open("rb") as stream:
+            text = stream.read(_MAX_KEY_BYTES).decode().strip()
     except UnicodeDecodeError as error:
         raise UsageError("gate.key_invalid") from error
     end = _time(expires)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import tomllib
@@ -21,6 +22,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 #: Where in the document something is wrong, and what.
 Faults = Iterator[tuple[KeyPath, SekishoError]]
 
+#: The longest text that is read as settings; a device, say, has no end.
+MAX_LENGTH: Final = 16 << 20
 ENVIRONMENT_PREFIX: Final = "SEKISHO_"
 _TOML_LINE: Final = re.compile(r"\(at line (\d+)")
 _STEP: Final = re.compile(r"\[(\d+)\]|[A-Za-z_][A-Za-z0-9_]*")
@@ -56,12 +59,16 @@ def table_faults(
 def read_text(path: Path) -> str:
     """Return the text of a configuration file, whatever editor wrote it; raise ConfigError."""
     try:
-        return path.read_text("utf-8-sig")
+        with path.open(encoding="utf-8-sig") as file:
+            text = file.read(MAX_LENGTH + 1)
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise ConfigError("config.unreadable", file=str(path), why=why) from error
     except UnicodeDecodeError as error:
         raise ConfigError("config.encoding", file=str(path)) from error
+    if len(text) > MAX_LENGTH:
+        raise ConfigError("config.unreadable", file=str(path), why=os.strerror(errno.EFBIG))
+    return text
 
 
 def load(path: Path, kind: type[T], *, environ: Mapping[str, str] | None = None) -> T:
