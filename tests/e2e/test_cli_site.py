@@ -320,6 +320,7 @@ def test_a_receipt_proves_what_left(hall: Hall) -> None:
     assert (proved["kind"], proved["job"], proved["proved"]) == ("released", job, True)
     told = hall.must("site", "log", "--receipt", receipt, "--dir", place.home)
     assert "計算標準出力.txt" in told
+    assert all(word in told for word in (str(proved["seq"]), job, USER, "released"))
     assert place.site("log", "--receipt", "0" * 64).status == 66
     assert place.site("log", "--receipt", "short").status == 64
 
