@@ -6,6 +6,7 @@ the others follow the forms in their manuals and wait for a site to confirm them
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,7 +93,52 @@ def test_an_array_is_asked_for_with_its_numbers_and_an_array_of_one_is_a_plain_j
     alone = replace(limited, resources=replace(ASKED, elements=1, at_once=4))
     assert " ".join(dialect.submit(dialect.commands[0], alone)) == LINES[name]
     unlimited = replace(limited, resources=replace(ASKED, elements=2), elements=2)
-    assert "%" not in " ".join(dialect.submit(dialect.commands[0], unlimited))
+    line = " ".join(dialect.submit(dialect.commands[0], unlimited))
+    assert not re.search("%|-tc|None", line)
+
+
+#: What each dialect adds to a plain job for one thing that is asked for, alone.
+ALONE = {
+    "slurm": {
+        "nodes": "--nodes=2",
+        "tasks": "--ntasks-per-node=4",
+        "cpus": "--cpus-per-task=8",
+        "memory": "--mem=1024M",
+        "gpus": "--gres=gpu:3",
+    },
+    "pbs": {
+        "nodes": "select=2",
+        "tasks": "select=1:ncpus=4:mpiprocs=4",
+        "cpus": "select=1:ncpus=8",
+        "memory": "select=1:mem=1024mb",
+        "gpus": "select=1:ngpus=3",
+    },
+    "torque": {
+        "nodes": "nodes=2:ppn=1",
+        "tasks": "nodes=1:ppn=4",
+        "cpus": "nodes=1:ppn=8",
+        "memory": "mem=1024mb",
+        "gpus": "nodes=1:ppn=1:gpus=3",
+    },
+    "sge": {"nodes": "", "tasks": "", "cpus": "", "memory": "h_vmem=1024M", "gpus": "gpu=3"},
+    "pjsub": {
+        "nodes": "node=2,elapse=01:02:05",
+        "tasks": "--mpi proc=4",
+        "cpus": "vnode-core=8,elapse=01:02:05",
+        "memory": "node-mem=1024Mi,elapse=01:02:05",
+        "gpus": "gpu=3,elapse=01:02:05",
+    },
+}
+AMOUNTS = {"nodes": 2, "tasks": 4, "cpus": 8, "memory": 1 << 30, "gpus": 3}
+
+
+@pytest.mark.parametrize("amount", AMOUNTS)
+@pytest.mark.parametrize("name", ALONE)
+def test_one_thing_that_is_asked_for_adds_its_own_words_alone(name: str, amount: str) -> None:
+    dialect = DIALECTS[name]
+    asked = replace(PLAIN, resources=Resources(**{amount: AMOUNTS[amount]}))  # type: ignore[arg-type]
+    line, plain = (dialect.submit(dialect.commands[0], job) for job in (asked, PLAIN))
+    assert [word for word in line if word not in plain] == ALONE[name][amount].split()
 
 
 def test_every_dialect_of_the_manifest_is_one() -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import hashlib
-from collections.abc import Callable
+import math
+import tomllib
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tomlkit
 
 from sekisho.adapters.desires_directory import DirectoryDesires
 from sekisho.config.manifest import load_manifest, parse_manifest
@@ -67,6 +73,39 @@ release = true
 max_bytes = "2KiB"
 """
 
+MORE = """
+[scheduler.big]
+dialect = "slurm"
+submit = ["/usr/bin/sbatch"]
+environment = { CLUSTER = "b" }
+
+[[command]]
+name = "sweep"
+scheduler = "big"
+host = "ssh:far"
+argv = ["/opt/sweep", "{nodes}", "{queue}"]
+time_limit_s = 5
+licence = ["/opt/licence"]
+before = { argv = ["/opt/before"], time_limit_s = 1 }
+[command.parameters]
+nodes = { type = "integer", minimum = 1, maximum = 9 }
+queue = { type = "choice", values = ["a", "b"] }
+[command.resources]
+queue = { parameter = "queue", values = ["a", "b"] }
+nodes = { parameter = "nodes", max = 4 }
+memory = "1 GiB"
+licences = ["solver"]
+directives = ["--site"]
+array = { elements = 4, at_once = 2 }
+
+[[command]]
+name = "shown"
+argv = ["/opt/shown"]
+time_limit_s = 5
+sandbox = { read = ["/opt"], connect = [1] }
+limits = { max_file_bytes = 4096 }
+publish = { every_s = 10, progress = "p", file = [{ path = "a" }] }
+"""
 SMALL = """\
 schema = 1
 site = "tohoku"
@@ -292,6 +331,7 @@ def test_limits_beyond_what_a_system_has_are_told_with_their_line(line: str) -> 
         "[[command]]\nparameters = 3\ninput = 3\noutput = [3]\n",
         '[[command]]\nname = "a"\nparameters = { x = 3 }\n',
         '[[command]]\nname = "a"\nargv = 3\ntime_limit_s = 1\n',
+        '[scheduler.big]\ndialect = "slurm"\n[[command]]\nname = "a"\nscheduler = []\n',
     ],
 )
 def test_a_document_of_another_shape_is_told_by_its_keys(broken: str) -> None:
@@ -527,3 +567,30 @@ def test_a_fault_about_a_batch_system_is_told_with_its_line(
     assert before in BATCH
     found = faults_of(BATCH.replace(before, after, 1))
     assert any(f.startswith(f"manifest.toml:{line}: {key}") for f in found), found
+
+
+NOBODY_MEANT: tuple[Any, ...] = ("a\0b", math.inf, [], {})
+
+
+def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Return the way to everything in ``value``."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in items:
+        yield (*above, key)
+        if isinstance(item, dict | list):
+            yield from places(item, (*above, key))
+
+
+def test_no_value_at_any_place_of_a_manifest_is_a_crash() -> None:
+    """What is read is a manifest, or every fault of it has its place."""
+    document = tomllib.loads(FULL + MORE)
+    parse_manifest(tomlkit.dumps(document), "manifest.toml")
+    for place in places(document):
+        for value in NOBODY_MEANT:
+            changed = copy.deepcopy(document)
+            inner: Any = changed
+            for key in place[:-1]:
+                inner = inner[key]
+            inner[place[-1]] = value
+            with contextlib.suppress(ConfigError):
+                parse_manifest(tomlkit.dumps(changed), "manifest.toml")

@@ -214,7 +214,7 @@ def _array_faults(entry: dict[str, Any], systems: object, at: KeyPath) -> Faults
     """Find a limit that the batch system has no word for."""
     name, resources = entry.get("scheduler", LOCAL), entry.get("resources")
     array = resources.get("array") if isinstance(resources, dict) else None
-    system = systems.get(name) if isinstance(systems, dict) else None
+    system = systems.get(name) if isinstance(systems, dict) and isinstance(name, str) else None
     dialect = system.get("dialect") if isinstance(system, dict) else name
     if dialect == "pjsub" and isinstance(array, dict) and "at_once" in array:
         at_once = (*at, "resources", "array", "at_once")
