@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import itertools
 import shutil
@@ -260,7 +261,8 @@ class World:
         """Change a command of the manifest."""
         commands = dict(self.manifest.commands)
         commands[name] = replace(commands[name], **changes)
-        self.manifest = replace(self.manifest, commands=commands)
+        digest = hashlib.sha256(repr(commands).encode()).hexdigest()
+        self.manifest = replace(self.manifest, commands=commands, digest=digest)
 
     def remove(self, name: str = "solve") -> None:
         commands = {n: c for n, c in self.manifest.commands.items() if n != name}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
 
 from sekisho.adapters.scheduler_memory import Play
@@ -25,7 +26,9 @@ from sekisho.domain.errors import (
     Unavailable,
     UsageError,
 )
+from sekisho.domain.files import Pattern
 from sekisho.domain.limits import MAX_CHUNK_BYTES
+from sekisho.domain.manifest import InputRule
 from sekisho.domain.run import Stage
 from sekisho.domain.sitelog import Kind, verify
 from sekisho.site.release import MAX_DAMAGED, ROOM_SECONDS
@@ -280,6 +283,40 @@ def test_a_word_that_changes_while_a_job_waits_refuses_it(tmp_path: Path) -> Non
 
     assert sorted(simulate(world.clock, story)) == ["refused", "succeeded"]
     assert {world.outcome(job).code for job in jobs} == {None, "command.disabled"}
+
+
+@pytest.mark.parametrize(
+    ("path", "state", "code"),
+    [("*.dat", "succeeded", None), ("*.inp", "refused", "input.unexpected")],
+)
+@pytest.mark.parametrize("away", [False, True])
+def test_inputs_that_wait_are_judged_by_the_manifest_of_their_start(
+    tmp_path: Path, path: str, state: str, code: str | None, *, away: bool
+) -> None:
+    """Kills: a job that starts with a file that its site does not allow any more."""
+    world = World(tmp_path, a_manifest(a_command(max_running=1)))
+    world.plays["solve"] = [replace(GOOD, seconds=100), GOOD]
+    first, second = world.submit(inputs={"b.dat": b"1"}), world.submit(inputs={"a.dat": b"1"})
+
+    async def story() -> None:
+        async with world.serving():
+            await world.until(lambda: world.scheduler.started)
+            await world.until(lambda: world.effects.calls.count("workplace.fill") == 2)
+            world.edit(inputs=(InputRule(path=Pattern(path), max_bytes=1000, required=False),))
+            if away:
+                world.cut_line()
+                await anyio.sleep(300)
+                world.mend_line()
+            await world.ended(first)
+            await world.ended(second)
+
+    simulate(world.clock, story)
+    waited = max(first, second, key=lambda job: world.outcome(job).code is not None)
+    assert (world.state(waited), world.outcome(waited).code) == (state, code)
+    assert sorted([world.state(first), world.state(second)]) == sorted(["succeeded", state])
+    assert len(world.scheduler.started) == 1 + (state == "succeeded")
+    assert world.effects.calls.count("workplace.fill") == 2  # not staged again
+    assert away or world.effects.calls.count("mailbox.list_inputs") == 3  # of who waits, once more
 
 
 @pytest.mark.parametrize(

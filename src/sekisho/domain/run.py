@@ -99,6 +99,7 @@ class Run:
     command: str = ""
     attempt: int = 1
     kept: bool = True  #: its inputs, once staged, outlive a power cut
+    manifest: str = ""  #: the digest of the one that its inputs passed last
     token: str = ""  #: recorded before a start; what is started carries it
     argv: tuple[str, ...] = ()  #: recorded with the token: a repeated start is the same start
     environment: tuple[tuple[str, str], ...] = ()

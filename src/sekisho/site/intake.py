@@ -137,14 +137,31 @@ class Intake:
         if control.stop is not None:
             return await self._release.close(run, Stage.CANCELLED, None)
         try:
+            manifest = self._desk.word().manifest.digest
             tree = await self._listed(run)
             if refusal := self._refusal(run, tree):
                 return await self._release.close(run, Stage.REFUSED, refusal)
-            run = replace(run, kept=must_last(self._desk.word().command(run)))
+            kept = must_last(self._desk.word().command(run))
+            run = replace(run, kept=kept, manifest=manifest)
             await self._fetch(run, tree, control)
         except SekishoError as reason:
             return await self._not_staged(run, reason)
         return advance(run, Stage.STAGED)
+
+    async def reviewed(self, run: Run) -> Run:
+        """Return ``run``, or its end when the present manifest does not allow what was staged.
+
+        Inputs are judged once more when the manifest is another than the one that they passed.
+        """
+        manifest = self._desk.word().manifest.digest
+        if run.manifest == manifest:
+            return run
+        try:
+            if refusal := self._refusal(run, await self._listed(run)):
+                return await self._release.close(run, Stage.REFUSED, refusal)
+        except SekishoError as reason:
+            return await self._not_staged(run, reason)
+        return await self._desk.save(replace(run, manifest=manifest), lasting=False)
 
     async def restage(self, run: Run, control: Control) -> Run:
         """Have the inputs of ``run``, whose start was intended, whole again after a power cut.

@@ -82,6 +82,9 @@ class Launch:
                 admission = self._intake.admission(run)
             except Refused as reason:  # the site's word has changed since the job was accepted
                 return await self._closed(run, Stage.REFUSED, clear_reason(reason))
+            run = await self._intake.reviewed(run)
+            if run.stage.final:
+                return run
             if await self._free(run, admission.command):
                 break
             if not control.patient:
