@@ -43,6 +43,10 @@ def gate(world: World) -> Gate:
     return world.gate()
 
 
+#: What these are in may be staged anew: on another host, or for another try.
+MAY_GO_BACK = (Stage.STAGED, Stage.SUBMITTED, Stage.RUNNING)
+
+
 # ------------------------------------------------------------------------------- submit
 
 
@@ -612,18 +616,51 @@ def test_one_damaged_record_does_not_keep_the_others(world: World, gate: Gate) -
     assert [j.id for j in world.store.of(None)] == [bad]
 
 
-def test_old_chunks_go_when_no_job_can_want_them(world: World, gate: Gate) -> None:
-    job = gate.submit(a_submission(has_inputs=True)).id
-    chunk, data = a_chunk("old")
-    gate.put(job, [frame(chunk.digest, data)])
+@pytest.mark.parametrize(
+    ("stage", "kept"),
+    [(None, True)]
+    + [(stage, stage in (Stage.TAKEN, Stage.ACCEPTED, *MAY_GO_BACK)) for stage in Stage],
+)
+def test_old_chunks_go_unless_a_job_may_want_them(
+    world: World, gate: Gate, tmp_path: Path, stage: Stage | None, *, kept: bool
+) -> None:
+    """Killed by: forgetting that what is staged, or runs, may be staged anew."""
+    other, data = a_chunk("other")
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "a.dat").write_bytes(b"a" * 3000)
+    inputs = LocalTree(scan([("", source)]))
+    request = seal(Request(command="solve", inputs=inputs.tree.ref()))
+    job = gate.submit(a_submission(request=request, has_inputs=True)).id
+    pieces = dict(inputs.tree.index()) | {c: inputs.read(c) for c in inputs.tree.chunks()}
+    gate.put(job, [frame(chunk.digest, text) for chunk, text in pieces.items()])
+    gate.put(job, [frame(other.digest, data)])
     world.days(0.5)
     gate.tidy()
-    assert gate.missing(job, [chunk]) == []
+    asked = [*pieces, other]
+    assert gate.missing(job, asked) == []
     gate.start(job)
-    world.days(8)
+    if stage is not None:
+        world.run(job, stage)
+    world.days(6)
     gate.tidy()
-    assert world.chunks.find("alice", [chunk.digest])
-    world.run(job, Stage.RUNNING)
+    assert len(world.chunks.find("alice", [c.digest for c in asked])) == len(asked)
+    world.days(2)
+    gate.tidy()
+    here = world.chunks.find("alice", [c.digest for c in asked]).keys()
+    assert here == ({c.digest for c in pieces} if kept else set())
+
+
+def test_no_chunk_goes_while_a_draft_may_want_it(world: World, gate: Gate) -> None:
+    first = gate.submit(a_submission(has_inputs=True)).id
+    chunk, data = a_chunk("old")
+    gate.put(first, [frame(chunk.digest, data)])
+    gate.cancel(first)
+    world.days(8)
+    second = gate.submit(a_submission(has_inputs=True)).id
+    gate.tidy()
+    assert gate.missing(second, [chunk]) == []
+    gate.cancel(second)
     gate.tidy()
     assert world.chunks.find("alice", [chunk.digest]) == {}
 

@@ -144,6 +144,25 @@ def test_what_is_old_is_dropped_and_what_is_not_is_kept(shelf: ChunkShelf) -> No
     assert content(shelf, put(shelf)) == b"a chunk"
 
 
+def test_what_is_wanted_is_kept_however_old(shelf: ChunkShelf) -> None:
+    digest = put(shelf)
+    shelf.drop(SPACE, datetime.now(UTC) + 9 * DAY, [digest_of(b"never"), digest])
+    assert content(shelf, digest) == b"a chunk"
+    shelf.drop(SPACE, datetime.now(UTC) + 9 * DAY, [digest_of(b"never")])
+    assert shelf.find(SPACE, [digest]) == {}
+
+
+def test_who_wants_what_is_asked_only_when_something_is_old(shelf: ChunkShelf) -> None:
+    def asked() -> Iterator[str]:
+        raise AssertionError
+        yield
+
+    put(shelf)
+    shelf.drop(SPACE, datetime.now(UTC) - DAY, asked())
+    with pytest.raises(AssertionError):
+        shelf.drop(SPACE, datetime.now(UTC) + 9 * DAY, asked())
+
+
 def test_there_is_room(shelf: ChunkShelf) -> None:
     assert shelf.free_bytes() > 1 << 20
 
@@ -176,6 +195,19 @@ def test_a_pack_grows_for_a_day_and_to_a_size(root: Path, monkeypatch: pytest.Mo
     assert len(files(root, "pack")) == 3
     shelf.drop(SPACE, datetime.fromtimestamp(now, UTC) + timedelta(minutes=1))
     assert len(files(root, "pack")) == len(files(root, "list")) == 2
+
+
+def test_only_the_packs_that_hold_what_is_wanted_are_kept(root: Path) -> None:
+    now = 1_800_000_000.0
+    shelf = DirectoryShelf(root, now=lambda: now)
+    digests = []
+    for text in ("first", "second", "first", "third"):
+        digests.append(put(shelf, text))
+        now += 90_000
+    shelf.drop(SPACE, datetime.fromtimestamp(now, UTC), digests[:1])
+    assert len(files(root, "pack")) == len(files(root, "list")) == 1
+    assert [content(shelf, digest) for digest in digests[:1]] == [b"first"]
+    assert shelf.find(SPACE, digests[1:]).keys() == set(digests[:1])
 
 
 @pytest.mark.parametrize("kind", ["list", "pack"])

@@ -108,11 +108,17 @@ class DirectoryShelf:
         lately = abs(self._now() - listed / 1e9) < _FRESH.total_seconds()
         return lately and pack.stat().st_mtime_ns <= listed
 
-    def drop(self, space: str, before: datetime) -> None:
+    def drop(self, space: str, before: datetime, wanted: Iterable[str] = ()) -> None:
         with _os_errors():
-            for file in self._place(space).glob("*-*.*"):  # a crash may have left half of a pair
-                if _made_at(file) + _PACK_AGE < before:
-                    _drop(file.with_suffix(_PACK))
+            files = self._place(space).glob("*-*.*")  # a crash may have left half of a pair
+            packs = {file.with_suffix(_PACK) for file in files}
+            old = sorted(pack for pack in packs if _made_at(pack) + _PACK_AGE < before)
+            there = {r[0]: pack for pack in old for r in _records(pack.with_suffix(_LIST))}
+            asked = map(bytes.fromhex, wanted) if there else ()
+            kept = {there.get(digest) for digest in asked}
+            for pack in old:
+                if pack not in kept:
+                    _drop(pack)
 
     def free_bytes(self) -> int:
         with _os_errors():

@@ -52,11 +52,11 @@ class MemoryShelf:
             offset += len(data)
         return True
 
-    def drop(self, space: str, before: datetime) -> None:
-        for (owner, digest), (frame, stored_at) in list(self._frames.items()):
-            if owner == space and stored_at < before:
-                self._free += len(frame.payload)
-                del self._frames[owner, digest]
+    def drop(self, space: str, before: datetime, wanted: Iterable[str] = ()) -> None:
+        old = {key for key, there in self._frames.items() if key[0] == space and there[1] < before}
+        for key in old - {(space, digest) for digest in (wanted if old else ())}:
+            frame, _ = self._frames.pop(key)
+            self._free += len(frame.payload)
 
     def free_bytes(self) -> int:
         return self._free

@@ -39,9 +39,10 @@ from sekisho.site.push import (
     due,
     lacking,
     owed,
+    pieces_of,
     state_of,
-    unstaged,
     view_of,
+    wants_inputs,
 )
 from sekisho.site.workplace import Workplace
 from sekisho.wire.frames import Chunk, Frame, FrameReader
@@ -310,15 +311,16 @@ class Gate:
                 self.store.remove(job.id)
 
     def _drop_chunks(self) -> None:
-        """Drop old chunks, at a moment when no job can want one."""
+        """Drop old chunks that no job can want, at a moment when no draft may come to want one."""
         with self.store.locked():
-            jobs = self.store.of(self.submitter)
-            if not any(self._may_want_chunks(job) for job in jobs):
-                self.chunks.drop(self.submitter, self.clock.now() - KEEP_CHUNKS)
+            jobs = [job for job in self.store.of(self.submitter) if self._may_want_inputs(job)]
+            if all(job.ready for job in jobs):
+                wanted = (digest for job in jobs for digest in pieces_of(self.chunks, job))
+                self.chunks.drop(self.submitter, self.clock.now() - KEEP_CHUNKS, wanted)
 
-    def _may_want_chunks(self, job: PushJob) -> bool:
+    def _may_want_inputs(self, job: PushJob) -> bool:
         try:
-            return unstaged(job, self.runs.run(job.id))
+            return wants_inputs(job, self.runs.run(job.id))
         except Corrupt:
             return True
 

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from sekisho.domain.errors import IntegrityError, TooLarge, UsageError
 from sekisho.domain.job import JobState, alike
 from sekisho.domain.limits import DRAFT_TIME
-from sekisho.domain.run import Run, Stage
+from sekisho.domain.run import STAGES, Run, Stage
 from sekisho.transfer.tree import check_length, read_pieces
 from sekisho.wire.envelope import open_request
 from sekisho.wire.frames import Frame
@@ -131,8 +131,12 @@ class ChunkShelf(Protocol):
         """
         ...
 
-    def drop(self, space: str, before: datetime) -> None:
-        """Drop chunks of which none was stored since ``before``, perhaps a day later."""
+    def drop(self, space: str, before: datetime, wanted: Iterable[str] = ()) -> None:
+        """Drop chunks that were not stored since ``before``, perhaps a day later.
+
+        Those whose digest is ``wanted`` stay, and perhaps others with them. Who wants what is
+        asked only when something is old.
+        """
         ...
 
     def free_bytes(self) -> int: ...
@@ -169,18 +173,26 @@ def lacking(shelf: ChunkShelf, job: PushJob) -> int:
 
     A request or a list that is wrong is refused by whoever carries the job, and says why.
     """
+    wanted = pieces_of(shelf, job)
+    return len(wanted - shelf.find(job.submitter, wanted).keys())
+
+
+def pieces_of(shelf: ChunkShelf, job: PushJob) -> set[str]:
+    """Return the digests of all pieces of the inputs of ``job``; none for a list that is wrong.
+
+    Of inputs whose list is not all here, those of the list.
+    """
     try:
         ref = open_request(job.request).inputs
         listed = [] if ref is None else [chunk.digest for chunk in ref.index]
         here = shelf.find(job.submitter, listed)
-        if ref is None or (absent := len(set(listed) - here.keys())):
-            return 0 if ref is None else absent
+        if ref is None or set(listed) - here.keys():
+            return set(listed)
         check_length(ref)
         tree = read_pieces((shelf.read(here[d]).opened()[1] for d in listed), ref)
     except (UsageError, IntegrityError, TooLarge):
-        return 0
-    wanted = {chunk.digest for chunk in tree.chunks()}
-    return len(wanted - shelf.find(job.submitter, wanted).keys())
+        return set()
+    return {*listed, *(chunk.digest for chunk in tree.chunks())}
 
 
 def state_of(job: PushJob, run: Run | None) -> JobState:
@@ -196,11 +208,14 @@ def state_of(job: PushJob, run: Run | None) -> JobState:
     return _STATES[run.stage]
 
 
-def unstaged(job: PushJob, run: Run | None) -> bool:
-    """Say whether ``job`` may still want chunks that its submitter brought."""
+def wants_inputs(job: PushJob, run: Run | None) -> bool:
+    """Say whether ``job`` may still want the inputs that its submitter brought.
+
+    What is staged, or runs, may: it is judged again, moves to another host, or is tried afresh.
+    """
     if run is None:
         return not state_of(job, run).terminal
-    return run.stage in (Stage.TAKEN, Stage.ACCEPTED)
+    return Stage.ACCEPTED in STAGES.get(run.stage, ()) or run.stage is Stage.ACCEPTED
 
 
 def owed(job: PushJob, run: Run | None) -> bool:
